@@ -1,0 +1,5 @@
+"""Models: layers put together, with tokenize(), forward(), save and load."""
+
+from neurobridge_tb.models.neurobridge import NeuroBridgeModel
+
+__all__ = ["NeuroBridgeModel"]

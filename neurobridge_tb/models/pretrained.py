@@ -1,0 +1,89 @@
+"""Saving and loading models: ``model.safetensors`` (weights) and ``config.json`` (settings and vocabularies)."""
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_aside
+
+_VOCAB = ".vocab"
+
+
+class PretrainedModel(nn.Module):
+    """Mixin of models that can be saved and loaded. A subclass sets ``self.config``, its constructor's arguments."""
+
+    config: dict[str, Any]
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder`` (made aside, then renamed)."""
+        state = self.state_dict()
+        vocabs = {k: list(v) for k, v in state.items() if k.endswith(_VOCAB)}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.endswith(_VOCAB)}
+        config = {"class": type(self).__name__, "config": self.config, "vocabs": vocabs}
+        with write_aside(folder) as aside:
+            aside.mkdir(parents=True)
+            save_file(tensors, aside / "model.safetensors")
+            (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+        return Path(folder)
+
+    @classmethod
+    def load_pretrained(cls, path: str | Path) -> Self:
+        """Load a model from a folder written by :meth:`save_pretrained`, or from a Lightning checkpoint of a run.
+
+        Raises:
+            InputError: There is no such model, it is another class's, or its tensors do not fit.
+        """
+        path = Path(path)
+        name, config, state = _read_checkpoint(path) if path.is_file() else _read_folder(path, cls.__name__)
+        if name != cls.__name__:
+            raise InputError(
+                expected=f"a saved {cls.__name__}",
+                found=f"a {name} in {path}",
+                fix=f"Load it with {name}.load_pretrained, or name another folder.",
+            )
+        model = cls(**config)
+        try:
+            model.load_state_dict(state)
+        except (RuntimeError, KeyError) as error:
+            raise InputError(
+                expected=f"weights that fit the {cls.__name__} described in its config",
+                found=f"{path}: {str(error).splitlines()[-1].strip()}",
+                fix="The weights and config.json are of different models; take both from the same run.",
+            ) from error
+        return model
+
+
+def _read_folder(folder: Path, class_name: str) -> tuple[str, dict, dict]:
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        state: dict[str, Any] = dict(load_file(folder / "model.safetensors"))
+        name, config, vocabs = content["class"], content["config"], content["vocabs"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            expected=f"a folder with config.json and model.safetensors of a {class_name}",
+            found=f"{folder}: {type(error).__name__}: {error}",
+            fix="Name the `model` folder of a finished run, or run the training again.",
+        ) from error
+    state |= {k: OrderedDict((word, i) for i, word in enumerate(words)) for k, words in vocabs.items()}
+    return name, config, state
+
+
+def _read_checkpoint(path: Path) -> tuple[str, dict, dict]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        saved, state = checkpoint["hyper_parameters"]["model"], checkpoint["state_dict"]
+        name, config = saved["class"], saved["config"]
+    except Exception as error:  # torch.load raises a different type for each way in which a file can be bad
+        raise InputError(
+            expected="a checkpoint written by a `neurobridge` run",
+            found=f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}",
+            fix="Name a folder with config.json and model.safetensors, or a file in a run's checkpoints folder.",
+        ) from error
+    prefix = "model."
+    return name, config, {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}

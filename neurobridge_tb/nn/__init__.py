@@ -1,0 +1,1 @@
+"""Layers that upstream lacks."""

@@ -1,0 +1,93 @@
+"""Ask latents what each unit did at each time of a grid."""
+
+from torch import Tensor, nn
+
+from neurobridge_tb._upstream import FeedForward, RotaryCrossAttention, RotaryTimeEmbedding
+
+
+def grid_cross_attention(
+    atn: RotaryCrossAttention,
+    queries: Tensor,
+    timestamps: Tensor,
+    latents: Tensor,
+    latent_timestamps: Tensor,
+    rotary_emb: RotaryTimeEmbedding,
+) -> Tensor:
+    """Cross-attention of all (time, unit) queries to the latents: ``atn``'s own function and parameters.
+
+    A query depends on the unit alone and is then rotated by the time, so M rows are projected instead of K*M, and the
+    rotation moves to the keys.
+
+    Args:
+        atn: The layer (``rotate_value=False``).
+        queries: (B, M, D) one row a unit.
+        timestamps: (B, K) in s.
+        latents: (B, L, D).
+        latent_timestamps: (B, L) in s.
+        rotary_emb: Makes rotary embeddings from times.
+
+    Returns:
+        (B, K, M, D).
+    """
+    q = atn.to_q(atn.norm(queries)).unflatten(-1, (atn.heads, -1)).transpose(1, 2)  # (B, H, M, d)
+    k, v = atn.to_kv(atn.norm_context(latents)).chunk(2, dim=-1)
+    k, v = (x.unflatten(-1, (atn.heads, -1)).transpose(1, 2) for x in (k, v))  # (B, H, L, d)
+    lag = rotary_emb(latent_timestamps[:, None, :] - timestamps[:, :, None])  # (B, K, L, 2d)
+    k = RotaryTimeEmbedding.rotate(k[:, :, None], lag, unsqueeze_dim=1)  # (B, H, K, L, d)
+    score = q[:, :, None] @ k.mT * q.shape[-1] ** -0.5  # (B, H, K, M, L)
+    p = nn.functional.dropout(score.softmax(dim=-1), atn.dropout, atn.training)
+    out = p @ v[:, :, None]  # (B, H, K, M, d)
+    return atn.to_out(out.permute(0, 2, 3, 1, 4).flatten(3))
+
+
+class GridDecoder(nn.Module):
+    """Decode a unit x time grid from latents: cross-attention, GEGLU feed-forward, linear head.
+
+    Args:
+        dim: Model dimension D.
+        dim_unit: Width of the unit embeddings.
+        dim_head: Dimension of an attention head.
+        heads: Number of attention heads.
+        ffn_dropout: Dropout in the feed-forward network.
+        atn_dropout: Dropout in the attention.
+    """
+
+    def __init__(self, *, dim: int, dim_unit: int, dim_head: int, heads: int, ffn_dropout: float, atn_dropout: float):
+        super().__init__()
+        self.unit_query = nn.Linear(dim_unit, dim)
+        self.atn = RotaryCrossAttention(
+            dim=dim, heads=heads, dim_head=dim_head, dropout=atn_dropout, rotate_value=False
+        )
+        self.ffn = nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, dropout=ffn_dropout))
+        self.readout = nn.Linear(dim, 1)
+        nn.init.zeros_(self.readout.bias)
+
+    def forward(
+        self,
+        *,
+        latents: Tensor,
+        latent_timestamps: Tensor,
+        unit_emb: Tensor,
+        session_emb: Tensor,
+        timestamps: Tensor,
+        rotary_emb: RotaryTimeEmbedding,
+    ) -> Tensor:
+        """Answer for each (time, unit).
+
+        Args:
+            latents: (B, L, D).
+            latent_timestamps: (B, L) in s.
+            unit_emb: (B, M, D_unit) embeddings of the units asked for.
+            session_emb: (B, D).
+            timestamps: (B, K) times asked for, in s.
+            rotary_emb: Makes rotary embeddings from times.
+
+        Returns:
+            (B, K, M).
+        """
+        queries = self.unit_query(unit_emb) + session_emb[:, None]
+        x = queries[:, None] + grid_cross_attention(
+            self.atn, queries, timestamps, latents, latent_timestamps, rotary_emb
+        )
+        x = x + self.ffn(x)
+        return self.readout(x).squeeze(-1)

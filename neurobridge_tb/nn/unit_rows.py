@@ -1,0 +1,38 @@
+"""Rows of parameters, one for each unit, and rows of statistics."""
+
+import torch
+from torch import Tensor
+
+from neurobridge_tb._upstream import InfiniteVocabEmbedding
+
+
+class UnitStatistics(InfiniteVocabEmbedding):
+    """Mean and standard deviation of each unit's values on the training split; not trained.
+
+    Rows are (mean, std), by default (0, 1). A vocabulary that is extended starts its new rows there.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.weight.requires_grad_(False)
+
+    def initialize_parameters(self, num_embeddings) -> None:  # type: ignore[override]
+        super().initialize_parameters(num_embeddings)
+        self.weight.requires_grad_(False)
+
+    def reset_parameters(self) -> None:
+        if not self.is_lazy():
+            with torch.no_grad():
+                self.weight.copy_(torch.tensor([0.0, 1.0]).expand_as(self.weight))
+
+    def set(self, unit_ids: list[str], mean: Tensor, std: Tensor) -> None:
+        """Set the rows of ``unit_ids``: ``mean`` and ``std`` are (len(unit_ids),); std 0 counts as 1."""
+        index = torch.tensor(self.tokenizer(unit_ids))
+        rows = torch.stack([mean, torch.where(std > 0, std, torch.ones_like(std))], dim=-1)
+        with torch.no_grad():
+            self.weight[index] = rows.to(self.weight)
+
+
+def shared_rows(x: Tensor) -> Tensor:
+    """``x[:1]`` when all items of the batch are equal, else ``x``: later products are then made once a batch."""
+    return x[:1] if len(x) > 1 and bool((x == x[:1]).all()) else x

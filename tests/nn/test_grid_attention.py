@@ -1,0 +1,103 @@
+"""The grid layers must be upstream's functions exactly, for any mask, raggedness and batch."""
+
+import pytest
+import torch
+
+from neurobridge_tb._upstream import InfiniteVocabEmbedding, RotaryCrossAttention, RotaryTimeEmbedding
+from neurobridge_tb.nn.grid_decoder import grid_cross_attention
+from neurobridge_tb.nn.value_attention import grid_value_attention, value_token_rows
+
+DIM, DIM_HEAD = 16, 8
+
+
+ROTARY = RotaryTimeEmbedding(head_dim=DIM_HEAD, rotate_dim=DIM_HEAD // 2, t_min=1e-2, t_max=2.0).double()
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def attention(rotate_value: bool) -> RotaryCrossAttention:
+    layer = RotaryCrossAttention(dim=DIM, heads=2, dim_head=DIM_HEAD, rotate_value=rotate_value)
+    for norm in (layer.norm, layer.norm_context):  # gains and biases that matter
+        torch.nn.init.normal_(norm.weight, 1.0, 0.3)
+        torch.nn.init.normal_(norm.bias, 0.0, 0.3)
+    return layer
+
+
+@pytest.mark.parametrize(("n_bins", "n_units"), [(1, 1), (1, 9), (5, 1), (4, 7)])
+@pytest.mark.parametrize("same_units", [True, False])
+@pytest.mark.parametrize("unit_value_maps", [True, False])
+def test_grid_value_attention_is_upstreams_function_of_the_tokens(n_bins, n_units, same_units, unit_value_maps):
+    torch.manual_seed(n_bins * 10 + n_units)
+    n_batch, n_latents, vocab = 3, 6, 12
+    layer, rotary_emb = attention(rotate_value=True), ROTARY
+    value_map = torch.nn.Linear(1, DIM // 2)
+    unit_emb, gain_emb = (InfiniteVocabEmbedding(DIM // 2, init_scale=s) for s in (1.0, 0.5 * unit_value_maps))
+    for table in (unit_emb, gain_emb):
+        table.initialize_vocab([str(i) for i in range(vocab)])
+    index = torch.randint(1, vocab + 1, (n_batch, n_units))
+    if same_units:
+        index = index[:1].expand(n_batch, -1)
+    latents = torch.randn(n_batch, n_latents, DIM)
+    latent_times, times = torch.rand(n_batch, n_latents), torch.rand(n_batch, n_bins)
+    values = torch.randn(n_batch, n_bins, n_units) * 3
+    keep = torch.rand(n_batch, n_bins, n_units) > 0.4
+    keep[:, 0, 0] = True
+
+    slope, offset = value_token_rows(value_map, unit_emb, gain_emb, index)
+    tokens = values[..., None] * slope[:, None] + offset[:, None]
+    plain = torch.cat([value_map(values[..., None]), unit_emb(index)[:, None].expand(-1, n_bins, -1, -1)], -1)
+    if not unit_value_maps:
+        torch.testing.assert_close(tokens, plain)  # CaPOYO's token
+    expected = layer(
+        latents,
+        tokens.flatten(1, 2),
+        rotary_emb(latent_times),
+        rotary_emb(times).repeat_interleave(n_units, dim=1),
+        keep.flatten(1),
+    )
+    actual = grid_value_attention(layer, latents, latent_times, values, keep, times, slope, offset, rotary_emb)
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-9)
+
+    parameters = [*layer.parameters(), *value_map.parameters(), unit_emb.weight, gain_emb.weight]
+    weight = torch.randn_like(expected)
+    for a, e in zip(
+        torch.autograd.grad((actual * weight).sum(), parameters, retain_graph=True),
+        torch.autograd.grad((expected * weight).sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, e, rtol=1e-5, atol=1e-8)
+
+
+def test_masked_values_do_not_matter():
+    torch.manual_seed(0)
+    layer, rotary_emb = attention(rotate_value=True), ROTARY
+    slope, offset = torch.randn(2, 5, DIM), torch.randn(2, 5, DIM)
+    latents, latent_times, times = torch.randn(2, 3, DIM), torch.rand(2, 3), torch.rand(2, 4)
+    values = torch.randn(2, 4, 5)
+    keep = torch.rand(2, 4, 5) > 0.5
+    keep[:, 1, 1] = True
+    results = [
+        grid_value_attention(layer, latents, latent_times, v, keep, times, slope, offset, rotary_emb)
+        for v in (values, values.masked_fill(~keep, float("nan")))
+    ]
+    torch.testing.assert_close(*results)
+
+
+def test_grid_cross_attention_is_upstreams_function_of_the_queries():
+    torch.manual_seed(1)
+    layer, rotary_emb = attention(rotate_value=False), ROTARY
+    queries, latents = torch.randn(2, 5, DIM), torch.randn(2, 7, DIM)
+    times, latent_times = torch.rand(2, 3), torch.rand(2, 7)
+    expected = layer(
+        queries[:, None].expand(-1, 3, -1, -1).flatten(1, 2),
+        latents,
+        rotary_emb(times).repeat_interleave(5, dim=1),
+        rotary_emb(latent_times),
+    ).unflatten(1, (3, 5))
+    actual = grid_cross_attention(layer, queries, times, latents, latent_times, rotary_emb)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-10)
