@@ -1,5 +1,6 @@
 """Models: layers put together, with tokenize(), forward(), save and load."""
 
+from neurobridge_tb.models.image_aligner import ImageAligner
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
 
-__all__ = ["NeuroBridgeModel"]
+__all__ = ["ImageAligner", "NeuroBridgeModel"]

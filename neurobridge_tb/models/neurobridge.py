@@ -12,6 +12,7 @@ from neurobridge_tb._upstream import (
     Dataset,
     FeedForward,
     InfiniteVocabEmbedding,
+    Interval,
     RotaryCrossAttention,
     RotarySelfAttention,
     RotaryTimeEmbedding,
@@ -115,7 +116,7 @@ class NeuroBridgeModel(PretrainedModel):
         nn.init.trunc_normal_(self.input_value_map.weight, 0, emb_init_scale)
         nn.init.zeros_(self.input_value_map.bias)
         self.unit_emb = InfiniteVocabEmbedding(dim // 2, init_scale=emb_init_scale)
-        self.gain_emb = InfiniteVocabEmbedding(dim // 2, init_scale=0.0)
+        self.gain_emb = InfiniteVocabEmbedding(dim // 2, init_scale=0.0) if unit_value_maps else None
         self.unit_stats = UnitStatistics()
         self.session_emb = InfiniteVocabEmbedding(dim, init_scale=emb_init_scale)
         self.latent_emb = nn.Embedding(num_latents_per_step, dim)
@@ -173,10 +174,39 @@ class NeuroBridgeModel(PretrainedModel):
         for table in self._unit_tables():
             table.initialize_vocab(unit_ids)
         self.session_emb.initialize_vocab(dataset.recording_ids)
-        self.gain_emb.weight.requires_grad_(self.config["unit_value_maps"])
+
+    def fit_unit_statistics(self, dataset: Dataset, intervals: dict[str, Interval], max_windows: int = 2000) -> None:
+        """Set each unit's mean and standard deviation from windows of the training intervals.
+
+        Args:
+            dataset: Where the recordings are.
+            intervals: Training intervals of each recording, as ``dataset.get_sampling_intervals`` returns them.
+            max_windows: At most so many windows of each recording are read, spread evenly. Default 2,000.
+        """
+        for recording_id, interval in intervals.items():
+            recording = dataset.get_recording(recording_id)
+            starts = np.concatenate(
+                [
+                    np.arange(start, max(end - self.sequence_length, start) + 1e-9, self.sequence_length)
+                    for start, end in zip(interval.start, interval.end, strict=True)
+                ]
+            )
+            starts = starts[np.linspace(0, len(starts) - 1, min(max_windows, len(starts))).astype(int)]
+            total, square, count = (np.zeros(len(recording.units)) for _ in range(3))
+            for start in starts:
+                values = self.grid_values(recording.slice(start, start + self.sequence_length))[0]
+                total += np.nansum(values, axis=0, dtype=np.float64)
+                square += np.nansum(values.astype(np.float64) ** 2, axis=0)
+                count += (~np.isnan(values)).sum(0)
+            mean = total / np.maximum(count, 1)
+            std = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))
+            unit_ids = recording.units.id.astype(str).tolist()
+            self.unit_stats.set(unit_ids, torch.from_numpy(mean), torch.from_numpy(std))
 
     def _unit_tables(self) -> list[InfiniteVocabEmbedding]:
-        tables = [self.unit_emb, self.gain_emb, self.unit_stats]
+        tables = [self.unit_emb, self.unit_stats]
+        if self.gain_emb is not None:
+            tables.append(self.gain_emb)
         if self.population is not None:
             tables += [self.population.value_rows, self.population.presence_rows]
         return tables

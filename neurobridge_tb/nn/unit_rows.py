@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import UninitializedParameter
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 
@@ -14,7 +15,7 @@ class UnitStatistics(InfiniteVocabEmbedding):
 
     def __init__(self) -> None:
         super().__init__(2)
-        self.weight.requires_grad_(False)
+        self.weight = UninitializedParameter(requires_grad=False)
 
     def initialize_parameters(self, num_embeddings) -> None:  # type: ignore[override]
         super().initialize_parameters(num_embeddings)

@@ -9,7 +9,7 @@ from neurobridge_tb.nn.unit_rows import shared_rows
 
 
 def value_token_rows(
-    value_map: nn.Linear, unit_emb: InfiniteVocabEmbedding, gain_emb: InfiniteVocabEmbedding, index: Tensor
+    value_map: nn.Linear, unit_emb: InfiniteVocabEmbedding, gain_emb: InfiniteVocabEmbedding | None, index: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Slope and offset of each unit's token: ``token(u, v) = v * slope_u + offset_u``.
 
@@ -19,14 +19,16 @@ def value_token_rows(
     Args:
         value_map: Linear(1, D/2).
         unit_emb: Unit embeddings of width D/2.
-        gain_emb: Value directions of width D/2.
+        gain_emb: Value directions of width D/2, or None for CaPOYO's shared one.
         index: (…) unit indices.
 
     Returns:
         slope (…, D) and offset (…, D).
     """
     identity = unit_emb(index)
-    slope = value_map.weight[:, 0] + gain_emb(index)
+    slope = value_map.weight[:, 0].expand_as(identity)
+    if gain_emb is not None:
+        slope = slope + gain_emb(index)
     slope = torch.cat([slope, torch.zeros_like(identity)], dim=-1)
     offset = torch.cat([value_map.bias.expand_as(identity), identity], dim=-1)
     return slope, offset

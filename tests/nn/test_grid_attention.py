@@ -36,7 +36,7 @@ def test_grid_value_attention_is_upstreams_function_of_the_tokens(n_bins, n_unit
     n_batch, n_latents, vocab = 3, 6, 12
     layer, rotary_emb = attention(rotate_value=True), ROTARY
     value_map = torch.nn.Linear(1, DIM // 2)
-    unit_emb, gain_emb = (InfiniteVocabEmbedding(DIM // 2, init_scale=s) for s in (1.0, 0.5 * unit_value_maps))
+    unit_emb, gain_emb = (InfiniteVocabEmbedding(DIM // 2, init_scale=s) for s in (1.0, 0.5))
     for table in (unit_emb, gain_emb):
         table.initialize_vocab([str(i) for i in range(vocab)])
     index = torch.randint(1, vocab + 1, (n_batch, n_units))
@@ -48,7 +48,7 @@ def test_grid_value_attention_is_upstreams_function_of_the_tokens(n_bins, n_unit
     keep = torch.rand(n_batch, n_bins, n_units) > 0.4
     keep[:, 0, 0] = True
 
-    slope, offset = value_token_rows(value_map, unit_emb, gain_emb, index)
+    slope, offset = value_token_rows(value_map, unit_emb, gain_emb if unit_value_maps else None, index)
     tokens = values[..., None] * slope[:, None] + offset[:, None]
     plain = torch.cat([value_map(values[..., None]), unit_emb(index)[:, None].expand(-1, n_bins, -1, -1)], -1)
     if not unit_value_maps:
@@ -63,7 +63,8 @@ def test_grid_value_attention_is_upstreams_function_of_the_tokens(n_bins, n_unit
     actual = grid_value_attention(layer, latents, latent_times, values, keep, times, slope, offset, rotary_emb)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-9)
 
-    parameters = [*layer.parameters(), *value_map.parameters(), unit_emb.weight, gain_emb.weight]
+    parameters = [*layer.parameters(), *value_map.parameters(), unit_emb.weight]
+    parameters += [gain_emb.weight] if unit_value_maps else []
     weight = torch.randn_like(expected)
     for a, e in zip(
         torch.autograd.grad((actual * weight).sum(), parameters, retain_graph=True),

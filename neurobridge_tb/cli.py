@@ -1,0 +1,170 @@
+"""The `neurobridge` command."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from neurobridge_tb import __version__
+from neurobridge_tb.errors import NeuroBridgeError
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_ENCODER = "timm:tf_efficientnet_lite0"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main() -> None:
+    """Learn from spikes and multi-unit activity, and turn it into pictures.
+
+    \b
+    The main job, step by step:
+      neurobridge simulate      raw files of a virtual monkey (or use your own recordings)
+      brainsets prepare tvsd    raw files -> HDF5
+      neurobridge pretrain      masked pretraining of the encoder
+      neurobridge embed         embeddings of the stimulus images
+      neurobridge align         neural activity -> image embedding (two stages)
+      neurobridge evaluate      retrieval, beside its baselines
+      neurobridge reconstruct   pictures, beside their baselines
+      neurobridge report        one HTML page of it all
+    `neurobridge demo` does all of it on simulated data.
+    """
+
+
+def run() -> None:
+    """Entry point: an error that NeuroBridge raises on purpose is printed without a traceback."""
+    try:
+        main()
+    except NeuroBridgeError as error:
+        click.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(2)
+
+
+class _JobCommand(click.Command):
+    """A command whose options are Hydra overrides; its help shows the config."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from importlib.resources import files
+
+        configs = files("neurobridge_tb.configs")
+        formatter.write_paragraph()
+        with formatter.section("Groups (choose with group=name)"):
+            for group in ("dataset", "model"):
+                names = sorted(f.name[:-5] for f in (configs / group).iterdir() if f.name.endswith(".yaml"))
+                formatter.write_text(f"{group}: {', '.join(names)}")
+        with formatter.section(f"Config (neurobridge_tb/configs/{self.name}.yaml)"):
+            for line in (configs / f"{self.name}.yaml").read_text(encoding="utf-8").splitlines():
+                formatter.write(f"  {line}\n")
+
+
+def _job(name: str, module: str, function: str, text: str) -> None:
+    """Add a command that composes a config from its arguments and calls a job with it."""
+
+    @main.command(name, cls=_JobCommand, help=text)
+    @click.argument("overrides", nargs=-1, metavar="[NAME=VALUE]...")
+    def command(overrides: tuple[str, ...]) -> None:
+        from importlib import import_module
+
+        from neurobridge_tb.training.config import compose_config
+
+        config = compose_config(name, list(overrides))
+        result = getattr(import_module(module), function)(config)
+        click.echo(f"Results lie in {result}")
+
+
+_job(
+    "pretrain",
+    "neurobridge_tb.training.pretrain",
+    "pretrain",
+    "Masked pretraining of a NeuroBridgeModel. Run again with the same run_dir to resume.\n\n"
+    "Example: neurobridge pretrain dataset=tvsd dataset.root=processed model=small trainer.max_epochs=50",
+)
+_job(
+    "align",
+    "neurobridge_tb.training.align",
+    "align",
+    "Align a pretrained encoder with image embeddings: stage 1 with the encoder frozen, stage 2 with its last layers "
+    "free and masked loss replayed. Run again with the same run_dir to resume.\n\n"
+    "Example: neurobridge align dataset.root=processed pretrained=runs/pretrain/model embeddings=embeddings.h5",
+)
+_job(
+    "evaluate",
+    "neurobridge_tb.training.evaluate",
+    "evaluate",
+    "Retrieval of the test images, with confidence intervals, beside ridge, shuffled labels and chance.\n\n"
+    "Example: neurobridge evaluate dataset.root=processed aligned=runs/align embeddings=embeddings.h5",
+)
+_job(
+    "reconstruct",
+    "neurobridge_tb.training.reconstruct",
+    "reconstruct",
+    "Pictures of the test images from neural activity, beside nearest image and ridge pixels, with metrics.\n\n"
+    "Example: neurobridge reconstruct dataset.root=processed aligned=runs/align embeddings=embeddings.h5 images=images",
+)
+
+
+@main.command()
+@click.argument("workspace", type=_FOLDER)
+@click.option("--monkey", type=click.Choice(["F", "N"]), default="F", show_default=True)
+@click.option("--images", type=_FOLDER, default=None, help="Folder of photos to show; default: drawn images.")
+@click.option("--concepts", default=250, show_default=True, help="Image classes.")
+@click.option("--per-concept", default=12, show_default=True, help="Training images of each class.")
+@click.option("--repeats", default=30, show_default=True, help="Presentations of each of the 100 test images.")
+@click.option("--noise", default=1.0, show_default=True, help="Scale of the trial-to-trial noise.")
+@click.option("--trials", is_flag=True, help="Also write THINGS_MUA_trials.mat (300 ms a trial, large).")
+@click.option("--seed", default=0, show_default=True)
+def simulate(
+    workspace: Path, monkey: str, images: Path | None, concepts: int, per_concept: int, repeats: int,
+    noise: float, trials: bool, seed: int,
+) -> None:  # fmt: skip
+    """Write the raw files of a virtual monkey, in the layout of TVSD.
+
+    A virtual ventral stream (V1, V4, IT) looks at images; what it answers is written to WORKSPACE/raw/tvsd, and the
+    images, when they are drawn here, to WORKSPACE/images.
+    """
+    from neurobridge_tb.simulation import simulate_tvsd
+
+    with _progress("Simulating") as progress:
+        raw = simulate_tvsd(
+            workspace, monkey=monkey, images_dir=images, n_concepts=concepts, images_per_concept=per_concept,
+            n_repeats=repeats, noise=noise, trials=trials, seed=seed, progress=progress,
+        )  # fmt: skip
+    click.echo(f"Simulated raw files lie in {raw}")
+
+
+@main.command()
+@click.argument("images", type=_FOLDER)
+@click.option("--out", type=_FILE, required=True, help="HDF5 file to write.")
+@click.option("--encoder", default=_ENCODER, show_default=True, help="timm:NAME[@WEIGHTS] or open_clip:NAME/TAG.")
+@click.option("--image-size", type=int, default=None, help="Pixels; default: the encoder's own.")
+def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None:
+    """Embed every image of a folder once, for `align`, `evaluate` and `reconstruct`."""
+    from neurobridge_tb.training.embed import embed_folder
+
+    with _progress("Embedding images") as progress:
+        count = embed_folder(images, out, encoder, image_size, progress=progress)
+    click.echo(f"{count} embeddings lie in {out}")
+
+
+@main.command()
+@click.argument("workspace", type=_FOLDER)
+@click.option("--out", type=_FILE, default=None, help="HTML file; default: WORKSPACE/report/index.html.")
+def report(workspace: Path, out: Path | None) -> None:
+    """One self-contained HTML page from the runs of a workspace."""
+    from neurobridge_tb.evaluation.report import build_report
+
+    click.echo(f"Report: {build_report(workspace, out).resolve().as_uri()}")
+
+
+@main.command()
+def info() -> None:
+    """Versions, devices and which optional parts are available."""
+    from neurobridge_tb.environment import describe
+
+    for name, value in describe().items():
+        click.echo(f"{name:<28}{value}")
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,1 @@
+"""Hydra configs, shared by the `neurobridge` command and the examples."""

@@ -1,0 +1,258 @@
+"""Train the small diffusion model on any pictures and the embeddings of any image encoder."""
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from neurobridge_tb.alignment.encoders import ImageEncoder
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_aside
+from neurobridge_tb.generation.conditional_unet import ConditionalUNet, noise_schedule, to_signed
+from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def train_small_diffusion(
+    images: str | Path | Tensor,
+    encoder: ImageEncoder,
+    out_dir: str | Path,
+    *,
+    embeddings: Tensor | None = None,
+    max_steps: int | None = None,
+    max_minutes: float | None = None,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    ema: float = 0.999,
+    condition_dropout: float = 0.1,
+    min_reliability: float = 0.2,
+    bf16: bool = False,
+    seed: int = 0,
+    network: dict[str, Any] | None = None,
+    device: str | torch.device = "cpu",
+    log_every: int = 50,
+    progress: Callable[[int, float, float], None] | None = None,
+) -> SmallDiffusion:
+    """Train a :class:`ConditionalUNet` and export its averaged weights to ``out_dir``.
+
+    The training state lies in ``<out_dir>.training`` (``checkpoint.pt``, ``loss.csv``) until the
+    export is written; a run that was cut off goes on from there.
+
+    Args:
+        images: A folder (read with its subfolders and resized) or uint8 ``(n, 3, size, size)``.
+        encoder: The encoder whose embeddings will condition the model.
+        out_dir: Folder for ``model.safetensors`` and ``config.json``.
+        embeddings: ``(n, E)``, if the encoder has already seen these images; else computed.
+        max_steps: Stop after this many steps ...
+        max_minutes: ... or after this many minutes of training; at least one must be given. The
+            learning rate falls to zero (cosine) towards whichever comes first.
+        batch_size: Pictures a step.
+        lr: Peak learning rate of AdamW.
+        ema: Decay of the weight average.
+        condition_dropout: Share of items that are trained without condition.
+        min_reliability: Lowest reliability of the noisy conditions, see :func:`degrade`.
+        bf16: Compute in bfloat16 where that is safe; pays on processors with support for it.
+        seed: Seeds initialisation, order, noise and dropout.
+        network: Arguments of :class:`ConditionalUNet` besides ``embedding_dim``.
+        device: Where to train.
+        log_every: Steps between lines of ``loss.csv``; a checkpoint is written every tenth line.
+        progress: Called as ``progress(step, share_done, loss)`` at each line.
+
+    Raises:
+        InputError: No limit given, no pictures, embeddings that do not fit them, or a training
+            state that other settings have left.
+    """
+    if max_steps is None and max_minutes is None:
+        raise InputError(
+            expected="max_steps or max_minutes",
+            found="neither",
+            fix="Say how long to train, e.g. max_minutes=30.",
+        )
+    out_dir = Path(out_dir)
+    work = out_dir.parent / f"{out_dir.name}.training"
+    torch.manual_seed(seed)
+    config = {"embedding_dim": encoder.dim, **(network or {})}
+    model = ConditionalUNet(**config)
+    pictures = load_pictures(images, model.image_size)
+    if embeddings is None:
+        embeddings = encoder.encode(pictures)
+    if embeddings.shape != (len(pictures), encoder.dim):
+        raise InputError(
+            expected=f"embeddings of shape ({len(pictures)}, {encoder.dim}), one an image",
+            found=f"shape {tuple(embeddings.shape)}",
+            fix="Encode these very images with this encoder, or leave the embeddings out.",
+        )
+    model.fit_condition(embeddings, pictures)
+    model.to(device).train()
+    codes = model.code(embeddings.to(device)).cpu()
+    averaged = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.99))
+    settings = {
+        "network": model.config,
+        "encoder": encoder.name,
+        "images": len(pictures),
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+    }
+    step, elapsed = _resume(work, settings, model, optimizer, averaged)
+    alphas = noise_schedule().alphas_cumprod.to(device)
+    began = time.monotonic() - elapsed
+    losses: list[Tensor] = []
+    while True:
+        elapsed = time.monotonic() - began
+        done = max(step / max_steps if max_steps else 0, elapsed / 60 / (max_minutes or math.inf))
+        if step and step % log_every == 0 and losses:
+            loss_mean = float(torch.stack(losses).mean())
+            losses.clear()
+            _log(work / "loss.csv", step, elapsed, loss_mean)
+            if progress is not None:
+                progress(step, done, loss_mean)
+            if step % (10 * log_every) == 0:
+                _checkpoint(work, settings, model, optimizer, averaged, step, elapsed)
+        if done >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * done))
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        rows = torch.randint(len(pictures), (batch_size,), generator=rng)
+        code = degrade(codes[rows], model.spread.cpu(), min_reliability, rng)
+        code = code * (torch.rand(batch_size, 1, generator=rng) >= condition_dropout)
+        clean = to_signed(pictures[rows]).to(device)
+        noise = torch.randn(clean.shape, generator=rng).to(device)
+        timestep = torch.randint(len(alphas), (batch_size,), generator=rng).to(device)
+        signal = alphas[timestep].sqrt().view(-1, 1, 1, 1)
+        spread = (1 - alphas[timestep]).sqrt().view(-1, 1, 1, 1)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+            velocity = model(noisy=signal * clean + spread * noise, step=timestep, code=code.to(device))
+        loss = F.mse_loss(velocity.float(), signal * noise - spread * clean)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        _average(averaged, model.state_dict(), min(ema, (1 + step) / (10 + step)))
+        losses.append(loss.detach())
+    model.load_state_dict(averaged)
+    generator = SmallDiffusion(
+        model,
+        encoder_name=encoder.name,
+        preprocessing_hash=encoder.preprocessing_hash,
+        device=device,
+    )
+    generator.save(out_dir, training={**settings, "steps": step, "minutes": round(elapsed / 60, 1)})
+    return generator
+
+
+def degrade(codes: Tensor, spread: Tensor, minimum: float, rng: torch.Generator) -> Tensor:
+    """Replace half of the codes by what a calibrated regression of that reliability would predict.
+
+    A prediction that explains a share ``a`` of a component's variance is shrunken by ``a`` and
+    carries noise of variance ``a (1 - a)``, so that it is itself the best guess of the truth. ``a``
+    is drawn for each item from [minimum, 1].
+
+    Args:
+        codes: ``(B, K)``.
+        spread: Standard deviation ``(K,)`` of each component over the training set.
+        minimum: Lowest reliability.
+        rng: Draws the noise.
+
+    Returns:
+        A new tensor ``(B, K)``.
+    """
+    a = minimum + (1 - minimum) * torch.rand(len(codes), 1, generator=rng)
+    a = torch.where(torch.rand(len(codes), 1, generator=rng) < 0.5, a, torch.ones_like(a))
+    noise = torch.randn(codes.shape, generator=rng) * spread
+    return a * codes + (a * (1 - a)).sqrt() * noise
+
+
+def load_pictures(images: str | Path | Tensor, size: int) -> Tensor:
+    """Pictures of a folder (or those given) as uint8 ``(n, 3, size, size)``, central squares.
+
+    Raises:
+        InputError: No pictures, or a tensor of another type or size.
+    """
+    if isinstance(images, Tensor):
+        if images.dtype != torch.uint8 or images.shape[1:] != (3, size, size) or not len(images):
+            raise InputError(
+                expected=f"uint8 images of shape (n, 3, {size}, {size})",
+                found=f"{images.dtype} of shape {tuple(images.shape)}",
+                fix="Resize the images first, or set the network's image_size.",
+            )
+        return images
+    paths = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in _SUFFIXES)
+    if not paths:
+        raise InputError(
+            expected=f"images ({', '.join(sorted(_SUFFIXES))}) in {images}",
+            found="none",
+            fix="Check the folder.",
+        )
+    pictures = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
+    for i, path in enumerate(paths):
+        with Image.open(path) as file:
+            picture = file.convert("RGB")
+        short = min(picture.size)
+        left, top = (picture.width - short) // 2, (picture.height - short) // 2
+        box = (left, top, left + short, top + short)
+        resized = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        pictures[i] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+    return pictures
+
+
+@torch.no_grad()
+def _average(averaged: dict[str, Tensor], state: dict[str, Tensor], decay: float) -> None:
+    names = [name for name, value in averaged.items() if value.is_floating_point()]
+    torch._foreach_lerp_([averaged[n] for n in names], [state[n] for n in names], 1 - decay)
+
+
+def _log(path: Path, step: int, elapsed: float, loss: float) -> None:
+    new = not path.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["step", "minutes", "train/loss"])
+        writer.writerow([step, round(elapsed / 60, 2), round(loss, 6)])
+
+
+def _checkpoint(work, settings, model, optimizer, averaged, step, elapsed) -> None:
+    with write_aside(work / "checkpoint.pt") as aside:
+        torch.save(
+            {
+                "settings": settings,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "averaged": averaged,
+                "step": step,
+                "elapsed": elapsed,
+            },
+            aside,
+        )
+
+
+def _resume(work, settings, model, optimizer, averaged) -> tuple[int, float]:
+    """Load the training state, if there is one; returns the step and the seconds so far."""
+    path = work / "checkpoint.pt"
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["settings"] != settings:
+        raise InputError(
+            expected=f"a training state of these settings: {settings}",
+            found=f"{state['settings']} in {path}",
+            fix=f"Delete {work} to start anew, or use its settings.",
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    for name, value in state["averaged"].items():
+        averaged[name].copy_(value)
+    return state["step"], state["elapsed"]

@@ -1,0 +1,106 @@
+"""A training run lives in one folder: config, checkpoints, logs, metrics and the exported model."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_aside, write_json
+
+_MAY_CHANGE = {"trainer", "command", "num_workers"}
+
+
+class RunFolder:
+    """Folder of one run; running again with the same config resumes from its last checkpoint.
+
+    Args:
+        config: The run's config; ``config.run_dir`` is the folder.
+
+    Raises:
+        InputError: The folder holds a run with other settings (those of the trainer may change, e.g. more epochs).
+    """
+
+    def __init__(self, config: DictConfig):
+        self.path = Path(config.run_dir)
+        self.path.mkdir(parents=True, exist_ok=True)
+        text, saved = OmegaConf.to_yaml(config, resolve=True), self.path / "config.yaml"
+        if saved.exists() and (other := _differences(OmegaConf.load(saved), OmegaConf.create(text))):
+            raise InputError(
+                expected=f"a new run folder, or one of a run with the same config (to resume it), at {self.path}",
+                found=f"a run with other settings: {', '.join(other)}",
+                fix="Set run_dir=<another folder>, or delete that folder to start over.",
+            )
+        with write_aside(saved) as aside:
+            aside.write_text(text, encoding="utf-8")
+
+    @property
+    def model(self) -> Path:
+        """Folder of the exported model."""
+        return self.path / "model"
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """Where an interrupted run stopped, if it did."""
+        checkpoint = self.path / "checkpoints" / "last.ckpt"
+        return checkpoint if checkpoint.exists() else None
+
+    def trainer(self, settings: dict[str, Any], callbacks: list[Callback], *, monitor: str) -> L.Trainer:
+        """A Lightning Trainer that logs and checkpoints here.
+
+        Args:
+            settings: Arguments of ``lightning.Trainer``.
+            callbacks: More callbacks.
+            monitor: Logged metric whose lowest value marks the best checkpoint.
+        """
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not about this run
+        attempt = len(list((self.path / "logs").glob("version_*")))
+        checkpoint = ModelCheckpoint(
+            self.path / "checkpoints", filename="best", monitor=monitor, save_last=True, enable_version_counter=False
+        )
+        return L.Trainer(
+            default_root_dir=self.path,
+            logger=[
+                CSVLogger(self.path, name="logs", version=attempt),
+                TensorBoardLogger(self.path, name="tensorboard", version=attempt),
+            ],
+            callbacks=[checkpoint, *callbacks],
+            **settings,
+        )
+
+    def fit(self, trainer: L.Trainer, module: L.LightningModule, train: Any, valid: Any) -> None:
+        """Fit, from the last checkpoint where there is one, and gather the logs of all attempts."""
+        trainer.fit(module, train, valid, ckpt_path=self.last_checkpoint, weights_only=True)
+        self._gather_logs()
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """Write ``metrics.json``."""
+        write_json(self.path / "metrics.json", metrics)
+
+    def _gather_logs(self) -> None:
+        """One metrics.csv of all attempts: a later attempt replaces the steps that it repeated."""
+        rows = pd.DataFrame()
+        for attempt in sorted((self.path / "logs").glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:])):
+            new = pd.read_csv(attempt)
+            rows = pd.concat([rows[rows["step"] < new["step"].min()] if len(rows) else rows, new])
+        with write_aside(self.path / "metrics.csv") as aside:
+            rows.to_csv(aside, index=False)
+
+
+def read_metrics(run_dir: str | Path) -> dict[str, Any]:
+    """``metrics.json`` of a finished run."""
+    return json.loads((Path(run_dir) / "metrics.json").read_text(encoding="utf-8"))
+
+
+def _differences(old: Any, new: Any, at: str = "") -> list[str]:
+    """Dotted names of settings that differ, e.g. ``model.dim (128, now 256)``."""
+    if isinstance(old, DictConfig) and isinstance(new, DictConfig):
+        keys = sorted(({*old, *new} - _MAY_CHANGE), key=str)
+        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else str(k))]
+    return [] if old == new else [f"{at} ({old}, now {new})"]
