@@ -1,6 +1,8 @@
 """The `neurobridge` command."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -56,6 +58,17 @@ class _JobCommand(click.Command):
         with formatter.section(f"Config (neurobridge_tb/configs/{self.name}.yaml)"):
             for line in (configs / f"{self.name}.yaml").read_text(encoding="utf-8").splitlines():
                 formatter.write(f"  {line}\n")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar; yields a function that takes the share done, from 0 to 1."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
 
 
 def _job(name: str, module: str, function: str, text: str) -> None:
@@ -145,6 +158,42 @@ def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None
     with _progress("Embedding images") as progress:
         count = embed_folder(images, out, encoder, image_size, progress=progress)
     click.echo(f"{count} embeddings lie in {out}")
+
+
+@main.command("train-decoder")
+@click.argument("images", type=_FOLDER)
+@click.option("--out", type=_FOLDER, required=True, help="Folder to write the decoder to.")
+@click.option("--encoder", default=_ENCODER, show_default=True, help="As in `embed`.")
+@click.option("--image-size", type=int, default=None, help="As in `embed`.")
+@click.option("--steps", default=4000, show_default=True, help="Training steps.")
+@click.option("--max-minutes", type=float, default=None, help="Stop after so many minutes, if steps are left.")
+@click.option("--exclude", type=_FILE, default=None, help="HDF5 recording whose test images are left out.")
+@click.option("--seed", default=0, show_default=True)
+def train_decoder(
+    images: Path, out: Path, encoder: str, image_size: int | None, steps: int, max_minutes: float | None,
+    exclude: Path | None, seed: int,
+) -> None:  # fmt: skip
+    """Train the small diffusion decoder on a folder of images: image embedding -> 64 x 64 picture.
+
+    Run again with the same --out to resume.
+    """
+    from neurobridge_tb.training.decoder import train_decoder as train
+
+    click.echo(f"Decoder: {train(images, out, encoder, image_size, steps, max_minutes, exclude, seed)}")
+
+
+@main.command()
+@click.argument("workspace", type=_FOLDER)
+@click.option("--images", type=_FOLDER, default=None, help="Folder of photos to show; default: drawn images.")
+@click.option("--seed", default=0, show_default=True)
+def demo(workspace: Path, images: Path | None, seed: int) -> None:
+    """Do the whole main job on simulated data, and end with an HTML report.
+
+    Each stage is one command, printed before it runs. A demo that was cut goes on where it stopped.
+    """
+    from neurobridge_tb.demo import run_demo
+
+    click.echo(f"\nReport: {run_demo(workspace, images, seed).resolve().as_uri()}")
 
 
 @main.command()

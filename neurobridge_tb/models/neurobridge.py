@@ -221,16 +221,16 @@ class NeuroBridgeModel(PretrainedModel):
         return n_bins, areas
 
     def grid_values(self, data: Data) -> tuple[np.ndarray, np.ndarray]:
-        """Values (T, N) float32 and bin times (T,) in s of a window; spike events are counted in bins."""
+        """Values (T, N) float32 and bin times (T,) float64 in s of a window; spike events are counted in bins."""
         if self.series_name is not None:
             series = self._series(data)
-            return np.asarray(series.value, dtype=np.float32), series.timestamps.astype(np.float32)
+            return np.asarray(series.value, dtype=np.float32), series.timestamps
         edges = self._bin_edges()
         counts = np.zeros((edges.size - 1, len(data.units)), dtype=np.float32)
         bins = np.searchsorted(edges, data.spikes.timestamps, side="right") - 1
         inside = (bins >= 0) & (bins < len(counts))
         np.add.at(counts, (bins[inside], data.spikes.unit_index[inside]), 1.0)
-        return counts, edges[:-1].astype(np.float32)
+        return counts, edges[:-1]
 
     def _bin_edges(self) -> np.ndarray:
         return np.arange(round(self.sequence_length / self.bin_size) + 1) * self.bin_size
@@ -286,7 +286,7 @@ class NeuroBridgeModel(PretrainedModel):
             "model_inputs": inputs
             | {
                 "latent_index": torch.from_numpy(latent_index),
-                "latent_timestamps": torch.from_numpy(latent_timestamps.astype(np.float32)),
+                "latent_timestamps": torch.from_numpy(latent_timestamps),
                 "session_index": self.session_emb.tokenizer(str(data.session.id)),
                 "output_timestamps": pad(torch.from_numpy(timestamps[n_bins_asked])),
                 "output_unit_index": pad(torch.from_numpy(unit_index[units_asked])),
@@ -299,7 +299,7 @@ class NeuroBridgeModel(PretrainedModel):
         }
 
     def _event_inputs(self, data: Data, keep: np.ndarray, unit_index: np.ndarray) -> dict:
-        times = data.spikes.timestamps.astype(np.float32)
+        times = data.spikes.timestamps
         bins = np.clip(np.searchsorted(self._bin_edges(), data.spikes.timestamps, side="right") - 1, 0, len(keep) - 1)
         seen = keep[bins, data.spikes.unit_index]
         units = unit_index[data.spikes.unit_index[seen]]

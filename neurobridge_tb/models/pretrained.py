@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -64,7 +65,7 @@ def _read_folder(folder: Path, class_name: str) -> tuple[str, dict, dict]:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         state: dict[str, Any] = dict(load_file(folder / "model.safetensors"))
         name, config, vocabs = content["class"], content["config"], content["vocabs"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(
             expected=f"a folder with config.json and model.safetensors of a {class_name}",
             found=f"{folder}: {type(error).__name__}: {error}",

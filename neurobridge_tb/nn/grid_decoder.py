@@ -58,7 +58,7 @@ class GridDecoder(nn.Module):
         self.atn = RotaryCrossAttention(
             dim=dim, heads=heads, dim_head=dim_head, dropout=atn_dropout, rotate_value=False
         )
-        self.ffn = nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, dropout=ffn_dropout))
+        self.ffn = nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, mult=2, dropout=ffn_dropout))
         self.readout = nn.Linear(dim, 1)
         nn.init.zeros_(self.readout.bias)
 

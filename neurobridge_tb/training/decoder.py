@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from neurobridge_tb.alignment.encoders import ImageEncoder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
-from neurobridge_tb.generation.conditional_unet import ConditionalUNet, noise_schedule, to_signed
+from neurobridge_tb.generation.conditional_unet import ConditionalUNet, to_signed
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
@@ -105,7 +104,6 @@ def train_small_diffusion(
         "seed": seed,
     }
     step, elapsed = _resume(work, settings, model, optimizer, averaged)
-    alphas = noise_schedule().alphas_cumprod.to(device)
     began = time.monotonic() - elapsed
     losses: list[Tensor] = []
     while True:
@@ -129,12 +127,13 @@ def train_small_diffusion(
         code = code * (torch.rand(batch_size, 1, generator=rng) >= condition_dropout)
         clean = to_signed(pictures[rows]).to(device)
         noise = torch.randn(clean.shape, generator=rng).to(device)
-        timestep = torch.randint(len(alphas), (batch_size,), generator=rng).to(device)
-        signal = alphas[timestep].sqrt().view(-1, 1, 1, 1)
-        spread = (1 - alphas[timestep]).sqrt().view(-1, 1, 1, 1)
+        timestep = torch.randint(len(model.signal), (batch_size,), generator=rng).to(device)
+        signal = model.signal[timestep].view(-1, 1, 1, 1)
+        spread = (1 - signal**2).sqrt()
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
             velocity = model(noisy=signal * clean + spread * noise, step=timestep, code=code.to(device))
-        loss = F.mse_loss(velocity.float(), signal * noise - spread * clean)
+        error = velocity - (signal * noise - spread * clean)
+        loss = (error / model.scale(timestep)).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,0 +1,194 @@
+"""Checks of the arrays that become a recording, see :mod:`neurobridge_tb.datasets.builder`.
+
+Each function returns the checked array or object, or raises an InputError.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neurobridge_tb._upstream import ArrayDict, Interval
+from neurobridge_tb.errors import InputError
+
+_SPLITS = ("train", "valid", "test")
+_TOLERANCE_S = 1e-6
+
+
+def require_input(condition: bool, *, expected: str, found: str, fix: str) -> None:
+    if not condition:
+        raise InputError(expected=expected, found=found, fix=fix)
+
+
+def positive(name: str, value: float) -> float:
+    require_input(value > 0, expected=f"{name} above 0 s", found=str(value), fix="Give the bin width in seconds.")
+    return float(value)
+
+
+def unit_table(units: Mapping[str, ArrayLike]) -> ArrayDict:
+    columns = {name: np.asarray(column) for name, column in units.items()}
+    require_input(
+        "id" in columns and columns["id"].ndim == 1 and columns["id"].size > 0,
+        expected="units with a column 'id' that names each unit",
+        found=f"columns {sorted(columns)}",
+        fix="Give units={'id': [...], 'area': [...], ...}.",
+    )
+    columns["id"] = columns["id"].astype(str)
+    names, times_used = np.unique(columns["id"], return_counts=True)
+    require_input(
+        bool((times_used == 1).all()),
+        expected="a unit id for each unit alone",
+        found=f"used more than once: {', '.join(names[times_used > 1][:5])}",
+        fix="Rename them, e.g. with the probe's or the session's name in front.",
+    )
+    for name, column in columns.items():
+        text_is_ascii = column.dtype.kind != "U" or all(s.isascii() for s in column.ravel())
+        require_input(
+            column.shape[:1] == (len(names),) and column.dtype.kind in "biufUS" and text_is_ascii,
+            expected=f"units column '{name}' of length {len(names)}, numbers or plain ASCII strings",
+            found=f"shape {column.shape}, type {column.dtype}" + ("" if text_is_ascii else ", not ASCII"),
+            fix="HDF5 recordings store plain text and numbers; convert the column.",
+        )
+    return ArrayDict(**columns)
+
+
+def grid_values(name: str, array: ArrayLike, n_units: int) -> NDArray:
+    values = np.asarray(array)
+    require_input(
+        values.ndim == 2 and values.shape[1] == n_units and len(values) > 0 and values.dtype.kind in "iuf",
+        expected=f"{name} of shape (bins, {n_units}), a column for each row of units",
+        found=f"shape {values.shape}, type {values.dtype}",
+        fix="Transpose the array if units come first, and give units in the order of its columns.",
+    )
+    if name == "mua":
+        require_input(
+            not np.isinf(values).any(),
+            expected="finite values in mua, or NaN where there is none",
+            found=f"{np.isinf(values).sum()} infinite values",
+            fix="Replace them by NaN.",
+        )
+        return values.astype(np.float32)
+    whole = bool((values >= 0).all()) and bool((values == np.floor(values)).all())
+    require_input(
+        whole,
+        expected="whole counts from 0 up",
+        found=f"values from {values.min()} to {values.max()}",
+        fix="Give spikes per bin, neither rates nor smoothed counts; values in general go into mua=.",
+    )
+    return values if values.dtype.kind in "iu" else values.astype(np.int32)
+
+
+def sorted_times(name: str, times: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(times, dtype=np.float64)
+    in_order = array.ndim == 1 and bool(np.isfinite(array).all()) and bool((np.diff(array) >= 0).all())
+    require_input(
+        in_order,
+        expected=f"{name}: one row of finite times in s, sorted",
+        found=f"shape {array.shape}" + (", not sorted or not finite" if array.ndim == 1 else ""),
+        fix="Sort by time, and sort what belongs to the times the same way.",
+    )
+    return array
+
+
+def unit_indices(unit_index: ArrayLike, n_spikes: int, n_units: int) -> NDArray[np.int64]:
+    index = np.asarray(unit_index)
+    fits = index.shape == (n_spikes,) and (index.size == 0 or (index.dtype.kind in "iu" and index.min() >= 0))
+    require_input(
+        bool(fits and (index.size == 0 or index.max() < n_units)),
+        expected=f"unit_index of {n_spikes} whole numbers from 0 to {n_units - 1}, one for each spike",
+        found=f"shape {index.shape}, type {index.dtype}"
+        + (f", from {index.min()} to {index.max()}" if index.size else ""),
+        fix="unit_index counts the rows of units from 0.",
+    )
+    return index.astype(np.int64)
+
+
+def behavior_objects(
+    behavior: Mapping[str, tuple[ArrayLike, ArrayLike]], taken: tuple[str, ...]
+) -> dict[str, dict[str, NDArray]]:
+    """``{"hand_velocity": (t, v)}`` to ``{"hand": {"timestamps": t, "velocity": v}}``."""
+    objects: dict[str, dict[str, NDArray]] = {}
+    for name, (timestamps, values) in behavior.items():
+        owner, _, quantity = name.partition("_")
+        require_input(
+            owner.isidentifier() and quantity.isidentifier() and owner not in taken,
+            expected="a behaviour's name like 'hand_velocity': an object, an underscore and a quantity",
+            found=repr(name),
+            fix=f"Rename it; these objects exist already: {', '.join(taken)}.",
+        )
+        times, array = sorted_times(f"timestamps of {name}", timestamps), np.asarray(values)
+        require_input(
+            len(array) == len(times),
+            expected=f"{len(times)} values of {name}, one for each timestamp",
+            found=f"shape {array.shape}",
+            fix="Put time first.",
+        )
+        columns = objects.setdefault(owner, {"timestamps": times})
+        require_input(
+            np.array_equal(columns["timestamps"], times),
+            expected=f"the same timestamps for all quantities of '{owner}'",
+            found=f"others for {name}",
+            fix="Interpolate to one time axis, or use another object name.",
+        )
+        columns[quantity] = array
+    return objects
+
+
+def check_inside(name: str, starts: NDArray, ends: NDArray, domain: Interval) -> None:
+    if len(starts) == 0:
+        return
+    require_input(
+        starts.min() >= domain.start[0] - _TOLERANCE_S and ends.max() <= domain.end[-1] + _TOLERANCE_S,
+        expected=f"{name} inside the recording, {domain.start[0]:g} to {domain.end[-1]:g} s",
+        found=f"{starts.min():g} to {ends.max():g} s",
+        fix="Use one clock in seconds for everything, and give its start.",
+    )
+
+
+def _bounds(name: str, starts: ArrayLike, ends: ArrayLike, domain: Interval) -> tuple[NDArray, NDArray]:
+    start, end = np.asarray(starts, dtype=np.float64), np.asarray(ends, dtype=np.float64)
+    require_input(
+        start.ndim == 1 and start.shape == end.shape and bool((start < end).all()),
+        expected=f"{name}: starts and ends of equal number, each end after its start",
+        found=f"{start.shape} starts and {end.shape} ends",
+        fix="Give times in seconds; leave empty intervals out.",
+    )
+    check_inside(name, start, end, domain)
+    return start, end
+
+
+def trial_interval(columns: dict[str, NDArray], domain: Interval) -> Interval:
+    require_input(
+        {"start", "end"} <= set(columns),
+        expected="trials with columns 'start' and 'end'",
+        found=f"columns {sorted(columns)}",
+        fix="Give both in seconds.",
+    )
+    start, end = _bounds("trials", columns["start"], columns["end"], domain)
+    lengths = {name: len(column) for name, column in columns.items()}
+    require_input(
+        len(set(lengths.values())) == 1 and bool((np.diff(start) >= 0).all() and (np.diff(end) >= 0).all()),
+        expected="trial columns of one length, in the order of time",
+        found=f"lengths {lengths}" if len(set(lengths.values())) > 1 else "unsorted trials",
+        fix="Sort the trials by start.",
+    )
+    return Interval(**(columns | {"start": start, "end": end}))
+
+
+def split_domains(splits: Mapping[str, tuple[ArrayLike, ArrayLike]], domain: Interval) -> dict[str, Interval]:
+    require_input(
+        set(splits) <= set(_SPLITS),
+        expected=f"splits named {', '.join(_SPLITS)}",
+        found=", ".join(splits),
+        fix="Rename them.",
+    )
+    bounds = {name: _bounds(f"split '{name}'", *given, domain) for name, given in splits.items()}
+    rows = sorted((s, e, name) for name, (starts, ends) in bounds.items() for s, e in zip(starts, ends, strict=True))
+    for (start, end, name), (next_start, next_end, next_name) in zip(rows, rows[1:], strict=False):
+        require_input(
+            end <= next_start + _TOLERANCE_S,
+            expected="splits whose intervals do not overlap",
+            found=f"{name} {start:g} to {end:g} s, {next_name} {next_start:g} to {next_end:g} s",
+            fix="Move the border, so that no time serves two splits.",
+        )
+    return {f"{name}_domain": Interval(start, end).sort() for name, (start, end) in bounds.items()}

@@ -1,0 +1,81 @@
+"""A Dataset over any folder of recordings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from neurobridge_tb._upstream import Data, Dataset, Interval, SpikingDatasetMixin
+from neurobridge_tb.errors import InputError
+
+
+class BinnedRecordings(SpikingDatasetMixin, Dataset):
+    """Recordings of spikes, binned counts or MUA in one folder, one ``<recording_id>.h5`` each.
+
+    For your own data: :func:`neurobridge_tb.datasets.build_recording` makes the files. Windows are read lazily, as in
+    every torch_brain Dataset; ``get_unit_ids()`` gives all unit ids, sorted. Recordings that use the same unit id share
+    that unit; set ``spiking_dataset_mixin_uniquify_unit_ids`` to True to put the session id before each unit id.
+
+    Args:
+        root: Folder of the ``.h5`` files.
+        recording_ids: Recordings to use. Default: all in the folder.
+        transform: Applied to each window, e.g. ``model.tokenize``. Default: none.
+        **kwargs: Further arguments of ``torch_brain.datasets.Dataset``.
+
+    Raises:
+        InputError: The folder has no recording, not the one asked for, or a file that is not a recording.
+    """
+
+    how_to_make = "Make it with neurobridge_tb.datasets.build_recording and save_recording."
+
+    def __init__(
+        self,
+        root: str | Path,
+        recording_ids: list[str] | None = None,
+        transform: Callable | None = None,
+        **kwargs: Any,
+    ):
+        folder = Path(root)
+        found = sorted(path.stem for path in folder.glob("*.h5"))
+        wanted = found if recording_ids is None else sorted(recording_ids)
+        missing = sorted(set(wanted) - set(found))
+        if missing or not wanted:
+            raise InputError(
+                expected=f"{', '.join(f'{r}.h5' for r in missing) or 'recordings (.h5 files)'} in {folder}",
+                found=", ".join(found) or ("no .h5 file" if folder.is_dir() else "no such folder"),
+                fix=self.how_to_make,
+            )
+        try:
+            super().__init__(
+                dataset_dir=folder,
+                recording_ids=wanted,
+                transform=transform,
+                namespace_attributes=["session.id", "subject.id", "units.id"],
+                **kwargs,
+            )
+        except (OSError, KeyError) as error:
+            raise InputError(
+                expected=f"recordings made by torch_brain pipelines or build_recording in {folder}",
+                found=f"among {', '.join(f'{r}.h5' for r in wanted)} a file that cannot be opened as one ({error})",
+                fix=f"Remove the damaged file. {self.how_to_make}",
+            ) from error
+
+    def get_sampling_intervals(self, split: Literal["train", "valid", "test"] | None = None) -> dict[str, Interval]:
+        """Intervals of each recording to draw windows from.
+
+        Args:
+            split: ``"train"``, ``"valid"`` or ``"test"``. Default: the whole recordings.
+
+        Raises:
+            InputError: A recording has no such split.
+        """
+        key = "domain" if split is None else f"{split}_domain"
+        return {rid: self._intervals(self.get_recording(rid), key) for rid in self.recording_ids}
+
+    def _intervals(self, data: Data, key: str) -> Interval:
+        if key != "domain" and key not in data.keys():
+            raise InputError(
+                expected=f"intervals '{key}' in recording {data.session.id}",
+                found=", ".join(k for k in sorted(data.keys()) if k.endswith("_domain")) or "no split",
+                fix="Ask for a split that the recording has, or build it again with splits={...}.",
+            )
+        return getattr(data, key)

@@ -1,0 +1,124 @@
+"""The images that were shown: ids bound to files, and loaded as the model's side of the pair expects them."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from neurobridge_tb.errors import InputError
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
+
+
+class StimulusImages:
+    """Image files named by ids like ``aardvark/aardvark_01b.jpg``, below one folder.
+
+    Args:
+        images_dir: Folder that holds ``<images_dir>/<image_id>``.
+        image_ids: The ids that will be asked for; repeated ids count once.
+
+    Raises:
+        InputError: No such folder, no image in it, an id that leads out of it, or files that are missing (named).
+    """
+
+    def __init__(self, images_dir: str | Path, image_ids: Sequence[str]):
+        folder = Path(images_dir)
+        self.ids: list[str] = list(dict.fromkeys(str(i) for i in image_ids))
+        self._paths = {image_id: folder / _checked(image_id) for image_id in self.ids}
+        missing = [image_id for image_id, path in self._paths.items() if not path.is_file()]
+        if missing or not self.ids:
+            any_image = any(path.suffix.lower() in _SUFFIXES for path in folder.rglob("*"))
+            what = f"{len(missing)} of {len(self.ids)} missing: {', '.join(missing[:5])}" if any_image else "no image"
+            raise InputError(
+                expected=f"an image file for each of {len(self.ids)} image ids in {folder}",
+                found=what + (" …" if any_image and len(missing) > 5 else "") if folder.is_dir() else "no such folder",
+                fix="Point the images folder at your copy of the stimuli, e.g. THINGS' folder of concept folders "
+                "(aardvark/aardvark_01b.jpg).",
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def path(self, image_id: str) -> Path:
+        """File of an image.
+
+        Raises:
+            InputError: The id is not one of those that were bound.
+        """
+        if image_id not in self._paths:
+            raise InputError(
+                expected=f"one of the {len(self.ids)} image ids bound at the start",
+                found=repr(image_id),
+                fix="Name all image ids when making StimulusImages.",
+            )
+        return self._paths[image_id]
+
+    def load(self, ids: Sequence[str], size: int | None = None) -> Tensor:
+        """Decode images to RGB.
+
+        Gray, palette, CMYK and 16-bit files are converted, transparency is laid on white, and a camera's rotation
+        tag is obeyed.
+
+        Args:
+            ids: n image ids.
+            size: Height and width in pixels: the largest centred square, resized (bicubic, antialiased). Default: as
+                stored, which needs images of one size.
+
+        Returns:
+            (n, 3, H, W) uint8.
+
+        Raises:
+            InputError: A damaged file, or images of several sizes where ``size`` is not given.
+        """
+        if not len(ids):
+            raise InputError(expected="at least one image id", found="none", fix="Check how the ids were chosen.")
+        arrays = [_decode(self.path(str(image_id)), size) for image_id in ids]
+        shapes = {array.shape[:2] for array in arrays}
+        if len(shapes) > 1:
+            raise InputError(
+                expected="images of one size",
+                found=", ".join(f"{w} x {h}" for h, w in sorted(shapes)[:5]),
+                fix="Give a size, to which all are cropped and resized.",
+            )
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def _checked(image_id: str) -> str:
+    leads_out = ".." in PurePosixPath(image_id.replace("\\", "/")).parts
+    if not image_id or image_id.startswith("/") or PureWindowsPath(image_id).anchor or leads_out or "\0" in image_id:
+        raise InputError(
+            expected="image ids below the images folder, like 'aardvark/aardvark_01b.jpg'",
+            found=repr(image_id),
+            fix="Remove '..' and leading '/' from the ids.",
+        )
+    return image_id
+
+
+def _decode(path: Path, size: int | None) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            rgb = _to_rgb(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            expected=f"a whole image file at {path}",
+            found=f"{path.stat().st_size:,} bytes that cannot be decoded ({error})",
+            fix="Copy the file again, or convert it to an 8-bit PNG or JPEG.",
+        ) from error
+    if size is not None:
+        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(rgb)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose white is unknown: convert it to 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits a pixel, gray
+        gray = np.asarray(image).clip(0, 65535) / 257
+        return Image.fromarray(np.round(gray).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,71 @@
+"""TVSD, the THINGS Ventral Stream Spiking Dataset."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from neurobridge_tb._upstream import Interval, get_processed_dir
+from neurobridge_tb.datasets.binned import BinnedRecordings
+from neurobridge_tb.errors import InputError
+
+
+class Tvsd(BinnedRecordings):
+    """Multi-unit activity of macaque V1, V4 and IT during 22,248 THINGS images and 30 repeats of 100 test images.
+
+    .. admonition:: Preprocessing
+
+        To download and prepare this dataset, run
+
+        .. code:: shell
+
+            brainsets prepare tvsd
+
+    Recordings ``monkeyF_norm`` and ``monkeyN_norm`` hold ``mua.value`` (presentations, 1024), one value an image and
+    channel normalised by the authors, NaN where there is none. Presentation k is the window [0.4 k, 0.4 (k + 1)) s of a
+    nominal time axis; ``presentations`` names its image, ``units`` each channel's area and quality (``is_dead``,
+    ``snr``, ``reliability``, ``latency_ms``). The image files are not part of it: see
+    :class:`neurobridge_tb.datasets.StimulusImages`.
+
+    **References**
+
+    Papale, P., Wang, F., Self, M. W., & Roelfsema, P. R. *An extensive dataset of spiking activity to reveal the syntax
+    of the ventral stream.* Neuron (2025). Data: `doi 10.12751/g-node.hc7zlv <https://doi.org/10.12751/g-node.hc7zlv>`_.
+
+    Args:
+        root: Folder given to ``brainsets prepare`` as ``--processed-dir``. Default: the one in the brainsets config.
+        recording_ids: Recordings to use. Default: all in the folder.
+        transform: Applied to each window, e.g. ``model.tokenize``. Default: none.
+        split_type: ``"images"``: ``train`` and ``valid`` are disjoint training images, ``test`` the repeated ones;
+            None: only the whole recordings can be sampled. Default ``"images"``.
+        dirname: Folder below ``root``. Default ``"tvsd"``.
+        **kwargs: Further arguments of ``torch_brain.datasets.Dataset``.
+    """
+
+    how_to_make = "Run: brainsets prepare tvsd --raw-dir RAW --processed-dir PROCESSED"
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        recording_ids: list[str] | None = None,
+        transform: Callable | None = None,
+        split_type: Literal["images"] | None = "images",
+        dirname: str = "tvsd",
+        **kwargs: Any,
+    ):
+        super().__init__(
+            Path(get_processed_dir() if root is None else root) / dirname,
+            recording_ids=recording_ids,
+            transform=transform,
+            **kwargs,
+        )
+        self.split_type = split_type
+
+    def get_sampling_intervals(self, split: Literal["train", "valid", "test"] | None = None) -> dict[str, Interval]:
+        """Intervals of each recording, one a presentation of that split; see ``split_type``."""
+        if split is not None and self.split_type != "images":
+            raise InputError(
+                expected="split_type='images', for sampling a split",
+                found=f"split_type={self.split_type!r}",
+                fix="Leave out the split, or make the Dataset with split_type='images'.",
+            )
+        return super().get_sampling_intervals(split)

@@ -1,0 +1,129 @@
+"""Pictures of the test images from neural activity, beside baselines, with metrics."""
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor
+
+from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.alignment.encoders import load_image_encoder
+from neurobridge_tb.datasets import StimulusImages, is_simulated
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.evaluation.baselines import mean_image
+from neurobridge_tb.evaluation.feature_networks import feature_networks
+from neurobridge_tb.evaluation.image_metrics import reconstruction_metrics
+from neurobridge_tb.evaluation.ridge import Standardizer
+from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.generation import NearestImage, RidgePixels, SmallDiffusion
+from neurobridge_tb.generation.small_diffusion import SHIPPED
+from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.training.evaluate import load_aligned
+from neurobridge_tb.training.responses import Responses, collect_responses, embed_responses
+
+
+def reconstruct(config: DictConfig) -> Path:
+    """Write ``reconstructions.h5`` and ``metrics.json``; returns the run folder.
+
+    Args:
+        config: ``configs/reconstruct.yaml`` with its overrides.
+    """
+    dataset = instantiate(config.dataset)
+    if len(dataset.recording_ids) != 1:
+        raise InputError(
+            expected="one recording to reconstruct from",
+            found=", ".join(dataset.recording_ids),
+            fix="Choose one with dataset.recording_ids=[...].",
+        )
+    model, cache = load_aligned(config.aligned, config.embeddings)
+    train = collect_responses(dataset, model.encoder, dataset.recording_ids[0], "train")
+    test = collect_responses(dataset, model.encoder, dataset.recording_ids[0], "test").averaged()
+    stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])
+    train_images = stimuli.load(list(train.image_ids), config.image_size)
+    seen = stimuli.load(list(test.image_ids), config.image_size)
+
+    pictures, predicted = _generate(config, model, cache, train, train_images, test)
+    with write_aside(Path(config.run_dir) / "reconstructions.h5") as aside, h5py.File(aside, "w") as file:
+        file.create_dataset("image_id", data=list(test.image_ids), dtype=h5py.string_dtype())
+        file["seen"] = _channels_last(seen)
+        for name, samples in pictures.items():
+            file[name] = _channels_last(samples)
+    networks = feature_networks(encoder=load_image_encoder(config.judge.encoder, config.judge.image_size))
+    rows: list[dict[str, Any]] = []
+    true = _channels_last(seen)
+    for name, samples in {**pictures, "mean training image": _mean(train_images, len(seen))}.items():
+        metrics, unavailable = reconstruction_metrics(true, _channels_last(samples)[:, 0], networks)
+        rows.append({"backend": name, "metrics": metrics, "unavailable": unavailable})
+    truth = cache.lookup(list(test.image_ids))
+    write_json(
+        Path(config.run_dir) / "metrics.json",
+        {
+            "dataset": ", ".join(dataset.recording_ids),
+            "simulated": is_simulated(dataset),
+            "command": config.command,
+            "rows": rows,
+            "chance": {"two-way": 0.5},
+            "predicted embedding": {
+                "cosine to true": float(torch.cosine_similarity(predicted, truth).mean()),
+                "cosine to true, less the training mean": float(
+                    torch.cosine_similarity(predicted - model.embedding_mean, truth - model.embedding_mean).mean()
+                ),
+                "norm over true norm": float((predicted.norm(dim=1) / truth.norm(dim=1)).mean()),
+            },
+        },
+    )
+    return Path(config.run_dir)
+
+
+def _generate(
+    config: DictConfig,
+    model: ImageAligner,
+    cache: EmbeddingCache,
+    train: Responses,
+    train_images: Tensor,
+    test: Responses,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Pictures (n, S, 3, H, W) of each backend, and the predicted embeddings (n, E)."""
+    contrastive, regression = embed_responses(model, test)
+    standardize = Standardizer.fit(train.features)
+    features, test_features = (
+        torch.from_numpy(standardize(r.features)).float() for r in (train, test)
+    )
+    layout = RidgePixels.fit(features, train_images).generate(test_features)
+    pictures: dict[str, Tensor] = {}
+    for name in config.backends:
+        if name == "nearest":
+            generator = NearestImage(model.center(cache.lookup(list(train.image_ids))), train_images)
+            pictures[name] = generator.generate(contrastive, num_samples=config.num_samples)
+        elif name == "ridge_pixels":
+            pictures[name] = layout
+        elif name == "small_diffusion":
+            settings = dict(config.small_diffusion)
+            generator = SmallDiffusion.load(
+                settings.pop("weights") or SHIPPED,
+                encoder_name=cache.encoder,
+                preprocessing_hash=cache.preprocessing_hash,
+                **settings,
+            )
+            pictures[name] = generator.generate(
+                regression, num_samples=config.num_samples, seed=config.seed, init_images=layout[:, 0]
+            )
+        else:
+            raise InputError(
+                expected="backends among nearest, ridge_pixels, small_diffusion",
+                found=name,
+                fix="Correct `backends`.",
+            )
+    return pictures, regression
+
+
+def _channels_last(images: Tensor) -> np.ndarray:
+    return images.movedim(-3, -1).contiguous().numpy()
+
+
+def _mean(images: Tensor, n: int) -> Tensor:
+    return torch.from_numpy(mean_image(_channels_last(images), n)).movedim(-1, -3)[:, None]

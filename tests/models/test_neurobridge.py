@@ -1,0 +1,254 @@
+"""NeuroBridgeModel: invariances, gradients, round trips, and its place beside POYO."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch_brain.models import POYO
+
+from neurobridge_tb import ImageAligner, NeuroBridgeModel
+from neurobridge_tb._upstream import DatasetIndex, collate
+from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.masking import Mask
+from neurobridge_tb.training.windows import window_loader
+
+TINY = dict(dim=32, depth=2, dim_head=16, dim_population=16, sequence_length=1.0, latent_step=0.25)
+
+
+def make_model(dataset, modality="spike_counts", **settings):
+    torch.manual_seed(0)
+    model = NeuroBridgeModel(modality=modality, **(TINY | settings))
+    model.init_vocabs(dataset)
+    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    with torch.no_grad():  # zero-initialised parts take part in the tests too
+        if model.gain_emb is not None:
+            model.gain_emb.weight.normal_(0, 0.02)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def dataset(binned_root):
+    return BinnedRecordings(root=binned_root)
+
+
+@pytest.fixture(scope="module")
+def model(dataset):
+    return make_model(dataset)
+
+
+def window(dataset, recording="session0", start=2.0):
+    return dataset[DatasetIndex(recording, start, start + 1.0)]
+
+
+@torch.no_grad()
+def run(model, *windows, mask=None):
+    return model(**collate([model.tokenize(w, mask) for w in windows])["model_inputs"])
+
+
+def test_output_is_one_value_a_bin_and_unit(model, dataset):
+    assert run(model, window(dataset)).shape == (1, 20, 16)
+
+
+def test_batch_mates_of_another_recording_do_not_matter(model, dataset):
+    alone = [run(model, window(dataset)), run(model, window(dataset, "session1"))]
+    together = run(model, window(dataset), window(dataset, "session1"))
+    torch.testing.assert_close(together[:1], alone[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together[1:, :, :11], alone[1], rtol=1e-4, atol=1e-5)
+
+
+def test_masked_cells_do_not_matter(model, dataset):
+    rng = np.random.default_rng(0)
+    target = rng.random((20, 16)) < 0.3
+    changed = window(dataset)
+    changed.spike_counts.value = np.where(target, 200, changed.spike_counts.value).astype(np.uint8)
+    mask = Mask("random", ~target, target)
+    torch.testing.assert_close(
+        run(model, changed, mask=mask), run(model, window(dataset), mask=mask), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_seen_cells_do_matter(model, dataset):
+    changed = window(dataset)
+    changed.spike_counts.value = changed.spike_counts.value[:, ::-1].copy()
+    assert (run(model, changed) - run(model, window(dataset))).abs().max() > 1e-3
+
+
+def test_unit_order_does_not_matter(model, dataset):
+    order = np.random.default_rng(0).permutation(16)
+    shuffled = window(dataset)
+    shuffled.spike_counts.value = shuffled.spike_counts.value[:, order]
+    shuffled.units.id = shuffled.units.id[order]
+    torch.testing.assert_close(run(model, shuffled), run(model, window(dataset))[:, :, order], rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_is_seen_relative_to_its_start(model, dataset, tmp_path):
+    """The same activity half a minute later gives the same latents."""
+    recording = dataset.get_recording("session0")
+    moved = build_recording(
+        brainset_id="test",
+        session_id="session0",
+        subject_id="subject",
+        units={"id": recording.units.id, "area": recording.units.area},
+        counts=(recording.spike_counts.value, 0.05),
+        start=30.0,
+    )
+    save_recording(moved, tmp_path / "session0.h5")
+    later = BinnedRecordings(root=tmp_path)[DatasetIndex("session0", 32.0, 33.0)]
+    torch.testing.assert_close(run(model, later), run(model, window(dataset)), rtol=1e-4, atol=1e-5)
+
+
+def test_every_parameter_gets_a_gradient(dataset):
+    model = make_model(dataset).train()
+    windows = [window(dataset), window(dataset, "session1")]
+    batch = collate([model.tokenize(w) for w in windows])
+    model.masked_loss(model(**batch["model_inputs"]), batch).backward()
+    without = [n for n, p in model.named_parameters() if p.requires_grad and not (p.grad is not None and p.grad.any())]
+    assert not without
+
+
+def test_events_and_counts_see_the_same_spikes(tmp_path):
+    """A spike is a token of value 1: events at bin starts equal a grid of counts of at most one, before standardising."""
+    rng = np.random.default_rng(3)
+    counts = (rng.random((40, 6)) < 0.3).astype(np.uint8)
+    bins, units = np.nonzero(counts)
+    save_recording(
+        build_recording(
+            brainset_id="test",
+            session_id="both",
+            subject_id="subject",
+            units={"id": [f"u{i}" for i in range(6)]},
+            spikes=(bins * 0.05, units),
+            counts=(counts, 0.05),
+        ),
+        tmp_path / "both.h5",
+    )
+    dataset = BinnedRecordings(root=tmp_path)
+    settings = dict(TINY, dim_population=0, bin_size=0.05)
+    torch.manual_seed(0)
+    grid = NeuroBridgeModel(modality="spike_counts", **settings)
+    grid.init_vocabs(dataset)
+    events = NeuroBridgeModel(modality="spikes", **settings)
+    events.load_state_dict(copy.deepcopy(grid.state_dict()))
+    sample = dataset[DatasetIndex("both", 0.0, 1.0)]
+    spikes_only = Mask("events", sample.spike_counts.value > 0, np.ones((20, 6), bool))
+    latents = []
+    for model, mask in ((grid, spikes_only), (events, None)):
+        inputs = collate([model.tokenize(sample, mask)])["model_inputs"]
+        inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+        latents.append(model.double().eval().encode(**inputs))
+    torch.testing.assert_close(*latents, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(events.grid_values(sample)[0], sample.spike_counts.value)
+
+
+@pytest.mark.parametrize("settings", [{}, {"unit_value_maps": False, "dim_population": 0}])
+def test_saved_models_load_with_equal_outputs(dataset, tmp_path, settings):
+    model = make_model(dataset, **settings)
+    model.save_pretrained(tmp_path / "model")
+    loaded = NeuroBridgeModel.load_pretrained(tmp_path / "model").eval()
+    torch.testing.assert_close(run(loaded, window(dataset)), run(model, window(dataset)))
+    assert loaded.unit_emb.vocab == model.unit_emb.vocab
+
+
+def test_wrong_or_damaged_models_are_refused(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="a saved ImageAligner"):
+        ImageAligner.load_pretrained(tmp_path / "model")
+    with pytest.raises(InputError, match="config.json"):
+        NeuroBridgeModel.load_pretrained(tmp_path / "nothing")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["config"]["dim"] = 64
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="weights that fit"):
+        NeuroBridgeModel.load_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(InputError, match="config.json and model.safetensors"):
+        NeuroBridgeModel.load_pretrained(tmp_path / "model")
+
+
+def test_a_failed_save_leaves_nothing_under_the_final_name(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("neurobridge_tb.models.pretrained.save_file", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nan_is_absent_and_a_window_without_values_is_refused(tmp_path):
+    values = np.random.default_rng(0).normal(size=(40, 5)).astype(np.float32)
+    values[:, 2] = np.nan
+    values[20:] = np.nan
+    save_recording(
+        build_recording(
+            brainset_id="test",
+            session_id="mua",
+            subject_id="subject",
+            units={"id": [f"u{i}" for i in range(5)]},
+            mua=(values, 0.05),
+            splits={"train": ([0.0], [1.0])},
+        ),
+        tmp_path / "mua.h5",
+    )
+    dataset = BinnedRecordings(root=tmp_path)
+    model = make_model(dataset, modality="mua")
+    sample = model.tokenize(dataset[DatasetIndex("mua", 0.0, 1.0)])
+    batch = collate([sample])
+    assert batch["target_values"].shape == (1, 20, 4)
+    assert torch.isfinite(model(**batch["model_inputs"])).all()
+    with pytest.raises(InputError, match="recording mua at 1.000 s"):
+        model.tokenize(dataset[DatasetIndex("mua", 1.0, 2.0)])
+    with pytest.raises(InputError, match="'spike_counts' in recording mua"):
+        make_model(dataset, modality="spike_counts")
+
+
+def test_it_trains_from_the_same_dataset_sampler_and_collate_as_poyo(tmp_path):
+    rng = np.random.default_rng(0)
+    times = np.sort(rng.uniform(0, 20, 2000))
+    hand_times = np.arange(0, 20, 0.05)
+    save_recording(
+        build_recording(
+            brainset_id="test",
+            session_id="spikes",
+            subject_id="subject",
+            units={"id": [f"u{i}" for i in range(8)]},
+            spikes=(times, rng.integers(0, 8, 2000)),
+            behavior={"hand_velocity": (hand_times, np.stack([np.sin(hand_times), np.cos(hand_times)], 1))},
+            splits={"train": ([0.0], [19.9])},
+        ),
+        tmp_path / "spikes.h5",
+    )
+    dataset = BinnedRecordings(root=tmp_path)
+    ours = NeuroBridgeModel(modality="spikes", **TINY)
+    poyo = POYO(sequence_length=1.0, latent_step=0.25, num_latents_per_step=4, dim=32, dim_head=16, depth=1, dim_out=2)
+
+    def poyo_sample(data):
+        sample = poyo.tokenize(data)
+        sample["output_timestamps"] = data.hand.timestamps[:16]
+        sample["velocity"] = data.hand.velocity[:16]
+        return sample
+
+    def ours_loss(batch):
+        return ours.masked_loss(ours(**batch["model_inputs"]), batch)
+
+    def poyo_loss(batch):
+        velocity = batch.pop("velocity")
+        return torch.nn.functional.mse_loss(poyo(**batch), velocity.float())
+
+    for network, transform, loss_of in ((ours, ours.tokenize, ours_loss), (poyo, poyo_sample, poyo_loss)):
+        network.init_vocabs(dataset)
+        loader = window_loader(
+            dataset, transform, dataset.get_sampling_intervals("train"), windows="continuous",
+            window_length=1.0, batch_size=8, shuffle=True,
+        )  # fmt: skip
+        optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+        losses = []
+        for _ in range(8):
+            for batch in loader:
+                batch = {k: v.float() if k == "output_timestamps" else v for k, v in batch.items()}
+                loss = loss_of(batch)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        assert np.mean(losses[-3:]) < np.mean(losses[:3])
