@@ -252,7 +252,7 @@ class NeuroBridgeModel(PretrainedModel):
             mask: Which cells the encoder sees and which are asked for. Default: all are seen and asked for.
 
         Returns:
-            ``model_inputs`` (keywords of :meth:`forward`), ``target_values`` and ``target_mask`` (K, M), ``scheme``,
+            ``model_inputs`` (keywords of :meth:`forward`), ``target_values`` (K, M), ``scheme``,
             ``session_id``, ``absolute_start`` (s), wrapped for upstream's ``collate``. A NaN is an absent value: it is
             neither seen nor asked for.
         """
@@ -290,9 +290,9 @@ class NeuroBridgeModel(PretrainedModel):
                 "session_index": self.session_emb.tokenizer(str(data.session.id)),
                 "output_timestamps": pad(torch.from_numpy(timestamps[n_bins_asked])),
                 "output_unit_index": pad(torch.from_numpy(unit_index[units_asked])),
+                "output_mask": pad2d(torch.from_numpy(target[n_bins_asked][:, units_asked])),
             },
             "target_values": pad2d(torch.from_numpy(np.nan_to_num(values)[n_bins_asked][:, units_asked])),
-            "target_mask": pad2d(torch.from_numpy(target[n_bins_asked][:, units_asked])),
             "scheme": "none" if mask is None else mask.scheme,
             "session_id": str(data.session.id),
             "absolute_start": float(data.absolute_start),
@@ -372,6 +372,7 @@ class NeuroBridgeModel(PretrainedModel):
         session_index: Tensor,
         output_timestamps: Tensor,
         output_unit_index: Tensor,
+        output_mask: Tensor,
         **_: Tensor,
     ) -> Tensor:
         """What each unit asked for did at each time asked for.
@@ -382,9 +383,11 @@ class NeuroBridgeModel(PretrainedModel):
             session_index: (B,).
             output_timestamps: (B, K) in s.
             output_unit_index: (B, M).
+            output_mask: (B, K, M) which cells are asked for.
 
         Returns:
-            (B, K, M): log-rates (counts a bin) for counts and spikes, standardised values for MUA.
+            (B, K, M): log-rates (counts a bin) for counts and spikes, standardised values for MUA; not meaningful where
+            not asked for.
         """
         output = self.decoder(
             latents=latents,
@@ -393,6 +396,7 @@ class NeuroBridgeModel(PretrainedModel):
             session_emb=self.session_emb(session_index),
             timestamps=output_timestamps,
             rotary_emb=self.rotary_emb,
+            asked=output_mask,
         )
         if self.predicts_log_rates:
             output = output + self.unit_stats(output_unit_index)[..., 0].clamp_min(1e-3).log()[:, None]
@@ -410,6 +414,7 @@ class NeuroBridgeModel(PretrainedModel):
         session_index: Tensor,
         output_timestamps: Tensor,
         output_unit_index: Tensor,
+        output_mask: Tensor,
     ) -> Tensor:
         """Encode, then decode; see :meth:`encode` and :meth:`decode` for the arguments. Returns (B, K, M)."""
         latents = self.encode(
@@ -426,6 +431,7 @@ class NeuroBridgeModel(PretrainedModel):
             session_index=session_index,
             output_timestamps=output_timestamps,
             output_unit_index=output_unit_index,
+            output_mask=output_mask,
         )
 
     def standardize(self, values: Tensor, unit_index: Tensor) -> Tensor:
@@ -443,5 +449,5 @@ class NeuroBridgeModel(PretrainedModel):
         target = batch["target_values"]
         if not self.predicts_log_rates:
             target = self.standardize(target, batch["model_inputs"]["output_unit_index"])
-        asked = batch["target_mask"]
+        asked = batch["model_inputs"]["output_mask"]
         return self.loss_fn(output[asked][:, None], target[asked][:, None])

@@ -12,8 +12,9 @@ def grid_cross_attention(
     latents: Tensor,
     latent_timestamps: Tensor,
     rotary_emb: RotaryTimeEmbedding,
+    asked: Tensor,
 ) -> Tensor:
-    """Cross-attention of all (time, unit) queries to the latents: ``atn``'s own function and parameters.
+    """Cross-attention of (time, unit) queries to the latents: ``atn``'s own function and parameters.
 
     A query depends on the unit alone and is then rotated by the time, so M rows are projected instead of K*M, and the
     rotation moves to the keys.
@@ -25,9 +26,10 @@ def grid_cross_attention(
         latents: (B, L, D).
         latent_timestamps: (B, L) in s.
         rotary_emb: Makes rotary embeddings from times.
+        asked: (B, K, M) which of the queries are asked.
 
     Returns:
-        (B, K, M, D).
+        (n, D) for the n queries asked, in the order of ``asked.nonzero()``.
     """
     q = atn.to_q(atn.norm(queries)).unflatten(-1, (atn.heads, -1)).transpose(1, 2)  # (B, H, M, d)
     k, v = atn.to_kv(atn.norm_context(latents)).chunk(2, dim=-1)
@@ -37,7 +39,7 @@ def grid_cross_attention(
     score = q[:, :, None] @ k.mT * q.shape[-1] ** -0.5  # (B, H, K, M, L)
     p = nn.functional.dropout(score.softmax(dim=-1), atn.dropout, atn.training)
     out = p @ v[:, :, None]  # (B, H, K, M, d)
-    return atn.to_out(out.permute(0, 2, 3, 1, 4).flatten(3))
+    return atn.to_out(out.permute(0, 2, 3, 1, 4)[asked].flatten(1))
 
 
 class GridDecoder(nn.Module):
@@ -71,8 +73,9 @@ class GridDecoder(nn.Module):
         session_emb: Tensor,
         timestamps: Tensor,
         rotary_emb: RotaryTimeEmbedding,
+        asked: Tensor,
     ) -> Tensor:
-        """Answer for each (time, unit).
+        """Answer for each (time, unit) that is asked for.
 
         Args:
             latents: (B, L, D).
@@ -81,13 +84,14 @@ class GridDecoder(nn.Module):
             session_emb: (B, D).
             timestamps: (B, K) times asked for, in s.
             rotary_emb: Makes rotary embeddings from times.
+            asked: (B, K, M) which cells are asked for.
 
         Returns:
-            (B, K, M).
+            (B, K, M), 0 where not asked.
         """
         queries = self.unit_query(unit_emb) + session_emb[:, None]
-        x = queries[:, None] + grid_cross_attention(
-            self.atn, queries, timestamps, latents, latent_timestamps, rotary_emb
+        x = queries[:, None].expand(-1, timestamps.shape[1], -1, -1)[asked] + grid_cross_attention(
+            self.atn, queries, timestamps, latents, latent_timestamps, rotary_emb, asked
         )
-        x = x + self.ffn(x)
-        return self.readout(x).squeeze(-1)
+        answers = self.readout(x + self.ffn(x)).squeeze(-1)
+        return answers.new_zeros(asked.shape).masked_scatter(asked, answers)

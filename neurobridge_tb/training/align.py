@@ -127,9 +127,7 @@ def align(config: DictConfig) -> Path:
     model.fit_embedding_statistics(embeddings.lookup(train_ids))
 
     schemes = {name: float(weight) for name, weight in config.masking.items() if weight}
-    common = dict(
-        windows=config.windows, window_length=encoder.sequence_length, seed=config.seed, **config.loader
-    )
+    common = dict(windows=config.windows, window_length=encoder.sequence_length, seed=config.seed, **config.loader)
     train = window_loader(
         dataset,
         PairTokenizer(encoder, schemes=schemes, unit_dropout=config.unit_dropout, seed=config.seed),

@@ -30,7 +30,7 @@ def masked_scores(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> li
 def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
     squared, of_mean, count = 0.0, 0.0, 0
     for batch in loader:
-        asked = batch["target_mask"]
+        asked = batch["model_inputs"]["output_mask"]
         target = model.standardize(batch["target_values"], batch["model_inputs"]["output_unit_index"])[asked]
         output = model(**batch["model_inputs"])[asked]
         squared += float(((output - target) ** 2).sum())
@@ -49,7 +49,7 @@ def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[
         inputs = batch["model_inputs"]
         rates = model(**inputs).exp().numpy()
         for rate, counts, asked, units in zip(
-            rates, batch["target_values"].numpy(), batch["target_mask"].numpy(),
+            rates, batch["target_values"].numpy(), inputs["output_mask"].numpy(),
             inputs["output_unit_index"].numpy(), strict=True,
         ):  # fmt: skip
             on_all_units = np.zeros((3, len(rate), len(model.unit_stats.weight)))

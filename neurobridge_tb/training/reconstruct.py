@@ -90,9 +90,7 @@ def _generate(
     """Pictures (n, S, 3, H, W) of each backend, and the predicted embeddings (n, E)."""
     contrastive, regression = embed_responses(model, test)
     standardize = Standardizer.fit(train.features)
-    features, test_features = (
-        torch.from_numpy(standardize(r.features)).float() for r in (train, test)
-    )
+    features, test_features = (torch.from_numpy(standardize(r.features)).float() for r in (train, test))
     layout = RidgePixels.fit(features, train_images).generate(test_features)
     pictures: dict[str, Tensor] = {}
     for name in config.backends:

@@ -91,8 +91,6 @@ def embed_responses(aligner: ImageAligner, responses: Responses, batch_size: int
     for start in range(0, len(responses.values), batch_size):
         values = torch.from_numpy(responses.values[start : start + batch_size])
         shared = {k: v.expand(len(values), *v.shape[1:]) for k, v in responses.model_inputs.items()}
-        outputs.append(
-            aligner(**{**shared, "input_values": values.nan_to_num(), "input_mask": ~values.isnan()})
-        )
+        outputs.append(aligner(**{**shared, "input_values": values.nan_to_num(), "input_mask": ~values.isnan()}))
     contrastive, regression = zip(*outputs, strict=True)
     return torch.cat(contrastive), torch.cat(regression)
