@@ -61,14 +61,20 @@ class _JobCommand(click.Command):
 
 
 @contextmanager
-def _progress(title: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar; yields a function that takes the share done, from 0 to 1."""
+def _progress() -> Iterator[Callable[[str, float, float], None]]:
+    """A progress bar; yields ``show(stage, done, total)``."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     with Progress(*columns) as bar:
-        task = bar.add_task(title, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+        tasks = {}
+
+        def show(stage: str, done: float, total: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield show
 
 
 def _job(name: str, module: str, function: str, text: str) -> None:
@@ -138,7 +144,7 @@ def simulate(
     """
     from neurobridge_tb.simulation import simulate_tvsd
 
-    with _progress("Simulating") as progress:
+    with _progress() as progress:
         raw = simulate_tvsd(
             workspace, monkey=monkey, images_dir=images, n_concepts=concepts, images_per_concept=per_concept,
             n_repeats=repeats, noise=noise, trials=trials, seed=seed, progress=progress,
@@ -155,7 +161,7 @@ def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None
     """Embed every image of a folder once, for `align`, `evaluate` and `reconstruct`."""
     from neurobridge_tb.training.embed import embed_folder
 
-    with _progress("Embedding images") as progress:
+    with _progress() as progress:
         count = embed_folder(images, out, encoder, image_size, progress=progress)
     click.echo(f"{count} embeddings lie in {out}")
 

@@ -12,20 +12,24 @@ from neurobridge_tb._upstream import ArrayDict, Interval
 from neurobridge_tb.errors import InputError
 
 _SPLITS = ("train", "valid", "test")
+_TIME_NAMES = ("timestamps", "domain")
 _TOLERANCE_S = 1e-6
 
 
 def require_input(condition: bool, *, expected: str, found: str, fix: str) -> None:
+    """Raise an InputError unless ``condition`` holds."""
     if not condition:
         raise InputError(expected=expected, found=found, fix=fix)
 
 
 def positive(name: str, value: float) -> float:
+    """A bin width in s."""
     require_input(value > 0, expected=f"{name} above 0 s", found=str(value), fix="Give the bin width in seconds.")
     return float(value)
 
 
 def unit_table(units: Mapping[str, ArrayLike]) -> ArrayDict:
+    """Columns of one length N with unique ids, in types that HDF5 recordings store."""
     columns = {name: np.asarray(column) for name, column in units.items()}
     require_input(
         "id" in columns and columns["id"].ndim == 1 and columns["id"].size > 0,
@@ -53,6 +57,7 @@ def unit_table(units: Mapping[str, ArrayLike]) -> ArrayDict:
 
 
 def grid_values(name: str, array: ArrayLike, n_units: int) -> NDArray:
+    """Values (T, N): float32 for ``name`` ``"mua"``, whole numbers otherwise."""
     values = np.asarray(array)
     require_input(
         values.ndim == 2 and values.shape[1] == n_units and len(values) > 0 and values.dtype.kind in "iuf",
@@ -79,6 +84,7 @@ def grid_values(name: str, array: ArrayLike, n_units: int) -> NDArray:
 
 
 def sorted_times(name: str, times: ArrayLike) -> NDArray[np.float64]:
+    """Finite, sorted times (n,) in s."""
     array = np.asarray(times, dtype=np.float64)
     in_order = array.ndim == 1 and bool(np.isfinite(array).all()) and bool((np.diff(array) >= 0).all())
     require_input(
@@ -91,6 +97,7 @@ def sorted_times(name: str, times: ArrayLike) -> NDArray[np.float64]:
 
 
 def unit_indices(unit_index: ArrayLike, n_spikes: int, n_units: int) -> NDArray[np.int64]:
+    """One row of the unit table for each spike, (n_spikes,)."""
     index = np.asarray(unit_index)
     fits = index.shape == (n_spikes,) and (index.size == 0 or (index.dtype.kind in "iu" and index.min() >= 0))
     require_input(
@@ -111,10 +118,10 @@ def behavior_objects(
     for name, (timestamps, values) in behavior.items():
         owner, _, quantity = name.partition("_")
         require_input(
-            owner.isidentifier() and quantity.isidentifier() and owner not in taken,
+            owner.isidentifier() and quantity.isidentifier() and owner not in taken and quantity not in _TIME_NAMES,
             expected="a behaviour's name like 'hand_velocity': an object, an underscore and a quantity",
             found=repr(name),
-            fix=f"Rename it; these objects exist already: {', '.join(taken)}.",
+            fix=f"Rename it; these names are taken: {', '.join([*taken, *_TIME_NAMES])}.",
         )
         times, array = sorted_times(f"timestamps of {name}", timestamps), np.asarray(values)
         require_input(
@@ -135,6 +142,7 @@ def behavior_objects(
 
 
 def check_inside(name: str, starts: NDArray, ends: NDArray, domain: Interval) -> None:
+    """Raise an InputError where something reaches out of the recording."""
     if len(starts) == 0:
         return
     require_input(
@@ -158,6 +166,7 @@ def _bounds(name: str, starts: ArrayLike, ends: ArrayLike, domain: Interval) -> 
 
 
 def trial_interval(columns: dict[str, NDArray], domain: Interval) -> Interval:
+    """Trials with ``start``, ``end`` and any more columns, sorted."""
     require_input(
         {"start", "end"} <= set(columns),
         expected="trials with columns 'start' and 'end'",
@@ -176,6 +185,7 @@ def trial_interval(columns: dict[str, NDArray], domain: Interval) -> Interval:
 
 
 def split_domains(splits: Mapping[str, tuple[ArrayLike, ArrayLike]], domain: Interval) -> dict[str, Interval]:
+    """``train_domain`` and so on: intervals sorted by time, no two of which overlap."""
     require_input(
         set(splits) <= set(_SPLITS),
         expected=f"splits named {', '.join(_SPLITS)}",
@@ -191,4 +201,10 @@ def split_domains(splits: Mapping[str, tuple[ArrayLike, ArrayLike]], domain: Int
             found=f"{name} {start:g} to {end:g} s, {next_name} {next_start:g} to {next_end:g} s",
             fix="Move the border, so that no time serves two splits.",
         )
-    return {f"{name}_domain": Interval(start, end).sort() for name, (start, end) in bounds.items()}
+    domains = {}
+    for name, (start, end) in bounds.items():
+        order = np.argsort(start)
+        start, end = start[order], end[order]
+        end[:-1] = np.minimum(end[:-1], start[1:])  # neighbours may overlap by a rounding error
+        domains[f"{name}_domain"] = Interval(start, end)
+    return domains

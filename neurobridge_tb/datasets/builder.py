@@ -31,6 +31,8 @@ from neurobridge_tb.datasets.array_checks import (
 )
 from neurobridge_tb.files import write_aside
 
+_OWN_NAMES = ("brainset", "subject", "session", "units", "spikes", "trials", "domain")
+
 
 def build_recording(
     *,
@@ -42,6 +44,7 @@ def build_recording(
     counts: tuple[ArrayLike, float] | None = None,
     mua: tuple[ArrayLike, float] | None = None,
     start: float = 0.0,
+    end: float | None = None,
     behavior: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     trials: Mapping[str, ArrayLike] | None = None,
     splits: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
@@ -60,6 +63,8 @@ def build_recording(
         counts: ``(array, bin_size)``: spike counts (T, N), bin width in s. Stored as ``spike_counts.value``.
         mua: ``(array, bin_size)``: values (T, N), NaN where there is none, bin width in s. Stored as ``mua.value``.
         start: Time of the recording's start in s. Default 0.
+        end: Time of its end in s; silence after the last spike is data too. Default: the end of the last bin, or
+            without bins the latest spike, behaviour or trial.
         behavior: ``"<object>_<quantity>"`` to ``(timestamps, values)``: sorted times in s, and values (n, ...).
             ``"hand_velocity"`` is stored as ``hand.velocity``, ``"running_speed"`` as ``running.speed``. Quantities of
             one object share their timestamps.
@@ -69,8 +74,7 @@ def build_recording(
         simulated: The data come from a simulation, and the recording says so. Default False.
 
     Returns:
-        The recording. Its domain begins at ``start`` and ends with the last bin; without bins, with the latest spike,
-        behaviour or trial.
+        The recording; its domain is ``start`` to ``end``.
 
     Raises:
         InputError: Something does not fit.
@@ -86,7 +90,7 @@ def build_recording(
         for name, given in grids.items()
         if given is not None
     }
-    events = behavior_objects(behavior or {}, taken=("spikes", "units", "trials", *series))
+    events = behavior_objects(behavior or {}, taken=(*_OWN_NAMES, *series))
     if spikes is not None:
         times = sorted_times("times of spikes", spikes[0])
         events["spikes"] = {"timestamps": times, "unit_index": unit_indices(spikes[1], len(times), len(table))}
@@ -98,9 +102,16 @@ def build_recording(
     )
     trial_columns = {name: np.asarray(column) for name, column in (trials or {}).items()}
 
-    ends = [float(s.domain.end[-1]) for s in series.values()]
-    ends = ends or [e["timestamps"][-1] for e in events.values() if len(e["timestamps"])]
-    domain = Interval(float(start), float(max([*ends, *trial_columns.get("end", [])], default=start)))
+    if end is None:
+        ends = [s.domain.end[-1] for s in series.values()]
+        ends = ends or [e["timestamps"][-1] for e in events.values() if len(e["timestamps"])]
+        end = max([*ends, *trial_columns.get("end", [])], default=start)
+    require_input(
+        end > start, expected=f"an end after the start, {start:g} s", found=f"{end:g} s", fix="Give end in seconds."
+    )
+    domain = Interval(float(start), float(end))
+    for name, grid in series.items():
+        check_inside(f"bins of {name}", grid.domain.start, grid.domain.end, domain)
     for name, columns in events.items():
         times = columns["timestamps"]
         check_inside(f"timestamps of {name}", times, times, domain)

@@ -13,6 +13,23 @@ from neurobridge_tb.errors import InputError
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
 
 
+def find_images(folder: str | Path) -> list[str]:
+    """Ids of all images below a folder: their paths relative to it, with ``/``, sorted.
+
+    Raises:
+        InputError: No such folder, or no image in it.
+    """
+    folder = Path(folder)
+    ids = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    if not ids:
+        raise InputError(
+            expected=f"images ({', '.join(sorted(_SUFFIXES))}) in {folder}",
+            found="none" if folder.is_dir() else "no such folder",
+            fix="Name a folder that holds the images, in subfolders or flat.",
+        )
+    return ids
+
+
 class StimulusImages:
     """Image files named by ids like ``aardvark/aardvark_01b.jpg``, below one folder.
 
@@ -108,7 +125,9 @@ def _decode(path: Path, size: int | None) -> np.ndarray:
             fix="Copy the file again, or convert it to an 8-bit PNG or JPEG.",
         ) from error
     if size is not None:
-        rgb = ImageOps.fit(rgb, (size, size), Image.Resampling.BICUBIC)
+        side = min(rgb.size)
+        left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+        rgb = rgb.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(rgb)
 
 

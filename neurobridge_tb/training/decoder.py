@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,8 @@ def train_small_diffusion(
     """Train a :class:`ConditionalUNet` and export its averaged weights to ``out_dir``.
 
     The training state lies in ``<out_dir>.training`` (``checkpoint.pt``, ``loss.csv``) until the
-    export is written; a run that was cut off goes on from there.
+    export is written; a run that was cut off goes on from there. The loss curve ends up beside the
+    weights.
 
     Args:
         images: A folder (read with its subfolders and resized) or uint8 ``(n, 3, size, size)``.
@@ -53,7 +55,7 @@ def train_small_diffusion(
         embeddings: ``(n, E)``, if the encoder has already seen these images; else computed.
         max_steps: Stop after this many steps ...
         max_minutes: ... or after this many minutes of training; at least one must be given. The
-            learning rate falls to zero (cosine) towards whichever comes first.
+            learning rate rises over the first 3 % and falls to zero (cosine) towards the end.
         batch_size: Pictures a step.
         lr: Peak learning rate of AdamW.
         ema: Decay of the weight average.
@@ -120,7 +122,7 @@ def train_small_diffusion(
         if done >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * done))
+            group["lr"] = lr * min(1, 0.03 + done / 0.03) * 0.5 * (1 + math.cos(math.pi * done))
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
         rows = torch.randint(len(pictures), (batch_size,), generator=rng)
         code = degrade(codes[rows], model.spread.cpu(), min_reliability, rng)
@@ -133,7 +135,7 @@ def train_small_diffusion(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
             velocity = model(noisy=signal * clean + spread * noise, step=timestep, code=code.to(device))
         error = velocity - (signal * noise - spread * clean)
-        loss = (error / model.scale(timestep)).square().mean()
+        loss = (error.square().mean((1, 2, 3)) / model.difficulty(timestep)).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -149,6 +151,9 @@ def train_small_diffusion(
         device=device,
     )
     generator.save(out_dir, training={**settings, "steps": step, "minutes": round(elapsed / 60, 1)})
+    if (work / "loss.csv").exists():
+        shutil.copy(work / "loss.csv", out_dir / "loss.csv")
+    shutil.rmtree(work, ignore_errors=True)
     return generator
 
 

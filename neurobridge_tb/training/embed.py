@@ -18,7 +18,7 @@ def embed_folder(
     encoder_name: str,
     image_size: int | None = None,
     *,
-    progress: Callable[[float], None] = lambda share: None,
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> int:
     """Embed every image below a folder; returns how many.
 
@@ -27,7 +27,7 @@ def embed_folder(
         out: HDF5 file to write, aside and renamed.
         encoder_name: As :func:`neurobridge_tb.alignment.encoders.load_image_encoder` takes it.
         image_size: Side in pixels to which images are resized; default: the encoder's own.
-        progress: Called with the share that is done.
+        progress: Called as ``progress(stage, done, total)``.
     """
     ids = find_images(images)
     stimuli = StimulusImages(images, ids)
@@ -36,7 +36,7 @@ def embed_folder(
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
         embeddings.append(encoder.encode(stimuli.load(chunk, size=encoder.image_size)))
-        progress((start + len(chunk)) / len(ids))
+        progress("Embedding images", start + len(chunk), len(ids))
     EmbeddingCache(
         ids, torch.cat(embeddings), encoder=encoder.name, preprocessing_hash=encoder.preprocessing_hash
     ).save(out)

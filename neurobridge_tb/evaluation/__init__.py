@@ -1,0 +1,1 @@
+"""Metrics (pure functions), baselines, probes, figures and the HTML report."""

@@ -1,0 +1,184 @@
+"""The baselines that must stand beside a model's figures: masked ridge, Poisson GLM, shuffled targets, mean image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, inv
+
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.evaluation.arrays import Array, Floats, check_same_shape, to_floats, to_numpy
+from neurobridge_tb.evaluation.ridge import Standardizer
+from neurobridge_tb.evaluation.spikes import masked_mse, poisson_log_likelihood
+
+
+@dataclass(frozen=True)
+class MaskedRidge:
+    """Ridge regression from whichever units are kept to whichever are not, for any mask from one fit.
+
+    With the covariance C of z-scored training activity, the ridge prediction of removed units R from kept units K is
+    ``C_RK (C_KK + a I)^-1 x_K``: the conditional mean of a Gaussian. Bins are taken one by one.
+
+    Attributes:
+        inputs: Z-scoring by training statistics.
+        covariance: ``(units, units)`` of z-scored training activity.
+        penalty: The penalty a, on the scale of the covariance.
+    """
+
+    inputs: Standardizer
+    covariance: Floats
+    penalty: float
+
+    def predict(self, values: Array, keep: Array) -> Floats:
+        """Fill in what was removed.
+
+        Args:
+            values: ``(bins, units)``; NaN counts as removed.
+            keep: bool ``(bins, units)``, True where the value may be used.
+
+        Returns:
+            ``(bins, units)``, the values where they were kept and predictions elsewhere, in units of ``values``; a bin
+            without any kept unit gets the training mean.
+        """
+        raw = to_floats(values)
+        kept = to_numpy(keep).astype(bool) & ~np.isnan(raw)
+        z = np.where(kept, self.inputs(raw), 0.0)
+        patterns, which = np.unique(kept, axis=0, return_inverse=True)
+        which = which.reshape(-1)
+        for index, pattern in enumerate(patterns):
+            if pattern.any() and not pattern.all():
+                rows = which == index
+                z[np.ix_(rows, ~pattern)] = self._conditional(z[np.ix_(rows, pattern)], pattern)
+        filled = z * self.inputs.std + self.inputs.mean
+        return np.where(kept, raw, filled)
+
+    @cached_property
+    def _regularised(self) -> Floats:
+        return self.covariance + self.penalty * np.eye(len(self.covariance))
+
+    @cached_property
+    def _precision(self) -> Floats:
+        return inv(self._regularised)
+
+    def _conditional(self, known: Floats, kept: np.ndarray) -> Floats:
+        """z of the removed units from ``known`` ``(bins, kept units)``, solving on the smaller side of the mask."""
+        if kept.sum() > (~kept).sum():
+            precision = self._precision[~kept]
+            return -cho_solve(cho_factor(precision[:, ~kept]), precision[:, kept] @ known.T).T
+        covariance = self._regularised[kept]
+        return cho_solve(cho_factor(covariance[:, kept]), known.T).T @ covariance[:, ~kept]
+
+
+def fit_masked_ridge(
+    train: Array,
+    valid: Array,
+    keep: Array,
+    target: Array,
+    *,
+    penalties: Sequence[float] = tuple(np.logspace(-3, 2, 11)),
+) -> MaskedRidge:
+    """Fit on training bins, with the penalty of least masked MSE (of z-scored values) on masked validation bins.
+
+    Args:
+        train: ``(n, units)`` activity.
+        valid: ``(m, units)`` activity; a few dozen different masks suffice to choose a penalty.
+        keep: bool ``(m, units)``, True where the model may look.
+        target: bool ``(m, units)``, True at the positions asked for.
+        penalties: Penalties tried, all above 0.
+    """
+    check_same_shape("keep", to_numpy(keep), "valid", to_numpy(valid))
+    inputs = Standardizer.fit(train)
+    z = inputs(train)
+    covariance, truth = z.T @ z / len(z), (to_floats(valid) - inputs.mean) / inputs.std
+    unit = Standardizer(np.zeros(len(inputs.mean)), np.ones(len(inputs.std)))
+
+    def error(penalty: float) -> float:
+        return masked_mse(MaskedRidge(unit, covariance, penalty).predict(truth, keep), truth, target)
+
+    return MaskedRidge(inputs, covariance, float(min(penalties, key=error)))
+
+
+def fit_poisson_glm(
+    x: Array,
+    counts: Array,
+    x_valid: Array,
+    counts_valid: Array,
+    x_test: Array,
+    *,
+    penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
+) -> Floats:
+    """Rates of one Poisson GLM a unit (scikit-learn), each with the penalty of best validation likelihood.
+
+    Args:
+        x: ``(n, features)`` inputs, e.g. from :func:`lagged`; standardised, NaN set to the training mean.
+        counts: ``(n, units)`` counts to predict.
+        x_valid: ``(m, features)``.
+        counts_valid: ``(m, units)``.
+        x_test: ``(k, features)``.
+        penalties: L2 penalties tried, on the scale of scikit-learn's mean deviance.
+
+    Returns:
+        ``(k, units)`` expected counts a bin on the test inputs.
+    """
+    from sklearn.linear_model import PoissonRegressor
+
+    inputs = Standardizer.fit(x)
+    train, valid, test = inputs(x), inputs(x_valid), inputs(x_test)
+    observed, observed_valid = to_floats(counts), to_floats(counts_valid)
+    rates = np.empty((len(test), observed.shape[1]))
+    for unit in range(observed.shape[1]):
+        best = -np.inf
+        for penalty in penalties:
+            glm = PoissonRegressor(alpha=penalty, max_iter=500)
+            glm.fit(train, observed[:, unit])
+            score = poisson_log_likelihood(glm.predict(valid), observed_valid[:, unit]).mean()
+            if score > best:
+                best, rates[:, unit] = score, glm.predict(test)
+    return rates
+
+
+def lagged(values: Array, lags: Sequence[int], *, starts: Array | None = None) -> Floats:
+    """Each bin beside its neighbours, never across a trial's border.
+
+    Args:
+        values: ``(bins, units)``.
+        lags: Offsets in bins; -2 is the bin two earlier.
+        starts: First bin of each trial, rising from 0; default: one trial.
+
+    Returns:
+        ``(bins, len(lags) * units)``; NaN where a neighbour lies outside of the trial.
+    """
+    activity = to_floats(values)
+    bins = np.arange(len(activity))
+    first = np.zeros(1, np.int64) if starts is None else to_numpy(starts)
+    trial = np.searchsorted(first, bins, side="right")
+    out = np.full((len(bins), len(lags), activity.shape[1]), np.nan)
+    for position, lag in enumerate(lags):
+        other = bins + lag
+        inside = (other >= 0) & (other < len(bins))
+        inside[inside] &= trial[other[inside]] == trial[inside]
+        out[inside, position] = activity[other[inside]]
+    return out.reshape(len(bins), -1)
+
+
+def shuffled(rows: Array, *, seed: int = 0) -> np.ndarray:
+    """Rows in a random order without a fixed point, for the shuffled-labels baseline.
+
+    Args:
+        rows: ``(n, …)`` targets, n at least 2; train on them in this order, test on the true ones.
+        seed: Seed of the order (a single random cycle, Sattolo 1986).
+    """
+    values = to_numpy(rows)
+    if len(values) < 2:
+        raise InputError(expected="at least two rows to shuffle", found=f"{len(values)}", fix="Pass all targets.")
+    cycle = np.random.default_rng(seed).permutation(len(values))
+    order = np.empty(len(values), np.int64)
+    order[cycle] = np.roll(cycle, 1)
+    return values[order]
+
+
+def mean_image(images: Array, n: int) -> np.ndarray:
+    """The mean of uint8 training images ``(m, H, W, 3)``, once for each of ``n`` test images ``(n, H, W, 3)``."""
+    mean = to_numpy(images).mean(axis=0, dtype=np.float64).round().astype(np.uint8)
+    return np.repeat(mean[None], n, axis=0)

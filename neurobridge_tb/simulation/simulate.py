@@ -1,0 +1,125 @@
+"""From images to a complete simulated TVSD recording on disk."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_json
+from neurobridge_tb.simulation.procedural import write_procedural_images
+from neurobridge_tb.simulation.recording import draw_design, record
+from neurobridge_tb.simulation.stimuli import choose_photos, load_images
+from neurobridge_tb.simulation.tvsd_files import write_image_list, write_mapping, write_norm_file, write_trials_file
+from neurobridge_tb.simulation.ventral_stream import N_CHANNELS, VentralStream
+
+_STIMULI, _DESIGN, _RECORDING, _MAPPING, _TRACES = range(10, 15)  # independent streams of random numbers
+
+
+def simulate_tvsd(
+    out_dir: str | Path,
+    *,
+    monkey: str = "F",
+    images_dir: str | Path | None = None,
+    n_concepts: int = 250,
+    images_per_concept: int = 12,
+    n_test: int = 100,
+    n_repeats: int = 30,
+    image_size: int = 64,
+    noise: float = 1.0,
+    seed: int = 0,
+    trials: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """Simulate one monkey's recording and write it as raw files of the published TVSD layout.
+
+    Writes ``<out_dir>/raw/tvsd/monkey<X>/…``, ``<out_dir>/raw/tvsd/simulation.json`` and, where no photos are given,
+    the stimuli as ``<out_dir>/images/<concept>/<file>``. The same arguments give the same bytes.
+
+    Args:
+        out_dir: Workspace folder.
+        monkey: ``"F"`` or ``"N"``, default ``"F"``.
+        images_dir: Folder of photos, in class folders or flat; default: images are drawn.
+        n_concepts: Number of concepts, default 250.
+        images_per_concept: Training images a concept, shown once, default 12.
+        n_test: Test images, each of another concept, default 100.
+        n_repeats: Presentations of each test image, default 30.
+        image_size: Pixels on a side at which the animal sees the images, default 64.
+        noise: Scale of the trial noise, default 1.0; larger is harder.
+        seed: Another seed draws other images and another animal.
+        trials: Also write the 1 kHz file (2.4 MB a presentation), default False.
+        progress: Called as ``progress(stage, done, total)``.
+
+    Returns:
+        The folder of the raw files, ``<out_dir>/raw/tvsd/monkey<X>``.
+
+    Raises:
+        InputError: Unusable settings, no images, or an unreadable image.
+    """
+    stream = VentralStream(monkey, seed)
+    if not noise >= 0:
+        raise InputError(expected="noise of at least 0", found=f"{noise}", fix="1.0 is the default.")
+    design = {"n_concepts": n_concepts, "images_per_concept": images_per_concept, "n_test": n_test}
+    settings: dict[str, Any] = {
+        **design,
+        "n_repeats": n_repeats,
+        "image_size": image_size,
+        "noise": noise,
+        "seed": seed,
+        "images": "drawn" if images_dir is None else str(images_dir),
+    }
+
+    def stage(name: str) -> Callable[[int, int], None] | None:
+        return None if progress is None else lambda done, total: progress(name, done, total)
+
+    if images_dir is None:
+        images_dir = Path(out_dir) / "images"
+        train, test = write_procedural_images(
+            images_dir, **design, size=image_size, seed=seed, progress=stage("drawing images")
+        )
+    else:
+        rng = np.random.default_rng([seed, _STIMULI])
+        train, test = choose_photos(images_dir, **design, rng=rng)
+    order = draw_design(len(train), len(test), n_repeats, np.random.default_rng([seed, _DESIGN]))
+    images = load_images(images_dir, train + test, image_size, progress=stage("reading images"))
+    rng = np.random.default_rng([seed, _RECORDING])
+    with _one_thread():
+        drive = stream.drive(images, progress=stage("simulating the ventral stream"))
+        recording = record(drive, stream.electrodes, order, monkey=monkey, noise=noise, rng=rng)
+
+    root = Path(out_dir) / "raw" / "tvsd"
+    folder = root / f"monkey{monkey}"
+    mapping = np.random.default_rng([seed, _MAPPING]).permutation(N_CHANNELS) + 1
+    write_image_list(folder / "_logs" / "things_imgs.mat", train, test)
+    write_mapping(folder / "_logs" / "1024chns_mapping_20220105.mat", mapping)
+    with _one_thread():
+        write_norm_file(folder / "THINGS_normMUA.mat", recording)
+    if trials:
+        rng = np.random.default_rng([seed, _TRACES])
+        path = folder / "THINGS_MUA_trials.mat"
+        write_trials_file(path, recording, mapping, rng=rng, progress=stage("writing trials"))
+    _note_settings(root / "simulation.json", folder.name, settings)
+    return folder
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the order of sums, and so the bytes, must not depend on the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _note_settings(path: Path, recording: str, settings: dict[str, Any]) -> None:
+    """Add one recording's settings to the note that marks the raw files as simulated."""
+    note = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"simulated": True}
+    write_json(path, {**note, recording: settings})
