@@ -152,6 +152,7 @@ class NeuroBridgeModel(PretrainedModel):
             dim_unit=dim // 2,
             dim_head=dim_head,
             heads=cross_heads,
+            state_heads=self_heads,
             ffn_dropout=ffn_dropout,
             atn_dropout=atn_dropout,
         )
@@ -204,7 +205,7 @@ class NeuroBridgeModel(PretrainedModel):
             self.unit_stats.set(unit_ids, torch.from_numpy(mean), torch.from_numpy(std))
 
     def _unit_tables(self) -> list[InfiniteVocabEmbedding]:
-        tables = [self.unit_emb, self.unit_stats]
+        tables = [self.unit_emb, self.unit_stats, self.decoder.state_rows]
         if self.gain_emb is not None:
             tables.append(self.gain_emb)
         if self.population is not None:
@@ -393,6 +394,7 @@ class NeuroBridgeModel(PretrainedModel):
             latents=latents,
             latent_timestamps=latent_timestamps,
             unit_emb=self.unit_emb(output_unit_index),
+            unit_index=output_unit_index,
             session_emb=self.session_emb(session_index),
             timestamps=output_timestamps,
             rotary_emb=self.rotary_emb,

@@ -1,8 +1,14 @@
 """Ask latents what each unit did at each time of a grid."""
 
+import torch
 from torch import Tensor, nn
 
-from neurobridge_tb._upstream import FeedForward, RotaryCrossAttention, RotaryTimeEmbedding
+from neurobridge_tb._upstream import (
+    FeedForward,
+    InfiniteVocabEmbedding,
+    RotaryCrossAttention,
+    RotaryTimeEmbedding,
+)
 
 
 def grid_cross_attention(
@@ -43,26 +49,51 @@ def grid_cross_attention(
 
 
 class GridDecoder(nn.Module):
-    """Decode a unit x time grid from latents: cross-attention, GEGLU feed-forward, linear head.
+    """Decode a unit x time grid from latents, in two ways that are added.
+
+    - A query for each (time, unit) cross-attends to the latents: GEGLU feed-forward, linear head. It adapts to the unit.
+    - One query for each time does the same and gives a *bin state*, which each unit reads with a row of its own, as
+      neural data transformers do (Ye and Pandarinath 2021, arXiv:2108.01210). It is a short way for what units share.
 
     Args:
         dim: Model dimension D.
         dim_unit: Width of the unit embeddings.
         dim_head: Dimension of an attention head.
-        heads: Number of attention heads.
-        ffn_dropout: Dropout in the feed-forward network.
+        heads: Number of attention heads of the unit queries.
+        state_heads: Number of attention heads of the bin states.
+        ffn_dropout: Dropout in the feed-forward networks.
         atn_dropout: Dropout in the attention.
     """
 
-    def __init__(self, *, dim: int, dim_unit: int, dim_head: int, heads: int, ffn_dropout: float, atn_dropout: float):
+    def __init__(
+        self,
+        *,
+        dim: int,
+        dim_unit: int,
+        dim_head: int,
+        heads: int,
+        state_heads: int,
+        ffn_dropout: float,
+        atn_dropout: float,
+    ):
         super().__init__()
+
+        def attention(heads: int) -> RotaryCrossAttention:
+            return RotaryCrossAttention(
+                dim=dim, heads=heads, dim_head=dim_head, dropout=atn_dropout, rotate_value=False
+            )
+
+        def feed_forward() -> nn.Sequential:
+            return nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, mult=2, dropout=ffn_dropout))
+
         self.unit_query = nn.Linear(dim_unit, dim)
-        self.atn = RotaryCrossAttention(
-            dim=dim, heads=heads, dim_head=dim_head, dropout=atn_dropout, rotate_value=False
-        )
-        self.ffn = nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, mult=2, dropout=ffn_dropout))
+        self.atn, self.ffn = attention(heads), feed_forward()
         self.readout = nn.Linear(dim, 1)
         nn.init.zeros_(self.readout.bias)
+        self.state_query = nn.Parameter(torch.randn(dim) * 0.02)
+        self.state_atn, self.state_ffn = attention(state_heads), feed_forward()
+        self.state_norm = nn.LayerNorm(dim)
+        self.state_rows = InfiniteVocabEmbedding(dim, init_scale=0.02)
 
     def forward(
         self,
@@ -70,6 +101,7 @@ class GridDecoder(nn.Module):
         latents: Tensor,
         latent_timestamps: Tensor,
         unit_emb: Tensor,
+        unit_index: Tensor,
         session_emb: Tensor,
         timestamps: Tensor,
         rotary_emb: RotaryTimeEmbedding,
@@ -81,6 +113,7 @@ class GridDecoder(nn.Module):
             latents: (B, L, D).
             latent_timestamps: (B, L) in s.
             unit_emb: (B, M, D_unit) embeddings of the units asked for.
+            unit_index: (B, M) indices of the units asked for.
             session_emb: (B, D).
             timestamps: (B, K) times asked for, in s.
             rotary_emb: Makes rotary embeddings from times.
@@ -94,4 +127,9 @@ class GridDecoder(nn.Module):
             self.atn, queries, timestamps, latents, latent_timestamps, rotary_emb, asked
         )
         answers = self.readout(x + self.ffn(x)).squeeze(-1)
-        return answers.new_zeros(asked.shape).masked_scatter(asked, answers)
+
+        query = (self.state_query + session_emb)[:, None].expand(-1, timestamps.shape[1], -1)  # (B, K, D)
+        state = query + self.state_atn(query, latents, rotary_emb(timestamps), rotary_emb(latent_timestamps))
+        state = self.state_norm(state + self.state_ffn(state))
+        shared = state @ self.state_rows(unit_index).mT  # (B, K, M)
+        return shared.masked_fill(~asked, 0.0) + answers.new_zeros(asked.shape).masked_scatter(asked, answers)

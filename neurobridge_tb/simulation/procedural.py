@@ -33,6 +33,7 @@ COLORS: dict[str, tuple[float, float, float]] = {  # hue in turns, saturation, v
 }
 TEXTURES = ("plain", "striped", "dotted", "checked", "wavy", "spotted", "ringed")
 _OVERSAMPLING = 4
+_SECOND = len(Role)  # row of the pattern's colour, after those of the roles
 
 
 def concept_names(n: int, seed: int = 0) -> list[str]:
@@ -159,9 +160,6 @@ def _parse(concept: str) -> tuple[str, str, str]:
         found=repr(concept),
         fix="Take a name from concept_names().",
     )
-
-
-_SECOND = len(Role)  # the pattern's colour, beside the roles
 
 
 def _paints(color: str, fixed: np.random.Generator) -> np.ndarray:

@@ -59,8 +59,17 @@ def simulate_tvsd(
         The folder of the raw files, ``<out_dir>/raw/tvsd/monkey<X>``.
 
     Raises:
-        InputError: Unusable settings, no images, or an unreadable image.
+        InputError: Unusable settings, no images, an unreadable image, or recorded files in the folder.
     """
+    root = Path(out_dir) / "raw" / "tvsd"
+    folder = root / f"monkey{monkey}"
+    note = _read_note(root / "simulation.json")
+    if folder.name not in note and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            expected=f"a workspace without recordings of monkey {monkey}",
+            found=f"files that were not simulated in {folder}",
+            fix="Choose another workspace: simulated files never replace recorded ones.",
+        )
     stream = VentralStream(monkey, seed)
     if not noise >= 0:
         raise InputError(expected="noise of at least 0", found=f"{noise}", fix="1.0 is the default.")
@@ -92,18 +101,17 @@ def simulate_tvsd(
         drive = stream.drive(images, progress=stage("simulating the ventral stream"))
         recording = record(drive, stream.electrodes, order, monkey=monkey, noise=noise, rng=rng)
 
-    root = Path(out_dir) / "raw" / "tvsd"
-    folder = root / f"monkey{monkey}"
     mapping = np.random.default_rng([seed, _MAPPING]).permutation(N_CHANNELS) + 1
+    write_json(root / "simulation.json", {**note, folder.name: settings})  # first: no file is ever without its mark
     write_image_list(folder / "_logs" / "things_imgs.mat", train, test)
     write_mapping(folder / "_logs" / "1024chns_mapping_20220105.mat", mapping)
     with _one_thread():
         write_norm_file(folder / "THINGS_normMUA.mat", recording)
+    path = folder / "THINGS_MUA_trials.mat"
+    path.unlink(missing_ok=True)  # of an earlier simulation
     if trials:
         rng = np.random.default_rng([seed, _TRACES])
-        path = folder / "THINGS_MUA_trials.mat"
         write_trials_file(path, recording, mapping, rng=rng, progress=stage("writing trials"))
-    _note_settings(root / "simulation.json", folder.name, settings)
     return folder
 
 
@@ -119,7 +127,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _note_settings(path: Path, recording: str, settings: dict[str, Any]) -> None:
-    """Add one recording's settings to the note that marks the raw files as simulated."""
-    note = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"simulated": True}
-    write_json(path, {**note, recording: settings})
+def _read_note(path: Path) -> dict[str, Any]:
+    """Settings of the recordings simulated here before, by monkey folder; the note marks raw files as simulated."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"simulated": True}

@@ -31,8 +31,8 @@ _NETWORK_SIZE = 128
 _V4_LAYER, _IT_LAYER = "blocks.2", "blocks.4"
 _GRID = 8  # V4 and IT maps, before their windows
 _V4_WINDOWS = 4  # windows on a side
-_IT_HIDDEN = 256
-_IN_COMMON = 2.0
+_IT_HIDDEN = 256  # units of the random network in front of IT sites
+_IN_COMMON = 2.0  # deviation of what the sites of an array share, in deviations of what is a site's own
 
 
 class Electrodes(NamedTuple):

@@ -136,8 +136,8 @@ def align(config: DictConfig) -> Path:
         **common,
     )
     valid = window_loader(dataset, PairTokenizer(encoder), dataset.get_sampling_intervals("valid"), **common)
-    _, masked = masked_loaders(config, dataset, encoder)
-    before = masked_scores(encoder.eval(), masked)
+    masked_train, masked = masked_loaders(config, dataset, encoder)
+    before = masked_scores(encoder.eval(), masked_train, masked)
 
     module = AlignmentModule(model, embeddings, config, run.path / "model_stage1")
     settings = dict(config.trainer) | {"max_epochs": config.stage1.epochs + config.stage2.epochs}
@@ -146,7 +146,7 @@ def align(config: DictConfig) -> Path:
 
     best = ImageAligner.load_pretrained(trainer.checkpoint_callback.best_model_path).eval()
     best.save_pretrained(run.model)
-    after = masked_scores(best.encoder, masked)
+    after = masked_scores(best.encoder, masked_train, masked)
     run.write_metrics(
         {
             "dataset": ", ".join(dataset.recording_ids),

@@ -103,22 +103,26 @@ def train_small_diffusion(
         "images": len(pictures),
         "batch_size": batch_size,
         "lr": lr,
+        "ema": ema,
+        "condition_dropout": condition_dropout,
+        "min_reliability": min_reliability,
         "seed": seed,
     }
-    step, elapsed = _resume(work, settings, model, optimizer, averaged)
+    history = _resume(work, settings, model, optimizer, averaged)
+    step, elapsed = (history[-1][0], history[-1][1]) if history else (0, 0.0)
     began = time.monotonic() - elapsed
-    losses: list[Tensor] = []
+    losses: list[float] = []
     while True:
         elapsed = time.monotonic() - began
         done = max(step / max_steps if max_steps else 0, elapsed / 60 / (max_minutes or math.inf))
-        if step and step % log_every == 0 and losses:
-            loss_mean = float(torch.stack(losses).mean())
+        if losses and step % log_every == 0:
+            history.append((step, elapsed, sum(losses) / len(losses)))
             losses.clear()
-            _log(work / "loss.csv", step, elapsed, loss_mean)
+            _write_log(work / "loss.csv", history)
             if progress is not None:
-                progress(step, done, loss_mean)
+                progress(step, done, history[-1][2])
             if step % (10 * log_every) == 0:
-                _checkpoint(work, settings, model, optimizer, averaged, step, elapsed)
+                _checkpoint(work, settings, model, optimizer, averaged, history)
         if done >= 1:
             break
         for group in optimizer.param_groups:
@@ -127,22 +131,14 @@ def train_small_diffusion(
         rows = torch.randint(len(pictures), (batch_size,), generator=rng)
         code = degrade(codes[rows], model.spread.cpu(), min_reliability, rng)
         code = code * (torch.rand(batch_size, 1, generator=rng) >= condition_dropout)
-        clean = to_signed(pictures[rows]).to(device)
-        noise = torch.randn(clean.shape, generator=rng).to(device)
-        timestep = torch.randint(len(model.signal), (batch_size,), generator=rng).to(device)
-        signal = model.signal[timestep].view(-1, 1, 1, 1)
-        spread = (1 - signal**2).sqrt()
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-            velocity = model(noisy=signal * clean + spread * noise, step=timestep, code=code.to(device))
-        error = velocity - (signal * noise - spread * clean)
-        loss = (error.square().mean((1, 2, 3)) / model.difficulty(timestep)).mean()
+        loss = _velocity_loss(model, pictures[rows], code, rng, bf16)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
         _average(averaged, model.state_dict(), min(ema, (1 + step) / (10 + step)))
-        losses.append(loss.detach())
+        losses.append(loss.item())
     model.load_state_dict(averaged)
     generator = SmallDiffusion(
         model,
@@ -151,10 +147,23 @@ def train_small_diffusion(
         device=device,
     )
     generator.save(out_dir, training={**settings, "steps": step, "minutes": round(elapsed / 60, 1)})
-    if (work / "loss.csv").exists():
-        shutil.copy(work / "loss.csv", out_dir / "loss.csv")
+    _write_log(out_dir / "loss.csv", history)
     shutil.rmtree(work, ignore_errors=True)
     return generator
+
+
+def _velocity_loss(model: ConditionalUNet, pictures: Tensor, code: Tensor, rng: torch.Generator, bf16: bool) -> Tensor:
+    """Squared velocity error at random steps, relative to the best linear guess's."""
+    device = model.signal.device
+    clean = to_signed(pictures).to(device)
+    noise = torch.randn(clean.shape, generator=rng).to(device)
+    step = torch.randint(len(model.signal), (len(clean),), generator=rng).to(device)
+    signal = model.signal[step].view(-1, 1, 1, 1)
+    spread = (1 - signal**2).sqrt()
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        velocity = model(noisy=signal * clean + spread * noise, step=step, code=code.to(device))
+    error = velocity - (signal * noise - spread * clean)
+    return (error.square().mean((1, 2, 3)) / model.difficulty(step)).mean()
 
 
 def degrade(codes: Tensor, spread: Tensor, minimum: float, rng: torch.Generator) -> Tensor:
@@ -218,36 +227,43 @@ def _average(averaged: dict[str, Tensor], state: dict[str, Tensor], decay: float
     torch._foreach_lerp_([averaged[n] for n in names], [state[n] for n in names], 1 - decay)
 
 
-def _log(path: Path, step: int, elapsed: float, loss: float) -> None:
-    new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", newline="", encoding="utf-8") as file:
+def _write_log(path: Path, history: list[tuple[int, float, float]]) -> None:
+    with write_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        if new:
-            writer.writerow(["step", "minutes", "train/loss"])
-        writer.writerow([step, round(elapsed / 60, 2), round(loss, 6)])
+        writer.writerow(["step", "minutes", "train/loss"])
+        writer.writerows((step, f"{seconds / 60:.2f}", f"{loss:.6f}") for step, seconds, loss in history)
 
 
-def _checkpoint(work, settings, model, optimizer, averaged, step, elapsed) -> None:
+def _checkpoint(
+    work: Path,
+    settings: dict[str, Any],
+    model: ConditionalUNet,
+    optimizer: torch.optim.Optimizer,
+    averaged: dict[str, Tensor],
+    history: list[tuple[int, float, float]],
+) -> None:
+    state = {
+        "settings": settings,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "averaged": averaged,
+        "history": history,
+    }
     with write_aside(work / "checkpoint.pt") as aside:
-        torch.save(
-            {
-                "settings": settings,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "averaged": averaged,
-                "step": step,
-                "elapsed": elapsed,
-            },
-            aside,
-        )
+        torch.save(state, aside)
 
 
-def _resume(work, settings, model, optimizer, averaged) -> tuple[int, float]:
-    """Load the training state, if there is one; returns the step and the seconds so far."""
+def _resume(
+    work: Path,
+    settings: dict[str, Any],
+    model: ConditionalUNet,
+    optimizer: torch.optim.Optimizer,
+    averaged: dict[str, Tensor],
+) -> list[tuple[int, float, float]]:
+    """Load the training state, if there is one; returns steps, seconds and losses so far."""
     path = work / "checkpoint.pt"
     if not path.exists():
-        return 0, 0.0
+        return []
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["settings"] != settings:
         raise InputError(
@@ -259,4 +275,4 @@ def _resume(work, settings, model, optimizer, averaged) -> tuple[int, float]:
     optimizer.load_state_dict(state["optimizer"])
     for name, value in state["averaged"].items():
         averaged[name].copy_(value)
-    return state["step"], state["elapsed"]
+    return state["history"]

@@ -6,25 +6,36 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from neurobridge_tb._upstream import Dataset
+from neurobridge_tb._upstream import Data
+from neurobridge_tb.evaluation.baselines import fit_masked_ridge
 from neurobridge_tb.evaluation.spikes import BitsPerSpike
 from neurobridge_tb.models import NeuroBridgeModel
 
+_RIDGE_WINDOWS = 4000  # at most so many training windows are fitted
+
 
 @torch.no_grad()
-def masked_scores(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> list[dict[str, Any]]:
+def masked_scores(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, DataLoader]) -> list[dict[str, Any]]:
     """One row for each scheme: masked MSE in standard deviations (MUA), or bits/spike (counts).
 
     Args:
         model: In evaluation mode.
+        train: Training windows, for the ridge baseline of MUA.
         loaders: Validation loader of each scheme.
 
     Returns:
         Rows of ``scheme``, ``metric``, ``model`` and ``baselines``; for bits/spike the training mean rate is the null
         model, so its baseline is 0 by definition.
     """
-    score = _masked_bits_per_spike if model.predicts_log_rates else _masked_mse
-    return [{"scheme": scheme, **score(model, loader)} for scheme, loader in loaders.items()]
+    if model.predicts_log_rates:
+        return [{"scheme": scheme, **_masked_bits_per_spike(model, loader)} for scheme, loader in loaders.items()]
+    ridge = _ridge_mse(model, train, loaders)
+    rows = []
+    for scheme, loader in loaders.items():
+        row = _masked_mse(model, loader)
+        row["baselines"]["ridge from the units kept"] = ridge[scheme]
+        rows.append({"scheme": scheme, **row})
+    return rows
 
 
 def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
@@ -43,22 +54,52 @@ def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
     }
 
 
+def _ridge_mse(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, DataLoader]) -> dict[str, float]:
+    """Masked MSE, in standard deviations, of a ridge regression from the units kept in a bin (one fit a recording)."""
+    activity: dict[str, list[np.ndarray]] = {}
+    indices = list(train.sampler)
+    for i in np.linspace(0, len(indices) - 1, min(_RIDGE_WINDOWS, len(indices))).astype(int):
+        window = train.dataset.windows[indices[i]]
+        activity.setdefault(str(window.session.id), []).append(_standard_grid(model, window))
+    masked: dict[str, dict[str, list[tuple]]] = {}
+    for scheme, loader in loaders.items():
+        for index in loader.sampler:
+            window = loader.dataset.windows[index]
+            mask = loader.dataset.transform.draw(window)
+            rows = masked.setdefault(str(window.session.id), {}).setdefault(scheme, [])
+            rows.append((_standard_grid(model, window), mask.keep, mask.target))
+    squared, count = dict.fromkeys(loaders, 0.0), dict.fromkeys(loaders, 0)
+    for session, schemes in masked.items():
+        some = [rows[k] for rows in schemes.values() for k in range(0, len(rows), max(1, len(rows) // 10))]
+        fit = fit_masked_ridge(np.concatenate(activity[session]), *(np.concatenate(x) for x in zip(*some, strict=True)))
+        for scheme, rows in schemes.items():
+            values, keep, target = (np.concatenate(x) for x in zip(*rows, strict=True))
+            asked = target & ~np.isnan(values)
+            squared[scheme] += float(((fit.predict(values, keep) - values)[asked] ** 2).sum())
+            count[scheme] += int(asked.sum())
+    return {scheme: squared[scheme] / count[scheme] for scheme in loaders}
+
+
+def _standard_grid(model: NeuroBridgeModel, window: Data) -> np.ndarray:
+    """(T, N) values of a window in training standard deviations; NaN where absent."""
+    units = torch.tensor([model.unit_emb.tokenizer(window.units.id.astype(str).tolist())])
+    return model.standardize(torch.from_numpy(model.grid_values(window)[0])[None], units)[0].numpy()
+
+
 def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
     total = BitsPerSpike(model.unit_stats.weight[:, 0].numpy())
     for batch in loader:
         inputs = batch["model_inputs"]
-        rates = model(**inputs).exp().numpy()
-        for rate, counts, asked, units in zip(
-            rates, batch["target_values"].numpy(), inputs["output_mask"].numpy(),
-            inputs["output_unit_index"].numpy(), strict=True,
-        ):  # fmt: skip
-            on_all_units = np.zeros((3, len(rate), len(model.unit_stats.weight)))
-            real = units > 0
-            for row, grid in zip(on_all_units, (rate, counts, asked), strict=True):
-                row[:, units[real]] = grid[:, real]
-            total.update(on_all_units[0], on_all_units[1], mask=on_all_units[2].astype(bool))
+        units = inputs["output_unit_index"][:, None]
+        total.update(model(**inputs).exp(), batch["target_values"], mask=inputs["output_mask"], units=units)
     score = total.compute()
-    return {"metric": "bits/spike", "model": score.spike_weighted, "baselines": {"training mean rate": 0.0}}
+    return {
+        "metric": "bits/spike",
+        "model": score.spike_weighted,
+        "baselines": {"training mean rate": 0.0},
+        "mean over units": score.unit_mean,
+        "silent units left out": score.silent_units,
+    }
 
 
 @torch.no_grad()
@@ -70,9 +111,9 @@ def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> d
         ``keep``, ``target`` (T, N), ``area`` (N,), ``scheme``.
     """
     scheme, loader = next(iter(loaders.items()))
-    dataset, index = loader.dataset, next(iter(loader.sampler))
-    window = dataset.get_recording(index.recording_id).slice(index.start, index.end)
-    mask = dataset.transform.draw(window)
+    source, index = loader.dataset, next(iter(loader.sampler))
+    window = source.windows[index]
+    mask = source.transform.draw(window)
     values, _ = model.grid_values(window)
     batch = loader.collate_fn([model.tokenize(window, mask)])
     output = model(**batch["model_inputs"])[0]
@@ -80,8 +121,7 @@ def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> d
     predicted = np.full_like(values, np.nan)
     predicted[np.ix_(target.any(1), target.any(0))] = (output.exp() if model.predicts_log_rates else output).numpy()
     if not model.predicts_log_rates:
-        units = torch.tensor([model.unit_emb.tokenizer(window.units.id.astype(str).tolist())])
-        values = model.standardize(torch.from_numpy(values)[None], units)[0].numpy()
+        values = _standard_grid(model, window)
     return {
         "values": values,
         "keep": mask.keep,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-_UNDECAYED = ("_emb.", "_rows.", "queries")  # one row a unit, session, latent or query
+_UNDECAYED = ("_emb.", "_rows.", "quer")  # one row a unit, session, latent or query
 
 
 class Group(NamedTuple):

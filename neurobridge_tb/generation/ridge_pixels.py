@@ -1,0 +1,123 @@
+"""A linear read-out of a low-resolution picture: a baseline, and the start of img2img."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_aside
+from neurobridge_tb.generation.base import check_embeddings
+
+PENALTIES = tuple(10.0**k for k in range(0, 8))
+
+
+class RidgePixels:
+    """``pixels = features @ weight + bias`` at a low resolution, enlarged bicubically.
+
+    Args:
+        weight: ``(F, 3 * resolution**2)``; pixels in [0, 1], channels first.
+        bias: ``(3 * resolution**2,)``.
+        image_size: Side of the pictures that come out.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, image_size: int):
+        self.weight, self.bias, self.image_size = weight.float(), bias.float(), image_size
+        self.resolution = round((weight.shape[1] / 3) ** 0.5)
+
+    @classmethod
+    def fit(
+        cls,
+        features: Tensor,
+        images: Tensor,
+        *,
+        resolution: int = 16,
+        image_size: int | None = None,
+        penalties: Sequence[float] = PENALTIES,
+    ) -> "RidgePixels":
+        """Fit by ridge regression; leave-one-out cross-validation chooses the penalty.
+
+        Args:
+            features: ``(n, F)``, e.g. neural activity averaged over repeats, or embeddings.
+            images: ``(n, 3, H, W)``, uint8.
+            resolution: Side of the fitted picture in pixels.
+            image_size: Side of the pictures that come out; default: that of ``images``.
+            penalties: Ridge penalties to choose from.
+
+        Raises:
+            InputError: Another number of pictures than features, or fewer than two.
+        """
+        from sklearn.linear_model import RidgeCV
+
+        if len(features) != len(images) or len(features) < 2 or features.ndim != 2:
+            raise InputError(
+                expected="features (n, F) and as many pictures, at least two",
+                found=f"features {tuple(features.shape)} and pictures {tuple(images.shape)}",
+                fix="Give one row of features for each training picture.",
+            )
+        check_embeddings(features, features.shape[1])
+        small = F.interpolate(images.float() / 255, size=(resolution, resolution), mode="bicubic", antialias=True)
+        ridge = RidgeCV(alphas=penalties).fit(features.double().numpy(), small.flatten(1).double().numpy())
+        return cls(
+            torch.from_numpy(np.ascontiguousarray(ridge.coef_.T)),
+            torch.from_numpy(np.asarray(ridge.intercept_)),
+            image_size=image_size or images.shape[-1],
+        )
+
+    def generate(
+        self,
+        embedding: Tensor,
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        init_images: Tensor | None = None,
+    ) -> Tensor:
+        """Read pictures out of features ``(B, F)``; samples are equal, the seed has no effect.
+
+        Returns:
+            uint8 ``(B, S, 3, image_size, image_size)``.
+        """
+        check_embeddings(embedding, len(self.weight))
+        small = embedding.float() @ self.weight + self.bias
+        size = (self.image_size, self.image_size)
+        pictures = small.unflatten(1, (3, self.resolution, self.resolution))
+        pictures = F.interpolate(pictures, size=size, mode="bicubic")
+        pictures = (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
+        return pictures[:, None].expand(-1, num_samples, -1, -1, -1).clone()
+
+    def save(self, path: str | Path) -> None:
+        """Write the read-out as safetensors, aside and renamed."""
+        from safetensors.torch import save_file
+
+        with write_aside(path) as aside:
+            save_file(
+                {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()},
+                aside,
+                metadata={"format": "neurobridge ridge_pixels 1", "size": str(self.image_size)},
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RidgePixels":
+        """Read a saved read-out.
+
+        Raises:
+            InputError: The file is missing or not a saved read-out.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != "neurobridge ridge_pixels 1":
+                    raise ValueError(f"format {metadata.get('format')!r}")
+                weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
+        except (OSError, SafetensorError, ValueError) as error:
+            raise InputError(
+                expected="a read-out written by RidgePixels.save()",
+                found=f"{path}: {error}",
+                fix="Fit it anew.",
+            ) from error
+        return cls(weight, bias, image_size=int(metadata["size"]))

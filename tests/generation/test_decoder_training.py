@@ -1,0 +1,117 @@
+"""Decoder training: the loss falls, a cut-off run goes on, the export is whole, bad input is refused."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+from neurobridge_tb.training.decoder import degrade, load_pictures, train_small_diffusion
+
+NETWORK = {"image_size": 16, "patch": 2, "channels": (32, 32), "code_dim": 6, "tokens": 2, "token_dim": 16}
+
+
+class Encoder:
+    """Embeddings are the mean colours of the four quarters: enough to paint the pictures below."""
+
+    name, preprocessing_hash, dim = "timm:net", "abc", 12
+
+    def encode(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
+
+
+@pytest.fixture(scope="module")
+def images():
+    blocks = torch.randint(0, 256, (64, 3, 2, 2), generator=torch.Generator().manual_seed(0))
+    return blocks.repeat_interleave(8, 2).repeat_interleave(8, 3).to(torch.uint8)
+
+
+def train(images, out, **settings):
+    settings = {"network": NETWORK, "batch_size": 16, "log_every": 5, "lr": 4e-3, "seed": 3, **settings}
+    return train_small_diffusion(images, Encoder(), out, **settings)
+
+
+def losses(path):
+    with path.open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+
+
+def test_the_loss_falls_and_the_export_loads(images, tmp_path):
+    lines = []
+    train(images, tmp_path / "model", max_steps=40, progress=lambda *line: lines.append(line))
+    curve = losses(tmp_path / "model" / "loss.csv")
+    assert len(curve) == 8 and curve[-1] < 0.8 * curve[0]
+    assert [line[0] for line in lines] == list(range(5, 41, 5)) and lines[-1][1] == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["encoder"] == "timm:net" and config["training"]["steps"] == 40
+    painted = SmallDiffusion.load(tmp_path / "model", steps=5).generate(Encoder().encode(images[:4]))
+    true, other = (painted[:, 0].float() - x.float() for x in (images[:4], images[4:8]))
+    assert true.abs().mean() < 0.7 * other.abs().mean()
+
+
+def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(images, tmp_path):
+    whole = train(images, tmp_path / "whole", max_steps=20, log_every=1)
+
+    def cut(step, *rest):
+        if step == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(images, tmp_path / "cut", max_steps=20, log_every=1, progress=cut)
+    assert not (tmp_path / "cut").exists()
+    resumed = train(images, tmp_path / "cut", max_steps=20, log_every=1)
+    for name, value in whole.network.state_dict().items():
+        torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    assert losses(tmp_path / "cut" / "loss.csv") == pytest.approx(losses(tmp_path / "whole" / "loss.csv"))
+
+
+def test_other_settings_do_not_resume_a_training_state(images, tmp_path):
+    def cut(step, *rest):
+        if step == 11:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(images, tmp_path / "m", max_steps=20, log_every=1, progress=cut)
+    with pytest.raises(InputError, match="training state"):
+        train(images, tmp_path / "m", max_steps=20, lr=1e-4)
+
+
+def test_degraded_codes_are_what_a_calibrated_regression_predicts():
+    """Their regression on the truth and the truth's regression on them both have the slopes of theory."""
+    rng = torch.Generator().manual_seed(0)
+    spread = torch.tensor([2.0, 0.5])
+    codes = torch.randn(40000, 2, generator=rng) * spread
+    before = codes.clone()
+    made = degrade(codes, spread, 0.5, rng)
+    assert torch.equal(codes, before)
+    slope = (made * codes).mean(0) / made.square().mean(0)  # truth on prediction: calibrated means 1
+    torch.testing.assert_close(slope, torch.ones(2), rtol=0.02, atol=0)
+    assert (made == codes).all(1).float().mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_pictures_of_a_folder_are_cut_to_squares(tmp_path):
+    (tmp_path / "dog").mkdir()
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = (255, 0, 0)
+    Image.fromarray(wide).save(tmp_path / "dog" / "a.png")
+    Image.fromarray(wide[:, 10:20]).convert("L").save(tmp_path / "b.png")
+    pictures = load_pictures(tmp_path, 4)
+    assert pictures.shape == (2, 3, 4, 4) and pictures.dtype == torch.uint8
+    assert (pictures[1].float().mean((1, 2)) - torch.tensor([255.0, 0, 0])).abs().max() < 30
+
+
+def test_bad_input_is_refused(images, tmp_path):
+    with pytest.raises(InputError, match="max_minutes"):
+        train(images, tmp_path / "m")
+    with pytest.raises(InputError, match="none"):
+        train(tmp_path, tmp_path / "m", max_steps=1)
+    with pytest.raises(InputError, match="16, 16"):
+        train(images[..., :8], tmp_path / "m", max_steps=1)
+    with pytest.raises(InputError, match="one an image"):
+        train(images, tmp_path / "m", max_steps=1, embeddings=torch.zeros(3, 12))
+    assert not list(tmp_path.iterdir())

