@@ -1,0 +1,50 @@
+# Each target sets up what it needs: a virtual environment in .venv with the pinned packages of constraints.txt.
+PYTHON ?= python3.11
+VENV ?= .venv
+# Further arguments of pip, e.g. an index with CPU-only builds of PyTorch: make demo PIP_ARGS="--extra-index-url …"
+PIP_ARGS ?=
+WORKSPACE ?= demo
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types compat clean
+
+demo: $(VENV)/.demo
+	$(BIN)/neurobridge demo $(WORKSPACE)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+# The older upstream line, in an environment of its own.
+compat: .venv-upstream01/.ready
+	.venv-upstream01/bin/python -m pytest tests/compat
+
+$(VENV)/.python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt brainsets_pipelines/tvsd/pipeline.py
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv-upstream01/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-upstream01
+	.venv-upstream01/bin/python -m pip install --quiet --upgrade pip
+	.venv-upstream01/bin/python -m pip install --quiet $(PIP_ARGS) torch==2.13.0
+	.venv-upstream01/bin/python -m pip install --quiet $(PIP_ARGS) -e '.[upstream01]' pytest
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-upstream01 demo .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,33 @@
+"""Importing the package stays light, and bad situations name their remedy."""
+
+import subprocess
+import sys
+
+import pytest
+
+from neurobridge_tb.errors import InputError, MissingExtraError, require
+
+HEAVY = ["diffusers", "open_clip", "timm", "transformers", "lightning", "hydra", "matplotlib", "torchvision"]
+
+
+def test_import_brings_no_heavy_package():
+    code = f"import neurobridge_tb, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
+
+
+def test_the_command_starts_without_heavy_packages():
+    code = f"import neurobridge_tb.cli, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
+
+
+def test_a_missing_extra_names_the_command_that_installs_it():
+    with pytest.raises(MissingExtraError, match=r"pip install 'neurobridge-tb\[vision\]'"):
+        require("a_package_that_nobody_has", extra="vision")
+    assert require("json", extra="vision").loads("1") == 1
+
+
+def test_an_input_error_says_expected_found_and_what_to_do():
+    error = InputError(expected="a cat", found="a dog", fix="Bring a cat.")
+    assert str(error).splitlines() == ["Expected a cat.", "Found a dog.", "Bring a cat."]
