@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
@@ -14,6 +13,7 @@ from neurobridge_tb.alignment.losses import Temperature, info_nce, regression_lo
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.evaluation.retrieval import cosine_similarity, topk_hits
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.masked_scores import masked_scores
 from neurobridge_tb.training.optim import Group, adamw_with_warmup
 from neurobridge_tb.training.pairs import PairTokenizer
@@ -108,7 +108,7 @@ def align(config: DictConfig) -> Path:
     """
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
-    dataset = instantiate(config.dataset)
+    dataset = open_dataset(config)
     encoder = NeuroBridgeModel.load_pretrained(config.pretrained)
     embeddings = EmbeddingCache.load(config.embeddings)
     model = ImageAligner(

@@ -1,11 +1,13 @@
 """Composing a run's config from the packaged Hydra configs and overrides."""
 
 from hydra import compose, initialize_config_module
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from neurobridge_tb.errors import InputError
+from neurobridge_tb._upstream import Dataset
+from neurobridge_tb.errors import InputError, NeuroBridgeError
 
 
 def compose_config(job: str, overrides: list[str]) -> DictConfig:
@@ -39,3 +41,13 @@ def compose_config(job: str, overrides: list[str]) -> DictConfig:
     with open_dict(config):
         config.command = " ".join(["neurobridge", job.replace("_", "-"), *overrides])
     return config
+
+
+def open_dataset(config: DictConfig) -> Dataset:
+    """The Dataset that ``config.dataset`` describes."""
+    try:
+        return instantiate(config.dataset)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, NeuroBridgeError):
+            raise error.__cause__ from None
+        raise

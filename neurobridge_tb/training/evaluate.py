@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
@@ -15,6 +14,7 @@ from neurobridge_tb.evaluation.retrieval import chance, retrieval_rows, split_ha
 from neurobridge_tb.evaluation.ridge import fit_ridge
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.responses import Responses, collect_responses, embed_responses
 
 
@@ -35,7 +35,7 @@ def evaluate(config: DictConfig) -> Path:
     Args:
         config: ``configs/evaluate.yaml`` with its overrides.
     """
-    dataset = instantiate(config.dataset)
+    dataset = open_dataset(config)
     model, cache = load_aligned(config.aligned, config.embeddings)
     stages = {"NeuroBridge": model}
     stage1 = Path(config.aligned) / "model_stage1"

@@ -7,7 +7,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
@@ -18,6 +17,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.masked_scores import masked_example, masked_scores
 from neurobridge_tb.training.optim import Group, adamw_with_warmup
 from neurobridge_tb.training.run_folder import RunFolder
@@ -106,7 +106,7 @@ def pretrain(config: DictConfig) -> Path:
     """
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
-    dataset = instantiate(config.dataset)
+    dataset = open_dataset(config)
     model = NeuroBridgeModel(**OmegaConf.to_container(config.model, resolve=True))
     model.init_vocabs(dataset)
     model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))

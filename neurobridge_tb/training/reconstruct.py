@@ -6,7 +6,6 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.generation import NearestImage, RidgePixels, SmallDiffusion
 from neurobridge_tb.generation.small_diffusion import SHIPPED
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.evaluate import load_aligned
 from neurobridge_tb.training.responses import Responses, collect_responses, embed_responses
 
@@ -32,7 +32,7 @@ def reconstruct(config: DictConfig) -> Path:
     Args:
         config: ``configs/reconstruct.yaml`` with its overrides.
     """
-    dataset = instantiate(config.dataset)
+    dataset = open_dataset(config)
     if len(dataset.recording_ids) != 1:
         raise InputError(
             expected="one recording to reconstruct from",

@@ -20,7 +20,6 @@ from neurobridge_tb._upstream import (
 )
 from neurobridge_tb.errors import InputError
 
-
 _CACHED_WINDOWS = 4096
 
 
