@@ -12,6 +12,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.generation.base import check_embeddings
 
+_FORMAT = "neurobridge ridge_pixels 1"
 PENALTIES = tuple(10.0**k for k in range(0, 8))
 
 
@@ -90,14 +91,12 @@ class RidgePixels:
 
     def save(self, path: str | Path) -> None:
         """Write the read-out as safetensors, aside and renamed."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
+        state = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
+        metadata = {"format": _FORMAT, "size": str(self.image_size)}
         with write_aside(path) as aside:
-            save_file(
-                {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()},
-                aside,
-                metadata={"format": "neurobridge ridge_pixels 1", "size": str(self.image_size)},
-            )
+            aside.write_bytes(save(state, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> "RidgePixels":
@@ -111,7 +110,7 @@ class RidgePixels:
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != "neurobridge ridge_pixels 1":
+                if metadata.get("format") != _FORMAT:
                     raise ValueError(f"format {metadata.get('format')!r}")
                 weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
         except (OSError, SafetensorError, ValueError) as error:

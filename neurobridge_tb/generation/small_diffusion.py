@@ -138,13 +138,13 @@ class SmallDiffusion:
             folder: Folder to make; one that stands there is replaced.
             training: What to note about the training.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         with write_aside(folder) as aside:
             aside.mkdir()
             state = self.network.state_dict()
             half = {name: value.half().contiguous().cpu() for name, value in state.items()}
-            save_file(half, aside / "model.safetensors")
+            (aside / "model.safetensors").write_bytes(save(half))
             write_json(
                 aside / "config.json",
                 {

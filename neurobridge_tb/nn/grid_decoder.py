@@ -51,7 +51,7 @@ def grid_cross_attention(
 class GridDecoder(nn.Module):
     """Decode a unit x time grid from latents, in two ways that are added.
 
-    - A query for each (time, unit) cross-attends to the latents: GEGLU feed-forward, linear head. It adapts to the unit.
+    - A query for each (time, unit) cross-attends to the latents: GEGLU feed-forward, linear head.
     - One query for each time does the same and gives a *bin state*, which each unit reads with a row of its own, as
       neural data transformers do (Ye and Pandarinath 2021, arXiv:2108.01210). It is a short way for what units share.
 

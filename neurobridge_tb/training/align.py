@@ -26,8 +26,8 @@ from neurobridge_tb.training.windows import EpochSeeds, window_loader
 class AlignmentModule(L.LightningModule):
     """Symmetric InfoNCE and regression to the image embedding.
 
-    Stage 1: the encoder is frozen. Stage 2: its last layers are free, and the masked loss is replayed so that they do not
-    forget what pretraining taught them.
+    Stage 1: the encoder is frozen. Stage 2: its last layers are free, and the masked loss is replayed so that they do
+    not forget what pretraining taught them.
 
     Args:
         model: Encoder, read-out and projector.
@@ -85,7 +85,7 @@ class AlignmentModule(L.LightningModule):
         ids = batch["image_id"]
         target = self.embeddings.lookup(ids).to(self.device)
         contrastive, regression = self.model(**batch["window"]["model_inputs"])
-        contrast = info_nce(contrastive, self.model.center(target), self.temperature(), image_ids=ids)
+        contrast = info_nce(contrastive, self.model.center(target), temperature=self.temperature(), image_ids=ids)
         std = self.model.embedding_std
         error = regression_loss(regression / std, target / std)
         loss = contrast + self.config.regression_weight * error

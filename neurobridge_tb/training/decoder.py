@@ -8,18 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from neurobridge_tb.alignment.encoders import ImageEncoder
+from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.generation.conditional_unet import ConditionalUNet, to_signed
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 def train_small_diffusion(
@@ -202,23 +199,8 @@ def load_pictures(images: str | Path | Tensor, size: int) -> Tensor:
                 fix="Resize the images first, or set the network's image_size.",
             )
         return images
-    paths = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in _SUFFIXES)
-    if not paths:
-        raise InputError(
-            expected=f"images ({', '.join(sorted(_SUFFIXES))}) in {images}",
-            found="none",
-            fix="Check the folder.",
-        )
-    pictures = torch.empty(len(paths), 3, size, size, dtype=torch.uint8)
-    for i, path in enumerate(paths):
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
-        short = min(picture.size)
-        left, top = (picture.width - short) // 2, (picture.height - short) // 2
-        box = (left, top, left + short, top + short)
-        resized = picture.resize((size, size), Image.Resampling.BICUBIC, box=box)
-        pictures[i] = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-    return pictures
+    ids = find_images(images)
+    return StimulusImages(images, ids).load(ids, size)
 
 
 @torch.no_grad()

@@ -28,8 +28,8 @@ def load_aligned(run: str | Path, embeddings: str | Path) -> tuple[ImageAligner,
 def evaluate(config: DictConfig) -> Path:
     """Write ``retrieval.json``; returns the run folder.
 
-    Rows: NeuroBridge after stage 1 and after stage 2, ridge, an MLP, ridge on shuffled labels, and the noise ceiling (one
-    half of an image's repeats finds the other half). All are compared in the image encoder's space, less the mean
+    Rows: NeuroBridge after stage 1 and after stage 2, ridge, an MLP, ridge on shuffled labels, and the noise ceiling
+    (one half of an image's repeats finds the other half). All are compared in the image encoder's space, less the mean
     training embedding. Responses averaged over repeats, and single trials.
 
     Args:

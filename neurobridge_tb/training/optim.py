@@ -27,7 +27,7 @@ class Group(NamedTuple):
 def adamw_with_warmup(
     *groups: Group, weight_decay: float, total_steps: int, warmup_fraction: float = 0.05
 ) -> dict[str, Any]:
-    """AdamW with linear warm-up and cosine decay to zero, in the form that Lightning's ``configure_optimizers`` returns.
+    """AdamW with linear warm-up and cosine decay to zero, as Lightning's ``configure_optimizers`` returns it.
 
     Embeddings, gains and biases are not decayed.
 

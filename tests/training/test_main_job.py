@@ -1,0 +1,202 @@
+"""The main job on a tiny virtual monkey: pretrain, embed, align, evaluate, reconstruct, report."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from neurobridge_tb import ImageAligner
+from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.datasets import Tvsd, build_recording, save_recording
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.evaluation.report import build_report
+from neurobridge_tb.generation.conditional_unet import ConditionalUNet
+from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+from neurobridge_tb.simulation import write_procedural_images
+from neurobridge_tb.training.align import align
+from neurobridge_tb.training.config import compose_config
+from neurobridge_tb.training.evaluate import evaluate
+from neurobridge_tb.training.pretrain import pretrain
+from neurobridge_tb.training.reconstruct import reconstruct
+from neurobridge_tb.training.responses import collect_responses, embed_responses
+from neurobridge_tb.training.run_folder import read_metrics
+
+N_TRAIN, N_VALID, N_TEST, N_REPEATS, N_UNITS, DIM = 80, 16, 12, 3, 24, 6
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A recording whose units respond linearly to a random embedding of drawn images, with noise."""
+    ws = tmp_path_factory.mktemp("workspace")
+    train, test = write_procedural_images(
+        ws / "images", n_concepts=12, images_per_concept=8, n_test=N_TEST, size=32, seed=0
+    )
+    ids = [*train, *test]
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(len(ids), DIM)).astype(np.float32) + 3
+    cache = EmbeddingCache(ids, embeddings, encoder="random", preprocessing_hash="none")
+    cache.save(ws / "embeddings.h5")
+    shown = [*train, *test * N_REPEATS]
+    drive = (cache.lookup(shown).numpy() - 3) @ rng.normal(size=(DIM, N_UNITS)) * 0.4
+    values = (drive + rng.normal(size=drive.shape)).astype(np.float32)
+    values[3, 5] = np.nan
+    starts = np.arange(len(shown)) * 0.4
+    valid = N_TRAIN
+
+    def split(first, last):
+        return starts[first:last], starts[first:last] + 0.4
+
+    data = build_recording(
+        brainset_id="tvsd",
+        session_id="tiny",
+        subject_id="virtual",
+        units={"id": [f"u{i}" for i in range(N_UNITS)], "area": ["V1", "IT"] * (N_UNITS // 2)},
+        mua=(values, 0.4),
+        splits={
+            "train": split(0, valid),
+            "valid": split(valid, valid + N_VALID),
+            "test": split(valid + N_VALID, len(shown)),
+        },
+        simulated=True,
+    )
+    from neurobridge_tb._upstream import Interval
+
+    data.presentations = Interval(
+        start=starts,
+        end=starts + 0.2,
+        image_id=np.array(shown),
+        repeat=np.repeat(np.arange(-1, N_REPEATS), [len(train)] + [N_TEST] * N_REPEATS).clip(0),
+        timekeys=["start", "end"],
+    )
+    save_recording(data, ws / "processed" / "tvsd" / "tiny.h5")
+    return ws
+
+
+def config(job, ws, *overrides):
+    quiet = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"] if job in ("pretrain", "align") else []
+    return compose_config(job, [f"dataset.root={ws}/processed", f"run_dir={ws}/runs/{job}", *quiet, *overrides])
+
+
+@pytest.fixture(scope="module")
+def pretrained(workspace):
+    return pretrain(
+        config("pretrain", workspace, "model=tiny", "loader.batch_size=20", "trainer.max_epochs=8", "optimizer.lr=5e-3")
+    )
+
+
+def alignment(ws, *overrides):
+    return config(
+        "align", ws, f"pretrained={ws}/runs/pretrain/model", f"embeddings={ws}/embeddings.h5", "loader.batch_size=20",
+        "stage1.epochs=15", "stage2.epochs=10", "stage1.lr=3e-3", "stage2.lr=1e-3", "readout.dim_hidden=64",
+        "readout.dropout=0", "stage2.free_layers=1", *overrides,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def aligned(workspace, pretrained):
+    return align(alignment(workspace))
+
+
+@pytest.fixture(scope="module")
+def evaluated(workspace, aligned):
+    run = evaluate(
+        config("evaluate", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5", "resamples=50")
+    )
+    return json.loads((run / "retrieval.json").read_text())
+
+
+def test_pretraining_reports_ridge_beside_the_model(pretrained):
+    rows = {row["scheme"]: row for row in read_metrics(pretrained)["rows"]}
+    assert set(rows) == {"neuron", "intra_region", "inter_region"}
+    for row in rows.values():
+        assert 0 < row["baselines"]["ridge from the units kept"] < row["baselines"]["training mean"]
+
+
+def test_stage_1_leaves_the_encoder_as_pretrained_and_stage_2_moves_its_last_layer_alone(pretrained, aligned):
+    stage1, stage2 = (ImageAligner.load_pretrained(aligned / m) for m in ("model_stage1", "model"))
+    from neurobridge_tb import NeuroBridgeModel
+
+    encoder = NeuroBridgeModel.load_pretrained(pretrained / "model").state_dict()
+    moved = {
+        name
+        for name, value in encoder.items()
+        if isinstance(value, torch.Tensor) and not torch.equal(stage2.encoder.state_dict()[name], value)
+    }
+    assert moved and all(name.startswith("proc_layers.0.") for name in moved)
+    for name, value in encoder.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(stage1.encoder.state_dict()[name], value), name
+
+
+def test_forgetting_is_a_number(aligned):
+    rows = read_metrics(aligned)["forgetting"]
+    assert {row["scheme"] for row in rows} == {"neuron", "intra_region", "inter_region"}
+    assert all(row["before"] > 0 and row["after"] > 0 for row in rows)
+
+
+def test_retrieval_is_above_chance_and_has_its_baselines(evaluated):
+    assert evaluated["n_candidates"] == N_TEST and evaluated["simulated"]
+    top5 = {
+        (r["model"], r["trials"]): r["top5"]["value"] for r in evaluated["rows"] if r["direction"] != "image to neural"
+    }
+    assert top5["NeuroBridge, stage 2", "repeat average"] > 0.7
+    assert top5["ridge", "repeat average"] > 0.7
+    assert top5["ridge, shuffled labels", "repeat average"] < 0.7
+    assert {"MLP", "NeuroBridge, stage 1"} <= {model for model, _ in top5}
+
+
+def test_averaged_responses_equal_the_mean_over_repeats(workspace, aligned):
+    model = ImageAligner.load_pretrained(aligned / "model")
+    test = collect_responses(Tvsd(root=workspace / "processed"), model.encoder, "tiny", "test")
+    averaged = test.averaged()
+    assert list(averaged.image_ids) == sorted(set(test.image_ids))
+    np.testing.assert_allclose(averaged.values, test.values[test.by_repeat()].mean(0), rtol=1e-5)
+    contrastive, _ = embed_responses(model, averaged, batch_size=5)
+    torch.testing.assert_close(contrastive, embed_responses(model, averaged)[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(contrastive.norm(dim=1), torch.ones(N_TEST))
+
+
+def test_reconstruction_and_report(workspace, evaluated, aligned):
+    torch.manual_seed(0)
+    network = ConditionalUNet(embedding_dim=DIM, channels=(16, 16, 16), code_dim=4)
+    SmallDiffusion(network, encoder_name="random", preprocessing_hash="none").save(workspace / "decoder")
+    run = reconstruct(
+        config(
+            "reconstruct", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5",
+            f"images={workspace}/images", f"small_diffusion.weights={workspace}/decoder", "small_diffusion.steps=2",
+            "judge.image_size=64", "num_samples=2",
+        )
+    )  # fmt: skip
+    with h5py.File(run / "reconstructions.h5") as file:
+        assert file["seen"].shape == (N_TEST, 64, 64, 3)
+        assert file["small_diffusion"].shape == (N_TEST, 2, 64, 64, 3)
+    metrics = read_metrics(run)
+    backends = {row["backend"]: row["metrics"] for row in metrics["rows"]}
+    assert set(backends) == {"nearest", "ridge_pixels", "small_diffusion", "mean training image"}
+    assert all(-1 <= m["PixCorr"] <= 1 for m in backends.values())
+    assert 0 < metrics["predicted embedding"]["norm over true norm"] < 2
+    page = build_report(workspace).read_text(encoding="utf-8")
+    assert "simulated" in page.lower() and "small_diffusion" in page
+
+
+def test_embeddings_of_another_encoder_are_refused(workspace, aligned, tmp_path):
+    cache = EmbeddingCache.load(workspace / "embeddings.h5")
+    other = EmbeddingCache(cache.ids, cache.embeddings, encoder="another", preprocessing_hash="none")
+    other.save(tmp_path / "other.h5")
+    with pytest.raises(InputError, match="another"):
+        evaluate(
+            config(
+                "evaluate", workspace, f"aligned={aligned}", f"embeddings={tmp_path}/other.h5", f"run_dir={tmp_path}"
+            )
+        )
+    assert not (tmp_path / "retrieval.json").exists()
+
+
+def test_an_image_without_embedding_is_named(workspace, pretrained, tmp_path):
+    cache = EmbeddingCache.load(workspace / "embeddings.h5")
+    fewer = EmbeddingCache(cache.ids[5:], cache.embeddings[5:], encoder="random", preprocessing_hash="none")
+    fewer.save(tmp_path / "fewer.h5")
+    with pytest.raises(InputError, match=cache.ids[0]):
+        align(alignment(workspace, f"embeddings={tmp_path}/fewer.h5", f"run_dir={tmp_path}/run"))
