@@ -37,7 +37,6 @@ try:  # torch_brain 0.2.x
 
     UPSTREAM_LINE = "0.2"
 except ImportError:  # torch_brain 0.1.2 with temporaldata and brainsets
-    from brainsets.datasets._utils import get_processed_dir
     from brainsets.descriptions import (
         BrainsetDescription,
         DeviceDescription,
@@ -65,6 +64,13 @@ except ImportError:  # torch_brain 0.1.2 with temporaldata and brainsets
     from torch_brain.utils import create_linspace_latent_tokens
 
     UPSTREAM_LINE = "0.1"
+
+    def get_processed_dir() -> str:  # type: ignore[misc]
+        """``processed_dir`` of the brainsets config. Imported when asked for: it brings ray and pynwb along."""
+        from brainsets.datasets._utils import get_processed_dir
+
+        return get_processed_dir()
+
 
 from torch_brain.nn import (
     InfiniteVocabEmbedding,

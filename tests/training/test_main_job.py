@@ -160,7 +160,7 @@ def test_averaged_responses_equal_the_mean_over_repeats(workspace, aligned):
 
 def test_reconstruction_and_report(workspace, evaluated, aligned):
     torch.manual_seed(0)
-    network = ConditionalUNet(embedding_dim=DIM, channels=(16, 16, 16), code_dim=4)
+    network = ConditionalUNet(embedding_dim=DIM, channels=(32, 32, 32), code_dim=4)
     SmallDiffusion(network, encoder_name="random", preprocessing_hash="none").save(workspace / "decoder")
     run = reconstruct(
         config(
