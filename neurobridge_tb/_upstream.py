@@ -65,7 +65,7 @@ except ImportError:  # torch_brain 0.1.2 with temporaldata and brainsets
 
     UPSTREAM_LINE = "0.1"
 
-    def get_processed_dir() -> str:  # type: ignore[misc]
+    def get_processed_dir() -> str:
         """``processed_dir`` of the brainsets config. Imported when asked for: it brings ray and pynwb along."""
         from brainsets.datasets._utils import get_processed_dir
 

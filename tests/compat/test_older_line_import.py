@@ -10,7 +10,9 @@ import pytest
 
 pytest.importorskip("torch_brain.registry", reason="torch_brain 0.1 is not installed here (`make compat`)")
 
-HEAVY = ["diffusers", "open_clip", "timm", "transformers", "lightning", "matplotlib", "torchvision", "ray", "pynwb"]
+HEAVY = [
+    "diffusers", "open_clip", "timm", "transformers", "lightning", "hydra", "matplotlib", "torchvision", "ray", "pynwb",
+]  # fmt: skip
 
 
 def test_import_knows_its_line_and_brings_no_heavy_package():

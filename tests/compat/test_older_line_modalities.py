@@ -1,5 +1,7 @@
 """On torch_brain 0.1 our modalities stand in upstream's own registry, and POYO+ and CaPOYO decode them."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("torch_brain.registry", reason="torch_brain 0.1 is not installed here (`make compat`)")
@@ -51,11 +53,23 @@ def test_registering_goes_on_after_ours():
             upstream.MODALITY_REGISTRY.pop(name, None)
 
 
+def chosen_specs():
+    """Two modalities, numbered anew: upstream has as many task embeddings as it has specs."""
+    names = ["running_speed", "hand_velocity_2d"]
+    return {name: replace(upstream.MODALITY_REGISTRY[name], id=i) for i, name in enumerate(names, start=1)}
+
+
 @pytest.mark.parametrize("model_class", [POYOPlus, CalciumPOYOPlus])
-def test_poyo_plus_decodes_a_modality_of_ours_with_our_loss(model_class, older_line_windows):
+@pytest.mark.parametrize("chosen", [False, True])
+def test_poyo_plus_decodes_a_modality_of_ours_with_our_loss(model_class, chosen, older_line_windows):
     torch.manual_seed(0)
-    model = model_class(sequence_length=1.0, latent_step=0.25, num_latents_per_step=4, dim=32, dim_head=16, depth=1)
-    assert {name: model.readout.projections[name].out_features for name in OURS} == OURS
+    sizes = dict(sequence_length=1.0, latent_step=0.25, num_latents_per_step=4, dim=32, dim_head=16, depth=1)
+    if chosen:
+        model = model_class(readout_specs=chosen_specs(), **sizes)
+        assert set(model.readout.projections) == {"running_speed", "hand_velocity_2d"}
+    else:
+        model = model_class(**sizes)
+        assert {name: model.readout.projections[name].out_features for name in OURS} == OURS
     model.unit_emb.initialize_vocab([unit for window in older_line_windows for unit in window.units.id])
     model.session_emb.initialize_vocab([window.session.id for window in older_line_windows])
 
