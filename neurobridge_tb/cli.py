@@ -52,11 +52,12 @@ class _JobCommand(click.Command):
         configs = files("neurobridge_tb.configs")
         formatter.write_paragraph()
         with formatter.section("Groups (choose with group=name)"):
-            for group in ("dataset", "model"):
+            text = (configs / f"{self.name}.yaml").read_text(encoding="utf-8")
+            for group in (g for g in ("dataset", "model") if f"- {g}:" in text):
                 names = sorted(f.name[:-5] for f in (configs / group).iterdir() if f.name.endswith(".yaml"))
                 formatter.write_text(f"{group}: {', '.join(names)}")
         with formatter.section(f"Config (neurobridge_tb/configs/{self.name}.yaml)"):
-            for line in (configs / f"{self.name}.yaml").read_text(encoding="utf-8").splitlines():
+            for line in text.splitlines():
                 formatter.write(f"  {line}\n")
 
 
@@ -169,23 +170,21 @@ def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None
 @main.command("train-decoder")
 @click.argument("images", type=_FOLDER)
 @click.option("--out", type=_FOLDER, required=True, help="Folder to write the decoder to.")
-@click.option("--encoder", default=_ENCODER, show_default=True, help="As in `embed`.")
-@click.option("--image-size", type=int, default=None, help="As in `embed`.")
-@click.option("--steps", default=4000, show_default=True, help="Training steps.")
-@click.option("--max-minutes", type=float, default=None, help="Stop after so many minutes, if steps are left.")
-@click.option("--exclude", type=_FILE, default=None, help="HDF5 recording whose test images are left out.")
+@click.option("--embeddings", type=_FILE, required=True, help="File made by `embed` on this folder.")
+@click.option("--minutes", default=30.0, show_default=True, help="How long to train.")
+@click.option("--exclude", type=_FILE, default=None, help="Recording (HDF5) whose test images are left out.")
 @click.option("--seed", default=0, show_default=True)
-def train_decoder(
-    images: Path, out: Path, encoder: str, image_size: int | None, steps: int, max_minutes: float | None,
-    exclude: Path | None, seed: int,
-) -> None:  # fmt: skip
+def train_decoder(images: Path, out: Path, embeddings: Path, minutes: float, exclude: Path | None, seed: int) -> None:
     """Train the small diffusion decoder on a folder of images: image embedding -> 64 x 64 picture.
 
-    Run again with the same --out to resume.
+    Test images must not be among those it learns from: name the recording with --exclude. Run again with the same --out
+    to resume.
     """
     from neurobridge_tb.training.decoder import train_decoder as train
 
-    click.echo(f"Decoder: {train(images, out, encoder, image_size, steps, max_minutes, exclude, seed)}")
+    with _progress() as progress:
+        train(images, embeddings, out, minutes=minutes, exclude=exclude, seed=seed, progress=progress)
+    click.echo(f"Decoder lies in {out}")
 
 
 @main.command()
@@ -218,7 +217,7 @@ def info() -> None:
     from neurobridge_tb.environment import describe
 
     for name, value in describe().items():
-        click.echo(f"{name:<28}{value}")
+        click.echo(f"{name:<34}{value}")
 
 
 if __name__ == "__main__":

@@ -29,22 +29,22 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
     w = workspace
     data = ["dataset=tvsd", f"dataset.root={w}/processed", f"seed={seed}"]
     shown = images or w / "images"
-    embeddings = f"embeddings={w}/embeddings/efficientnet_lite0.h5"
+    embeddings = f"{w}/embeddings/efficientnet_lite0.h5"
     commands = {
         "simulate": ["neurobridge", "simulate", str(w), "--seed", str(seed)]
         + ([] if images is None else ["--images", str(images)]),
-        "prepare": ["brainsets", "prepare", "tvsd", "--cores", "1", "--raw-dir", f"{w}/raw"]
+        "prepare": ["brainsets", "prepare", "tvsd", "--single", "monkeyF_norm", "--raw-dir", f"{w}/raw"]
         + ["--processed-dir", f"{w}/processed"],
-        "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "trainer.max_epochs=20"],
-        "embed": ["neurobridge", "embed", str(shown), "--out", f"{w}/embeddings/efficientnet_lite0.h5"]
-        + ["--image-size", "128"],
-        "align": ["neurobridge", "align", *data, embeddings, f"pretrained={w}/runs/pretrain/model"]
+        "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "model=laptop"]
+        + ["optimizer.lr=3e-3", "trainer.max_epochs=8"],
+        "embed": ["neurobridge", "embed", str(shown), "--out", embeddings, "--image-size", "128"],
+        "align": ["neurobridge", "align", *data, f"embeddings={embeddings}", f"pretrained={w}/runs/pretrain/model"]
         + [f"run_dir={w}/runs/align"],
-        "evaluate": ["neurobridge", "evaluate", *data, embeddings, f"aligned={w}/runs/align"]
+        "evaluate": ["neurobridge", "evaluate", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"run_dir={w}/runs/evaluate"],
-        "train-decoder": ["neurobridge", "train-decoder", str(shown), "--out", f"{w}/runs/decoder"]
-        + ["--image-size", "128", "--simulated-test", f"{w}/raw/tvsd"],
-        "reconstruct": ["neurobridge", "reconstruct", *data, embeddings, f"aligned={w}/runs/align"]
+        "train-decoder": ["neurobridge", "train-decoder", str(shown), "--embeddings", embeddings]
+        + ["--out", f"{w}/runs/decoder", "--exclude", f"{w}/processed/tvsd/monkeyF_norm.h5", "--seed", str(seed)],
+        "reconstruct": ["neurobridge", "reconstruct", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"images={shown}", f"run_dir={w}/runs/reconstruct"],
         "report": ["neurobridge", "report", str(w)],
     }

@@ -10,11 +10,10 @@ from torch import Tensor
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
 from neurobridge_tb.models.pretrained import PretrainedModel
 from neurobridge_tb.nn.projector import Projector
-from neurobridge_tb.nn.query_readout import QueryReadout
 
 
 class ImageAligner(PretrainedModel):
-    """A :class:`NeuroBridgeModel` encoder, learned queries and a projector into an image encoder's space.
+    """A :class:`NeuroBridgeModel` encoder, and a projector into an image encoder's space.
 
     Both sides are compared after subtracting the mean training embedding (``embedding_mean``): image embeddings share a
     large common part, which would drown the differences that retrieval needs.
@@ -26,7 +25,7 @@ class ImageAligner(PretrainedModel):
         dim_embedding: Width E of the image embedding.
         num_queries: Learned read-out queries. Default 8.
         dim_hidden: Hidden width of the projector. Default 1024.
-        dropout: Dropout of the projector. Default 0.3.
+        dropout: Dropout of the projector. Default 0.5.
     """
 
     embedding_mean: Tensor
@@ -41,16 +40,19 @@ class ImageAligner(PretrainedModel):
         dim_embedding: int,
         num_queries: int = 8,
         dim_hidden: int = 1024,
-        dropout: float = 0.3,
+        dropout: float = 0.5,
     ):
         super().__init__()
         arguments = inspect.signature(ImageAligner.__init__).parameters
         self.config = {k: v for k, v in locals().items() if k in arguments and k != "self"}
         self.encoder = NeuroBridgeModel(**encoder)
-        dim = self.encoder.dim
-        self.readout = QueryReadout(dim=dim, num_queries=num_queries)
         self.projector = Projector(
-            dim_in=num_queries * dim, dim_hidden=dim_hidden, dim_out=dim_embedding, dropout=dropout
+            dim=self.encoder.dim,
+            num_latents=self.encoder.num_latents,
+            num_queries=num_queries,
+            dim_hidden=dim_hidden,
+            dim_out=dim_embedding,
+            dropout=dropout,
         )
         self.register_buffer("embedding_mean", torch.zeros(dim_embedding))
         self.register_buffer("embedding_std", torch.ones(dim_embedding))
@@ -70,7 +72,7 @@ class ImageAligner(PretrainedModel):
             contrastive (B, E), unit norm, to be compared with :meth:`center`-ed image embeddings by their dot product;
             regression (B, E), an estimate of the image embedding itself.
         """
-        contrastive, regression = self.projector(self.readout(self.encoder.encode(**model_inputs)).flatten(1))
+        contrastive, regression = self.projector(self.encoder.encode(**model_inputs))
         return contrastive, regression * self.embedding_std + self.embedding_mean
 
     def center(self, embeddings: Tensor) -> Tensor:

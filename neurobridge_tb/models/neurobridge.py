@@ -157,6 +157,16 @@ class NeuroBridgeModel(PretrainedModel):
             atn_dropout=atn_dropout,
         )
 
+    @property
+    def num_latents(self) -> int:
+        """Latents of a window, L."""
+        return len(self._latent_tokens()[0])
+
+    def _latent_tokens(self) -> tuple[np.ndarray, np.ndarray]:
+        return create_linspace_latent_tokens(
+            0, self.sequence_length, step=self.latent_step, num_latents_per_step=self.num_latents_per_step
+        )
+
     # ------------------------------------------------------------------ vocabularies
 
     def init_vocabs(self, dataset: Dataset) -> None:
@@ -270,9 +280,7 @@ class NeuroBridgeModel(PretrainedModel):
             )
         unit_index = np.array(self.unit_emb.tokenizer(data.units.id.astype(str).tolist()), dtype=np.int64)
         n_bins_asked, units_asked = target.any(1), target.any(0)
-        latent_index, latent_timestamps = create_linspace_latent_tokens(
-            0, self.sequence_length, step=self.latent_step, num_latents_per_step=self.num_latents_per_step
-        )
+        latent_index, latent_timestamps = self._latent_tokens()
         inputs = (
             self._event_inputs(data, keep, unit_index)
             if self.series_name is None

@@ -1,35 +1,50 @@
-"""From read-out queries to an image embedding."""
+"""From latents to an image embedding."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neurobridge_tb.nn.query_readout import QueryReadout
+
 
 class Projector(nn.Module):
-    """3-layer MLP (Linear, LayerNorm, GELU, dropout), then two heads.
+    """A linear read-out of all latents plus a 3-layer MLP on learned queries, then two heads.
 
-    The *contrastive* head has unit norm and serves retrieval; the *regression* head is in the raw scale of the image
-    embedding and serves generation (InfoNCE alone leaves the scale undefined).
+    The *contrastive* head has unit norm and serves retrieval; the *regression* head is in the scale of the image
+    embedding and serves generation (InfoNCE alone leaves the scale undefined). The MLP (Linear, LayerNorm, GELU,
+    dropout) reads K queries that cross-attend to the latents; its heads start at zero, so that training begins from
+    the linear read-out, which alone is a strong decoder when pairs are few.
 
     Args:
-        dim_in: Width of the flattened read-out, K * D.
-        dim_hidden: Hidden width.
-        dim_out: Width of the image embedding, e.g. 768 for CLIP ViT-L/14.
-        dropout: Dropout after each hidden layer.
+        dim: Latent dimension D.
+        num_latents: Latents of a window, L.
+        num_queries: K.
+        dim_hidden: Hidden width of the MLP.
+        dim_out: Width E of the image embedding, e.g. 768 for CLIP ViT-L/14.
+        dropout: Dropout of the linear read-out's input and after each hidden layer.
     """
 
-    def __init__(self, *, dim_in: int, dim_hidden: int, dim_out: int, dropout: float):
+    def __init__(self, *, dim: int, num_latents: int, num_queries: int, dim_hidden: int, dim_out: int, dropout: float):
         super().__init__()
-        widths = [dim_in, dim_hidden, dim_hidden, dim_hidden]
+        self.flat = nn.Sequential(nn.Flatten(), nn.LayerNorm(num_latents * dim), nn.Dropout(dropout))
+        self.readout = QueryReadout(dim=dim, num_queries=num_queries)
+        widths = [num_queries * dim, dim_hidden, dim_hidden, dim_hidden]
         self.mlp = nn.Sequential(
+            nn.Flatten(),
             *(
                 nn.Sequential(nn.Linear(a, b), nn.LayerNorm(b), nn.GELU(), nn.Dropout(dropout))
                 for a, b in zip(widths[:-1], widths[1:], strict=True)
-            )
+            ),
         )
-        self.contrastive = nn.Linear(dim_hidden, dim_out)
-        self.regression = nn.Linear(dim_hidden, dim_out)
+        self.linear_contrastive = nn.Linear(num_latents * dim, dim_out)
+        self.linear_regression = nn.Linear(num_latents * dim, dim_out)
+        self.mlp_contrastive = nn.Linear(dim_hidden, dim_out)
+        self.mlp_regression = nn.Linear(dim_hidden, dim_out)
+        for head in (self.mlp_contrastive, self.mlp_regression):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, dim_in) -> contrastive (B, dim_out), unit norm, and regression (B, dim_out), raw scale."""
-        h = self.mlp(x)
-        return F.normalize(self.contrastive(h), dim=-1), self.regression(h)
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, D) -> contrastive (B, E), unit norm, and regression (B, E)."""
+        flat, hidden = self.flat(latents), self.mlp(self.readout(latents))
+        contrastive = self.linear_contrastive(flat) + self.mlp_contrastive(hidden)
+        return F.normalize(contrastive, dim=-1), self.linear_regression(flat) + self.mlp_regression(hidden)

@@ -92,7 +92,7 @@ class AlignmentModule(L.LightningModule):
         values = {"loss": loss, "info_nce": contrast, "regression": error}
         if split == "val":
             similarity = cosine_similarity(contrastive.detach().float().cpu(), self.model.center(target).cpu())
-            values["top5"] = torch.tensor(topk_hits(similarity, 5).mean())
+            values["top5"] = torch.tensor(topk_hits(similarity, min(5, len(ids))).mean())
         for name, value in values.items():
             self.log(
                 f"{split}/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=len(ids)
@@ -144,9 +144,11 @@ def align(config: DictConfig) -> Path:
     trainer = run.trainer(settings, [EpochSeeds(config.seed, train)], monitor="val/loss")
     run.fit(trainer, module, train, valid)
 
-    best = ImageAligner.load_pretrained(trainer.checkpoint_callback.best_model_path).eval()
-    best.save_pretrained(run.model)
-    after = masked_scores(best.encoder, masked_train, masked)
+    final = ImageAligner.load_pretrained(
+        run.last_checkpoint
+    ).eval()  # the rate ends at zero: no choosing
+    final.save_pretrained(run.model)
+    after = masked_scores(final.encoder, masked_train, masked)
     run.write_metrics(
         {
             "dataset": ", ".join(dataset.recording_ids),

@@ -50,4 +50,8 @@ def open_dataset(config: DictConfig) -> Dataset:
     except InstantiationException as error:
         if isinstance(error.__cause__, NeuroBridgeError):
             raise error.__cause__ from None
-        raise
+        raise InputError(
+            expected="a dataset that can be opened",
+            found=f"{config.dataset._target_}: {error.__cause__}",
+            fix="Set dataset.root=<folder given to `brainsets prepare` as --processed-dir>.",
+        ) from error
