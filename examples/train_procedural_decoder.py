@@ -16,7 +16,7 @@ import torch
 from neurobridge_tb.alignment.encoders import DEFAULT_ENCODER, load_image_encoder
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.simulation.procedural import concept_names, draw_image
-from neurobridge_tb.training.decoder import train_small_diffusion
+from neurobridge_tb.training.decoder import DEFAULT_NETWORK, train_small_diffusion
 
 ALL_CONCEPTS = 2016
 
@@ -51,15 +51,16 @@ def main() -> None:
     data = torch.load(options.data, weights_only=True)
     train_small_diffusion(
         data["pictures"],
-        encoder,
+        data["embeddings"],
         options.out,
-        embeddings=data["embeddings"],
+        encoder_name=encoder.name,
+        preprocessing_hash=encoder.preprocessing_hash,
         max_minutes=options.minutes,
         batch_size=options.batch_size,
         lr=options.lr,
         bf16=options.bf16,
         seed=options.seed,
-        network={"channels": (80, 96, 96), "code_dim": 192},  # 9 MB in half precision
+        network=DEFAULT_NETWORK,
         progress=lambda step, done, loss: print(f"{step} {done:.3f} {loss:.4f}", flush=True),
     )
 

@@ -8,23 +8,70 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import torch
 from torch import Tensor
 
-from neurobridge_tb.alignment.encoders import ImageEncoder
+from neurobridge_tb._upstream import Data
+from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.generation.conditional_unet import ConditionalUNet, to_signed
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
 
+_IMAGE_SIZE = 64
+DEFAULT_NETWORK: dict[str, Any] = {"channels": (80, 96, 96), "code_dim": 192}  # 9 MB in half precision
 
-def train_small_diffusion(
-    images: str | Path | Tensor,
-    encoder: ImageEncoder,
+
+def train_decoder(
+    images: str | Path,
+    embeddings: str | Path,
     out_dir: str | Path,
     *,
-    embeddings: Tensor | None = None,
+    minutes: float,
+    exclude: str | Path | None = None,
+    seed: int = 0,
+    progress: Callable[[str, float, float], None] = lambda stage, done, total: None,
+) -> SmallDiffusion:
+    """Train the default network on a folder of images; see :func:`train_small_diffusion`.
+
+    Args:
+        images: Folder of images.
+        embeddings: File that ``neurobridge embed`` made of this folder.
+        out_dir: Folder for ``model.safetensors`` and ``config.json``.
+        minutes: How long to train.
+        exclude: A recording (HDF5) whose test images are left out.
+        seed: Seed of everything random.
+        progress: Called as ``progress(stage, done, total)``.
+    """
+    cache = EmbeddingCache.load(embeddings)
+    left_out: set[str] = set()
+    if exclude is not None:
+        with h5py.File(exclude) as file:
+            presentations = Data.from_hdf5(file).presentations
+            left_out = set(presentations.image_id[presentations.split.astype(str) == "test"].astype(str).tolist())
+    ids = [image_id for image_id in find_images(images) if image_id not in left_out]
+    return train_small_diffusion(
+        StimulusImages(images, ids).load(ids, _IMAGE_SIZE),
+        cache.lookup(ids),
+        out_dir,
+        encoder_name=cache.encoder,
+        preprocessing_hash=cache.preprocessing_hash,
+        max_minutes=minutes,
+        network=DEFAULT_NETWORK,
+        seed=seed,
+        progress=lambda step, done, loss: progress(f"step {step}, loss {loss:.3f}", done, 1.0),
+    )
+
+
+def train_small_diffusion(
+    pictures: Tensor,
+    embeddings: Tensor,
+    out_dir: str | Path,
+    *,
+    encoder_name: str,
+    preprocessing_hash: str,
     max_steps: int | None = None,
     max_minutes: float | None = None,
     batch_size: int = 64,
@@ -46,10 +93,11 @@ def train_small_diffusion(
     weights.
 
     Args:
-        images: A folder (read with its subfolders and resized) or uint8 ``(n, 3, size, size)``.
-        encoder: The encoder whose embeddings will condition the model.
+        pictures: uint8 ``(n, 3, size, size)``.
+        embeddings: ``(n, E)``, those of the pictures: they condition the model.
         out_dir: Folder for ``model.safetensors`` and ``config.json``.
-        embeddings: ``(n, E)``, if the encoder has already seen these images; else computed.
+        encoder_name: The encoder that made the embeddings.
+        preprocessing_hash: Its preprocessing.
         max_steps: Stop after this many steps ...
         max_minutes: ... or after this many minutes of training; at least one must be given. The
             learning rate rises over the first 3 % and falls to zero (cosine) towards the end.
@@ -78,16 +126,19 @@ def train_small_diffusion(
     out_dir = Path(out_dir)
     work = out_dir.parent / f"{out_dir.name}.training"
     torch.manual_seed(seed)
-    config = {"embedding_dim": encoder.dim, **(network or {})}
-    model = ConditionalUNet(**config)
-    pictures = load_pictures(images, model.image_size)
-    if embeddings is None:
-        embeddings = encoder.encode(pictures)
-    if embeddings.shape != (len(pictures), encoder.dim):
+    if embeddings.ndim != 2 or len(embeddings) != len(pictures):
         raise InputError(
-            expected=f"embeddings of shape ({len(pictures)}, {encoder.dim}), one an image",
+            expected=f"embeddings of shape ({len(pictures)}, E), one an image",
             found=f"shape {tuple(embeddings.shape)}",
-            fix="Encode these very images with this encoder, or leave the embeddings out.",
+            fix="Encode these very images.",
+        )
+    model = ConditionalUNet(embedding_dim=embeddings.shape[1], **(network or {}))
+    size = model.image_size
+    if pictures.dtype != torch.uint8 or pictures.shape[1:] != (3, size, size) or not len(pictures):
+        raise InputError(
+            expected=f"uint8 images of shape (n, 3, {size}, {size})",
+            found=f"{pictures.dtype} of shape {tuple(pictures.shape)}",
+            fix="Resize the images first, or set the network's image_size.",
         )
     model.fit_condition(embeddings, pictures)
     model.to(device).train()
@@ -96,7 +147,7 @@ def train_small_diffusion(
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.99))
     settings = {
         "network": model.config,
-        "encoder": encoder.name,
+        "encoder": encoder_name,
         "images": len(pictures),
         "batch_size": batch_size,
         "lr": lr,
@@ -139,8 +190,8 @@ def train_small_diffusion(
     model.load_state_dict(averaged)
     generator = SmallDiffusion(
         model,
-        encoder_name=encoder.name,
-        preprocessing_hash=encoder.preprocessing_hash,
+        encoder_name=encoder_name,
+        preprocessing_hash=preprocessing_hash,
         device=device,
     )
     generator.save(out_dir, training={**settings, "steps": step, "minutes": round(elapsed / 60, 1)})
@@ -183,24 +234,6 @@ def degrade(codes: Tensor, spread: Tensor, minimum: float, rng: torch.Generator)
     a = torch.where(torch.rand(len(codes), 1, generator=rng) < 0.5, a, torch.ones_like(a))
     noise = torch.randn(codes.shape, generator=rng) * spread
     return a * codes + (a * (1 - a)).sqrt() * noise
-
-
-def load_pictures(images: str | Path | Tensor, size: int) -> Tensor:
-    """Pictures of a folder (or those given) as uint8 ``(n, 3, size, size)``, central squares.
-
-    Raises:
-        InputError: No pictures, or a tensor of another type or size.
-    """
-    if isinstance(images, Tensor):
-        if images.dtype != torch.uint8 or images.shape[1:] != (3, size, size) or not len(images):
-            raise InputError(
-                expected=f"uint8 images of shape (n, 3, {size}, {size})",
-                found=f"{images.dtype} of shape {tuple(images.shape)}",
-                fix="Resize the images first, or set the network's image_size.",
-            )
-        return images
-    ids = find_images(images)
-    return StimulusImages(images, ids).load(ids, size)
 
 
 @torch.no_grad()

@@ -8,20 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
+from neurobridge_tb._upstream import Interval
+from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.datasets import build_recording, save_recording
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
-from neurobridge_tb.training.decoder import degrade, load_pictures, train_small_diffusion
+from neurobridge_tb.training import decoder
+from neurobridge_tb.training.decoder import degrade, train_decoder, train_small_diffusion
 
 NETWORK = {"image_size": 16, "patch": 2, "channels": (32, 32), "code_dim": 6, "tokens": 2, "token_dim": 16}
 
 
-class Encoder:
+def encode(images):
     """Embeddings are the mean colours of the four quarters: enough to paint the pictures below."""
-
-    name, preprocessing_hash, dim = "timm:net", "abc", 12
-
-    def encode(self, images):
-        return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
+    return torch.nn.functional.adaptive_avg_pool2d(images.float(), 2).flatten(1)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def images():
 
 def train(images, out, **settings):
     settings = {"network": NETWORK, "batch_size": 16, "log_every": 5, "lr": 4e-3, "seed": 3, **settings}
-    return train_small_diffusion(images, Encoder(), out, **settings)
+    embeddings = settings.pop("embeddings", encode(images))
+    return train_small_diffusion(images, embeddings, out, encoder_name="timm:net", preprocessing_hash="abc", **settings)
 
 
 def losses(path):
@@ -49,7 +50,7 @@ def test_the_loss_falls_and_the_export_loads(images, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert config["encoder"] == "timm:net" and config["training"]["steps"] == 40
-    painted = SmallDiffusion.load(tmp_path / "model", steps=5).generate(Encoder().encode(images[:4]))
+    painted = SmallDiffusion.load(tmp_path / "model", steps=5).generate(encode(images[:4]))
     true, other = (painted[:, 0].float() - x.float() for x in (images[:4], images[4:8]))
     assert true.abs().mean() < 0.7 * other.abs().mean()
 
@@ -94,22 +95,31 @@ def test_degraded_codes_are_what_a_calibrated_regression_predicts():
     assert (made == codes).all(1).float().mean() == pytest.approx(0.5, abs=0.02)
 
 
-def test_pictures_of_a_folder_are_cut_to_squares(tmp_path):
-    (tmp_path / "dog").mkdir()
-    wide = np.zeros((10, 30, 3), np.uint8)
-    wide[:, 10:20] = (255, 0, 0)
-    Image.fromarray(wide).save(tmp_path / "dog" / "a.png")
-    Image.fromarray(wide[:, 10:20]).convert("L").save(tmp_path / "b.png")
-    pictures = load_pictures(tmp_path, 4)
-    assert pictures.shape == (2, 3, 4, 4) and pictures.dtype == torch.uint8
-    assert (pictures[1].float().mean((1, 2)) - torch.tensor([255.0, 0, 0])).abs().max() < 30
+def test_a_folder_is_trained_on_without_the_test_images_of_a_recording(tmp_path, monkeypatch):
+    ids = [f"dog/{k}.png" for k in range(4)]
+    (tmp_path / "images" / "dog").mkdir(parents=True)
+    for k, image_id in enumerate(ids):
+        Image.fromarray(np.full((10, 30, 3), 50 * k, np.uint8)).save(tmp_path / "images" / image_id)
+    EmbeddingCache(ids, torch.arange(4.0)[:, None], encoder="net", preprocessing_hash="h").save(tmp_path / "e.h5")
+    times = np.arange(4.0)
+    data = build_recording(
+        brainset_id="t", session_id="r", subject_id="s", units={"id": ["u"]}, mua=(np.zeros((4, 1)), 1.0)
+    )
+    data.presentations = Interval(
+        start=times, end=times + 1, image_id=np.array(ids), split=np.array(["train", "test", "valid", "train"])
+    )
+    save_recording(data, tmp_path / "r.h5")
+    given = []
+    monkeypatch.setattr(decoder, "train_small_diffusion", lambda *a, **k: given.extend([*a, k]))
+    train_decoder(tmp_path / "images", tmp_path / "e.h5", tmp_path / "m", minutes=1, exclude=tmp_path / "r.h5")
+    pictures, embeddings = given[:2]
+    assert embeddings[:, 0].tolist() == [0, 2, 3] and given[-1]["encoder_name"] == "net"
+    assert pictures.shape == (3, 3, 64, 64) and pictures[1].unique().tolist() == [100]
 
 
 def test_bad_input_is_refused(images, tmp_path):
     with pytest.raises(InputError, match="max_minutes"):
         train(images, tmp_path / "m")
-    with pytest.raises(InputError, match="none"):
-        train(tmp_path, tmp_path / "m", max_steps=1)
     with pytest.raises(InputError, match="16, 16"):
         train(images[..., :8], tmp_path / "m", max_steps=1)
     with pytest.raises(InputError, match="one an image"):

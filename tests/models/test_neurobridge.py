@@ -110,7 +110,7 @@ def test_every_parameter_gets_a_gradient(dataset):
 
 
 def test_events_and_counts_see_the_same_spikes(tmp_path):
-    """A spike is a token of value 1: events at bin starts equal a grid of counts of at most one, before standardising."""
+    """A spike is a token of value 1: events at bin starts equal a grid of counts of at most one."""
     rng = np.random.default_rng(3)
     counts = (rng.random((40, 6)) < 0.3).astype(np.uint8)
     bins, units = np.nonzero(counts)
