@@ -92,9 +92,9 @@ def inter_region(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple
 
 def random(rng: np.random.Generator, n_bins: int, areas: NDArray, ratio: float = 0.3) -> tuple:
     """Single (bin, unit) cells."""
-    target = np.zeros(n_bins * len(areas), dtype=bool)
-    target[_masked_share(rng, target.size, ratio)] = True
-    target = target.reshape(n_bins, len(areas))
+    cells = np.zeros(n_bins * len(areas), dtype=bool)
+    cells[_masked_share(rng, cells.size, ratio)] = True
+    target = cells.reshape(n_bins, len(areas))
     return ~target, target
 
 

@@ -1,7 +1,7 @@
 """NeuroBridgeModel: a CaPOYO-derived encoder of neural activity with a masking head."""
 
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -110,7 +110,8 @@ class NeuroBridgeModel(PretrainedModel):
         spec = MODALITY_REGISTRY["spike_counts" if modality == "spikes" else modality]
         self.loss_fn = spec.loss_fn
         self.predicts_log_rates = modality != "mua"
-        self.series_name = None if modality == "spikes" else spec.value_key.split(".")[0]
+        self.reads_events = modality == "spikes"
+        self.series_name = spec.value_key.split(".")[0]
 
         self.input_value_map = nn.Linear(1, dim // 2)
         nn.init.trunc_normal_(self.input_value_map.weight, 0, emb_init_scale)
@@ -226,14 +227,14 @@ class NeuroBridgeModel(PretrainedModel):
 
     def window_grid(self, data: Data) -> tuple[int, np.ndarray]:
         """Bins of a window, and the brain area of each unit ("" where unknown): what a masking scheme needs."""
-        n_bins = self._bin_edges().size - 1 if self.series_name is None else len(self._series(data))
+        n_bins = self._bin_edges().size - 1 if self.reads_events else len(self._series(data))
         units = data.units
         areas = units.area.astype(str) if "area" in units.keys() else np.full(len(units), "")
         return n_bins, areas
 
     def grid_values(self, data: Data) -> tuple[np.ndarray, np.ndarray]:
         """Values (T, N) float32 and bin times (T,) float64 in s of a window; spike events are counted in bins."""
-        if self.series_name is not None:
+        if not self.reads_events:
             series = self._series(data)
             return np.asarray(series.value, dtype=np.float32), series.timestamps
         edges = self._bin_edges()
@@ -283,7 +284,7 @@ class NeuroBridgeModel(PretrainedModel):
         latent_index, latent_timestamps = self._latent_tokens()
         inputs = (
             self._event_inputs(data, keep, unit_index)
-            if self.series_name is None
+            if self.reads_events
             else {
                 "input_values": pad2d(torch.from_numpy(np.nan_to_num(values))),
                 "input_mask": pad2d(torch.from_numpy(keep)),
@@ -368,7 +369,7 @@ class NeuroBridgeModel(PretrainedModel):
                 )
         latents = latents + update
         latents = latents + self.enc_ffn(latents)
-        for self_atn, ffn in self.proc_layers:  # type: ignore[misc]
+        for self_atn, ffn in cast(Any, self.proc_layers):
             latents = latents + self.dropout(self_atn(latents, rotary))
             latents = latents + self.dropout(ffn(latents))
         return latents

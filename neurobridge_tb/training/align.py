@@ -144,7 +144,7 @@ def align(config: DictConfig) -> Path:
     trainer = run.trainer(settings, [EpochSeeds(config.seed, train)], monitor="val/loss")
     run.fit(trainer, module, train, valid)
 
-    final = ImageAligner.load_pretrained(run.last_checkpoint).eval()  # the rate ends at zero: no choosing
+    final = ImageAligner.load_pretrained(run.path / "checkpoints" / "last.ckpt").eval()
     final.save_pretrained(run.model)
     after = masked_scores(final.encoder, masked_train, masked)
     run.write_metrics(

@@ -74,7 +74,7 @@ def _recording_rows(
     averaged, order = test.averaged(), test.by_repeat()
     images = space(averaged.image_ids)
     train_space, valid_space = space(train.image_ids), space(valid.image_ids)
-    baselines = {
+    baselines: dict[str, Any] = {
         "ridge": fit_ridge(train.features, train_space, valid.features, valid_space),
         "MLP": fit_mlp(train.features, train_space, valid.features, valid_space),
         "ridge, shuffled labels": fit_ridge(

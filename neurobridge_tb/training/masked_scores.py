@@ -57,15 +57,17 @@ def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
 def _ridge_mse(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, DataLoader]) -> dict[str, float]:
     """Masked MSE, in standard deviations, of a ridge regression from the units kept in a bin (one fit a recording)."""
     activity: dict[str, list[np.ndarray]] = {}
+    source: Any = train.dataset
     indices = list(train.sampler)
     for i in np.linspace(0, len(indices) - 1, min(_RIDGE_WINDOWS, len(indices))).astype(int):
-        window = train.dataset.windows[indices[i]]
+        window = source.windows[indices[i]]
         activity.setdefault(str(window.session.id), []).append(_standard_grid(model, window))
     masked: dict[str, dict[str, list[tuple]]] = {}
     for scheme, loader in loaders.items():
+        source = loader.dataset
         for index in loader.sampler:
-            window = loader.dataset.windows[index]
-            mask = loader.dataset.transform.draw(window)
+            window = source.windows[index]
+            mask = source.transform.draw(window)
             rows = masked.setdefault(str(window.session.id), {}).setdefault(scheme, [])
             rows.append((_standard_grid(model, window), mask.keep, mask.target))
     squared, count = dict.fromkeys(loaders, 0.0), dict.fromkeys(loaders, 0)
@@ -111,7 +113,8 @@ def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> d
         ``keep``, ``target`` (T, N), ``area`` (N,), ``scheme``.
     """
     scheme, loader = next(iter(loaders.items()))
-    source, index = loader.dataset, next(iter(loader.sampler))
+    source: Any = loader.dataset
+    index = next(iter(loader.sampler))
     window = source.windows[index]
     mask = source.transform.draw(window)
     values, _ = model.grid_values(window)

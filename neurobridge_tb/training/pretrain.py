@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
@@ -107,7 +107,7 @@ def pretrain(config: DictConfig) -> Path:
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
     dataset = open_dataset(config)
-    model = NeuroBridgeModel(**OmegaConf.to_container(config.model, resolve=True))
+    model = NeuroBridgeModel(**config.model)
     model.init_vocabs(dataset)
     model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
     train, valid = masked_loaders(config, dataset, model)
@@ -116,10 +116,10 @@ def pretrain(config: DictConfig) -> Path:
     trainer = run.trainer(dict(config.trainer), [EpochSeeds(config.seed, train)], monitor="val/loss")
     run.fit(trainer, module, train, list(valid.values()))
 
-    best = NeuroBridgeModel.load_pretrained(trainer.checkpoint_callback.best_model_path).eval()
+    best = NeuroBridgeModel.load_pretrained(run.best_checkpoint).eval()
     best.save_pretrained(run.model)
     with write_aside(run.path / "masked_example.npz") as aside, aside.open("wb") as file:
-        np.savez(file, **masked_example(best, valid))
+        np.savez(file, allow_pickle=False, **masked_example(best, valid))
     run.write_metrics(
         {
             "dataset": ", ".join(dataset.recording_ids),

@@ -95,19 +95,19 @@ def _generate(
     pictures: dict[str, Tensor] = {}
     for name in config.backends:
         if name == "nearest":
-            generator = NearestImage(model.center(cache.lookup(list(train.image_ids))), train_images)
-            pictures[name] = generator.generate(contrastive, num_samples=config.num_samples)
+            nearest = NearestImage(model.center(cache.lookup(list(train.image_ids))), train_images)
+            pictures[name] = nearest.generate(contrastive, num_samples=config.num_samples)
         elif name == "ridge_pixels":
             pictures[name] = layout
         elif name == "small_diffusion":
             settings = dict(config.small_diffusion)
-            generator = SmallDiffusion.load(
+            diffusion = SmallDiffusion.load(
                 settings.pop("weights") or SHIPPED,
                 encoder_name=cache.encoder,
                 preprocessing_hash=cache.preprocessing_hash,
                 **settings,
             )
-            pictures[name] = generator.generate(
+            pictures[name] = diffusion.generate(
                 regression, num_samples=config.num_samples, seed=config.seed, init_images=layout[:, 0]
             )
         else:

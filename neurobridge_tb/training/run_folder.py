@@ -51,6 +51,11 @@ class RunFolder:
         checkpoint = self.path / "checkpoints" / "last.ckpt"
         return checkpoint if checkpoint.exists() else None
 
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint with the lowest monitored metric."""
+        return self.path / "checkpoints" / "best.ckpt"
+
     def trainer(self, settings: dict[str, Any], callbacks: list[Callback], *, monitor: str) -> L.Trainer:
         """A Lightning Trainer that logs and checkpoints here.
 

@@ -73,7 +73,7 @@ def window_loader(
     """
     source = _WindowSource(dataset, transform, cached=windows == "trial" or not shuffle)
     generator = torch.Generator().manual_seed(seed)
-    sampler: torch.utils.data.Sampler
+    sampler: Any
     if windows == "trial":
         sampler = TrialSampler(sampling_intervals=intervals, shuffle=shuffle, generator=generator)
     elif windows == "continuous" and shuffle:
@@ -130,6 +130,6 @@ class EpochSeeds(Callback):
             generator = getattr(loader.sampler, "generator", None)
             if generator is not None:
                 generator.manual_seed(self.seed * 1_000_003 + epoch)
-            transform = getattr(loader.dataset, "transform", None)
+            transform: Any = getattr(loader.dataset, "transform", None)
             if hasattr(transform, "set_epoch"):
                 transform.set_epoch(epoch)
