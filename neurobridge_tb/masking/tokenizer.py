@@ -36,6 +36,11 @@ class MaskedTokenizer:
         self.model, self.schemes, self.seed, self.fixed = model, dict(schemes), seed, fixed
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by persistent workers too
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that was set last; 0 before."""
+        return int(self._epoch)
+
     def set_epoch(self, epoch: int) -> None:
         """Tell the transform, and its copies in DataLoader workers, which epoch begins."""
         self._epoch.fill_(epoch)
@@ -46,7 +51,7 @@ class MaskedTokenizer:
         rng = np.random.default_rng(
             [
                 self.seed,
-                0 if self.fixed else 1 + int(self._epoch),
+                0 if self.fixed else 1 + self.epoch,
                 zlib.crc32(str(data.session.id).encode()),
                 int(round(float(data.absolute_start) * 1e6)) & 0xFFFFFFFFFFFF,
             ]

@@ -52,6 +52,7 @@ class AlignmentModule(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.model.encoder.train(self.in_stage2)
+        self.free_layers.requires_grad_(self.in_stage2)
 
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
         loss = self._pair_loss(batch, "train")
@@ -130,14 +131,20 @@ def align(config: DictConfig) -> Path:
     common = dict(windows=config.windows, window_length=encoder.sequence_length, seed=config.seed, **config.loader)
     train = window_loader(
         dataset,
-        PairTokenizer(encoder, schemes=schemes, unit_dropout=config.unit_dropout, seed=config.seed),
+        PairTokenizer(
+            encoder,
+            schemes=schemes if config.stage2.replay_weight else None,
+            masked_from=config.stage1.epochs,
+            unit_dropout=config.unit_dropout,
+            seed=config.seed,
+        ),
         dataset.get_sampling_intervals("train"),
         shuffle=True,
         **common,
     )
     valid = window_loader(dataset, PairTokenizer(encoder), dataset.get_sampling_intervals("valid"), **common)
-    masked_train, masked = masked_loaders(config, dataset, encoder)
-    before = masked_scores(encoder.eval(), masked_train, masked)
+    _, masked = masked_loaders(config, dataset, encoder)
+    before = masked_scores(encoder.eval(), masked)
 
     module = AlignmentModule(model, embeddings, config, run.path / "model_stage1")
     settings = dict(config.trainer) | {"max_epochs": config.stage1.epochs + config.stage2.epochs}
@@ -146,7 +153,7 @@ def align(config: DictConfig) -> Path:
 
     final = ImageAligner.load_pretrained(run.path / "checkpoints" / "last.ckpt").eval()
     final.save_pretrained(run.model)
-    after = masked_scores(final.encoder, masked_train, masked)
+    after = masked_scores(final.encoder, masked)
     run.write_metrics(
         {
             "dataset": ", ".join(dataset.recording_ids),

@@ -15,13 +15,15 @@ _RIDGE_WINDOWS = 4000  # at most so many training windows are fitted
 
 
 @torch.no_grad()
-def masked_scores(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, DataLoader]) -> list[dict[str, Any]]:
+def masked_scores(
+    model: NeuroBridgeModel, loaders: dict[str, DataLoader], train: DataLoader | None = None
+) -> list[dict[str, Any]]:
     """One row for each scheme: masked MSE in standard deviations (MUA), or bits/spike (counts).
 
     Args:
         model: In evaluation mode.
-        train: Training windows, for the ridge baseline of MUA.
         loaders: Validation loader of each scheme.
+        train: Training windows, for the ridge baseline of MUA; default: no such baseline.
 
     Returns:
         Rows of ``scheme``, ``metric``, ``model`` and ``baselines``; for bits/spike the training mean rate is the null
@@ -29,12 +31,11 @@ def masked_scores(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str,
     """
     if model.predicts_log_rates:
         return [{"scheme": scheme, **_masked_bits_per_spike(model, loader)} for scheme, loader in loaders.items()]
-    ridge = _ridge_mse(model, train, loaders)
-    rows = []
-    for scheme, loader in loaders.items():
-        row = _masked_mse(model, loader)
-        row["baselines"]["ridge from the units kept"] = ridge[scheme]
-        rows.append({"scheme": scheme, **row})
+    rows = [{"scheme": scheme, **_masked_mse(model, loader)} for scheme, loader in loaders.items()]
+    if train is not None:
+        ridge = _ridge_mse(model, train, loaders)
+        for row in rows:
+            row["baselines"]["ridge from the units kept"] = ridge[row["scheme"]]
     return rows
 
 

@@ -125,7 +125,7 @@ def pretrain(config: DictConfig) -> Path:
             "dataset": ", ".join(dataset.recording_ids),
             "simulated": is_simulated(dataset),
             "command": config.command,
-            "rows": masked_scores(best, train, valid),
+            "rows": masked_scores(best, valid, train),
             "seconds": time.monotonic() - began,
         }
     )
