@@ -25,6 +25,11 @@ from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.evaluate import load_aligned
 from neurobridge_tb.training.responses import Responses, collect_responses, embed_responses
 
+_CIRCULAR = (
+    "The network that judges the pictures is also the one whose last layer is the alignment target: its columns flatter "
+    "everything that is drawn or chosen by embedding."
+)
+
 
 def reconstruct(config: DictConfig) -> Path:
     """Write ``reconstructions.h5`` and ``metrics.json``; returns the run folder.
@@ -67,6 +72,7 @@ def reconstruct(config: DictConfig) -> Path:
             "command": config.command,
             "rows": rows,
             "chance": {"two-way": 0.5},
+            "notes": [_CIRCULAR] if config.judge.encoder == model.config["image_encoder"] else [],
             "predicted embedding": {
                 "cosine to true": float(torch.cosine_similarity(predicted, truth).mean()),
                 "cosine to true, less the training mean": float(
