@@ -26,8 +26,8 @@ from neurobridge_tb.training.evaluate import load_aligned
 from neurobridge_tb.training.responses import Responses, collect_responses, embed_responses
 
 _CIRCULAR = (
-    "The network that judges the pictures is also the one whose last layer is the alignment target: its columns flatter "
-    "everything that is drawn or chosen by embedding."
+    "The network that judges the pictures is also the one whose last layer is the alignment target: its columns "
+    "flatter everything that is drawn or chosen by embedding."
 )
 
 
