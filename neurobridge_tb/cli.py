@@ -25,6 +25,7 @@ def main() -> None:
       neurobridge simulate      raw files of a virtual monkey (or use your own recordings)
       brainsets prepare tvsd    raw files -> HDF5
       neurobridge pretrain      masked pretraining of the encoder
+      neurobridge probe         how much of a behaviour its latents hold
       neurobridge embed         embeddings of the stimulus images
       neurobridge align         neural activity -> image embedding (two stages)
       neurobridge evaluate      retrieval, beside its baselines
@@ -99,6 +100,15 @@ _job(
     "pretrain",
     "Masked pretraining of a NeuroBridgeModel. Run again with the same run_dir to resume.\n\n"
     "Example: neurobridge pretrain dataset=tvsd dataset.root=processed model=small trainer.max_epochs=50",
+)
+_job(
+    "probe",
+    "neurobridge_tb.training.probe",
+    "probe",
+    "Linear probe of a pretrained encoder: R^2 of a behaviour from its frozen latents, beside random weights and raw "
+    "activity.\n\n"
+    "Example: neurobridge probe dataset=binned dataset.root=processed pretrained=runs/pretrain/model "
+    "target=hand_velocity_2d",
 )
 _job(
     "align",

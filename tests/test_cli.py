@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from neurobridge_tb.cli import main
 
 COMMANDS = [
-    "simulate", "pretrain", "embed", "align", "evaluate", "train-decoder", "reconstruct", "report", "demo", "info",
+    "simulate", "pretrain", "probe", "embed", "align", "evaluate", "train-decoder", "reconstruct", "report", "demo",
+    "info",
 ]  # fmt: skip
 
 
