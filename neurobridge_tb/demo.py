@@ -44,7 +44,7 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         + [f"run_dir={w}/runs/evaluate"],
         "train-decoder": ["neurobridge", "train-decoder", str(shown), "--embeddings", embeddings]
         + ["--out", f"{w}/runs/decoder", "--exclude", f"{w}/processed/tvsd/monkeyF_norm.h5"]
-        + ["--minutes", "6", "--seed", str(seed)],
+        + ["--minutes", "4", "--seed", str(seed)],
         "reconstruct": ["neurobridge", "reconstruct", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"images={shown}", f"run_dir={w}/runs/reconstruct"],
         "report": ["neurobridge", "report", str(w)],
