@@ -127,7 +127,7 @@ def test_commands_in_the_text_exist(page):
     for span in code_spans(page):
         job, *arguments = (span.split() + [""])[1:] if span.startswith("neurobridge ") else [""]
         arguments = [a for a in arguments if a and not re.search("[…<]", a)]
-        if not re.fullmatch(r"[a-z-]+", job):
+        if not re.fullmatch(r"[a-z][a-z-]*", job):
             continue
         command = main.commands[job]
         options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.recordings
 @pytest.fixture(scope="module")
 def reaching(recordings_dir: Path):
     """Velocity, counts, trial starts, and the splits: 80 % of trials train, the last 100 of them to validate."""
-    content = scipy.io.loadmat(recordings_dir / "m1_center_out" / "contdata95.mat")
+    content = scipy.io.loadmat(recordings_dir / "recordings" / "m1_center_out" / "contdata95.mat")
     velocity, counts = content["X"][:, 2:], content["Y"].astype(float)
     starts = np.flatnonzero((velocity == 0).all(1))
     train = int(0.8 * len(starts))
