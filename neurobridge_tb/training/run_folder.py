@@ -66,16 +66,16 @@ class RunFolder:
         """
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not about this run
         attempt = len(list((self.path / "logs").glob("version_*")))
-        checkpoint = ModelCheckpoint(
-            self.path / "checkpoints", filename="best", monitor=monitor, save_last=True, enable_version_counter=False
-        )
+        folder = self.path / "checkpoints"
+        best = ModelCheckpoint(folder, filename="best", monitor=monitor, enable_version_counter=False)
+        last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)  # after every epoch, best or not
         return L.Trainer(
             default_root_dir=self.path,
             logger=[
                 CSVLogger(self.path, name="logs", version=attempt),
                 TensorBoardLogger(self.path, name="tensorboard", version=attempt),
             ],
-            callbacks=[checkpoint, *callbacks],
+            callbacks=[best, last, *callbacks],
             **settings,
         )
 

@@ -78,6 +78,14 @@ def test_a_resumed_run_goes_on_as_an_uninterrupted_one(binned_root, tmp_path):
     torch.testing.assert_close(a["enc_atn.to_q.weight"], b["enc_atn.to_q.weight"])
 
 
+def test_the_last_checkpoint_is_of_the_last_epoch_even_if_validation_got_no_better(binned_root, tmp_path):
+    run = pretrain(config(binned_root, tmp_path, "trainer.max_epochs=3", "optimizer.lr=0"))
+    epochs = {
+        name: torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
+    }
+    assert epochs == {"best": 0, "last": 2}
+
+
 def test_another_config_in_the_same_folder_is_refused(binned_root, tmp_path):
     pretrain(config(binned_root, tmp_path, "trainer.max_epochs=1"))
     with pytest.raises(InputError, match=r"seed \(0, now 1\)"):
