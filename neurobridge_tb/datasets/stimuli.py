@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neurobridge_tb.errors import InputError
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
 
 
 def find_images(folder: str | Path) -> list[str]:
@@ -20,10 +20,10 @@ def find_images(folder: str | Path) -> list[str]:
         InputError: No such folder, or no image in it.
     """
     folder = Path(folder)
-    ids = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    ids = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not ids:
         raise InputError(
-            expected=f"images ({', '.join(sorted(_SUFFIXES))}) in {folder}",
+            expected=f"images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}",
             found="none" if folder.is_dir() else "no such folder",
             fix="Name a folder that holds the images, in subfolders or flat.",
         )
@@ -47,7 +47,7 @@ class StimulusImages:
         self._paths = {image_id: folder / _checked(image_id) for image_id in self.ids}
         missing = [image_id for image_id, path in self._paths.items() if not path.is_file()]
         if missing or not self.ids:
-            any_image = any(path.suffix.lower() in _SUFFIXES for path in folder.rglob("*"))
+            any_image = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
             what = f"{len(missing)} of {len(self.ids)} missing: {', '.join(missing[:5])}" if any_image else "no image"
             raise InputError(
                 expected=f"an image file for each of {len(self.ids)} image ids in {folder}",

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from neurobridge_tb.datasets.stimuli import IMAGE_SUFFIXES
 from neurobridge_tb.errors import InputError
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 
 def choose_photos(
@@ -102,7 +101,7 @@ def _photos_by_class(folder: Path) -> dict[str, list[str]]:
         classes[""] = flat
     if not classes:
         raise InputError(
-            expected=f"images ({', '.join(sorted(_SUFFIXES))}) in {folder} or in its class folders",
+            expected=f"images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder} or in its class folders",
             found="none",
             fix="Give a folder with images, or leave the folder out to have images drawn.",
         )
@@ -110,4 +109,4 @@ def _photos_by_class(folder: Path) -> dict[str, list[str]]:
 
 
 def _photos_in(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
+    return sorted(p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")

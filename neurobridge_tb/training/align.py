@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -123,7 +124,7 @@ def align(config: DictConfig) -> Path:
     train_ids = [
         image_id
         for recording_id in dataset.recording_ids
-        for image_id in set(collect_responses(dataset, encoder, recording_id, "train").image_ids)
+        for image_id in np.unique(collect_responses(dataset, encoder, recording_id, "train").image_ids)
     ]
     model.fit_embedding_statistics(embeddings.lookup(train_ids))
 
@@ -151,7 +152,7 @@ def align(config: DictConfig) -> Path:
     trainer = run.trainer(settings, [EpochSeeds(config.seed, train)], monitor="val/loss")
     run.fit(trainer, module, train, valid)
 
-    final = ImageAligner.load_pretrained(run.path / "checkpoints" / "last.ckpt").eval()
+    final = ImageAligner.load_pretrained(run.last_checkpoint).eval()
     final.save_pretrained(run.model)
     after = masked_scores(final.encoder, masked)
     run.write_metrics(

@@ -46,10 +46,9 @@ class RunFolder:
         return self.path / "model"
 
     @property
-    def last_checkpoint(self) -> Path | None:
-        """Where an interrupted run stopped, if it did."""
-        checkpoint = self.path / "checkpoints" / "last.ckpt"
-        return checkpoint if checkpoint.exists() else None
+    def last_checkpoint(self) -> Path:
+        """The checkpoint of the last epoch that was finished; a run that was cut goes on from there."""
+        return self.path / "checkpoints" / "last.ckpt"
 
     @property
     def best_checkpoint(self) -> Path:
@@ -81,7 +80,8 @@ class RunFolder:
 
     def fit(self, trainer: L.Trainer, module: L.LightningModule, train: Any, valid: Any) -> None:
         """Fit, from the last checkpoint where there is one, and gather the logs of all attempts."""
-        trainer.fit(module, train, valid, ckpt_path=self.last_checkpoint, weights_only=True)
+        last = self.last_checkpoint if self.last_checkpoint.exists() else None
+        trainer.fit(module, train, valid, ckpt_path=last, weights_only=True)
         self._gather_logs()
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
