@@ -89,9 +89,11 @@ def run_demo(workspace: Path, images: Path | None, seed: int) -> Path:
 
 def _run(command: list[str]) -> tuple[float, float]:
     """Run a command; returns seconds and peak memory in MB, of the process and its children together."""
-    program = _NEUROBRIDGE if command[0] == "neurobridge" else [str(Path(sys.executable).parent / command[0])]
+    programs = Path(sys.executable).parent
+    program = _NEUROBRIDGE if command[0] == "neurobridge" else [str(programs / command[0])]
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"  # `brainsets` looks for `uv` there
     began = time.monotonic()
-    process = subprocess.Popen([*program, *command[1:]], env=os.environ | {"PYTHONWARNINGS": "ignore"})
+    process = subprocess.Popen([*program, *command[1:]], env=os.environ | {"PYTHONWARNINGS": "ignore", "PATH": path})
     watch = _PeakMemory(process.pid)
     watch.start()
     code = process.wait()
