@@ -10,6 +10,7 @@ from pathlib import Path
 
 from neurobridge_tb.errors import NeuroBridgeError
 from neurobridge_tb.files import write_json
+from neurobridge_tb.simulation.stimuli import class_photos
 
 _NEUROBRIDGE = [sys.executable, "-m", "neurobridge_tb.cli"]
 
@@ -28,11 +29,11 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
     """
     w = workspace
     data = ["dataset=tvsd", f"dataset.root={w}/processed", f"seed={seed}"]
-    shown = images or w / "images"
+    shown = w / "images" if images is None else class_photos(images, w / "photos.json")
     embeddings = f"{w}/embeddings/efficientnet_lite0.h5"
     commands = {
         "simulate": ["neurobridge", "simulate", str(w), "--seed", str(seed)]
-        + ([] if images is None else ["--images", str(images)]),
+        + ([] if images is None else ["--images", str(shown)]),
         "prepare": ["brainsets", "prepare", "tvsd", "--single", "monkeyF_norm", "--raw-dir", f"{w}/raw"]
         + ["--processed-dir", f"{w}/processed"],
         "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "model=laptop"]

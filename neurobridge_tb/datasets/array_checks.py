@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurobridge_tb._upstream import ArrayDict, Interval
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
 _SPLITS = ("train", "valid", "test")
 _TIME_NAMES = ("timestamps", "domain")
@@ -113,10 +114,16 @@ def unit_indices(unit_index: ArrayLike, n_spikes: int, n_units: int) -> NDArray[
 def behavior_objects(
     behavior: Mapping[str, tuple[ArrayLike, ArrayLike]], taken: tuple[str, ...]
 ) -> dict[str, dict[str, NDArray]]:
-    """``{"hand_velocity": (t, v)}`` to ``{"hand": {"timestamps": t, "velocity": v}}``."""
+    """``{"hand_velocity": (t, v)}`` to ``{"hand": {"timestamps": t, "velocity": v}}``.
+
+    What has the name of a modality goes where that modality is looked for.
+    """
     objects: dict[str, dict[str, NDArray]] = {}
     for name, (timestamps, values) in behavior.items():
         owner, _, quantity = name.partition("_")
+        modality = MODALITY_REGISTRY.get(name)
+        if modality is not None and modality.timestamp_key.endswith(".timestamps"):
+            owner, _, quantity = modality.value_key.partition(".")
         require_input(
             owner.isidentifier() and quantity.isidentifier() and owner not in taken and quantity not in _TIME_NAMES,
             expected="a behaviour's name like 'hand_velocity': an object, an underscore and a quantity",

@@ -66,8 +66,9 @@ def build_recording(
         end: Time of its end in s; silence after the last spike is data too. Default: the end of the last bin, or
             without bins the latest spike, behaviour or trial.
         behavior: ``"<object>_<quantity>"`` to ``(timestamps, values)``: sorted times in s, and values (n, ...).
-            ``"hand_velocity"`` is stored as ``hand.velocity``, ``"running_speed"`` as ``running.speed``. Quantities of
-            one object share their timestamps.
+            ``"hand_velocity"`` is stored as ``hand.velocity``. What has the name of a modality is stored where that is
+            looked for: ``"wheel_velocity"`` as ``wheel.velocity``, ``"running_speed"`` as ``running.running_speed``.
+            Quantities of one object share their timestamps.
         trials: Columns ``"start"`` and ``"end"`` in s, sorted, and any more.
         splits: ``"train"``, ``"valid"``, ``"test"`` to ``(starts, ends)`` in s: intervals that do not overlap, stored
             as ``train_domain`` and so on. Samplers draw windows inside them.

@@ -1,59 +1,42 @@
-"""The images that were shown: ids bound to files, and loaded as the model's side of the pair expects them."""
+"""The images that were shown, loaded as the model's side of the pair expects them."""
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from neurobridge_tb.datasets.image_binding import find_images, image_paths
 from neurobridge_tb.errors import InputError
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
-
-
-def find_images(folder: str | Path) -> list[str]:
-    """Ids of all images below a folder: their paths relative to it, with ``/``, sorted.
-
-    Raises:
-        InputError: No such folder, or no image in it.
-    """
-    folder = Path(folder)
-    ids = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not ids:
-        raise InputError(
-            expected=f"images ({', '.join(sorted(IMAGE_SUFFIXES))}) in {folder}",
-            found="none" if folder.is_dir() else "no such folder",
-            fix="Name a folder that holds the images, in subfolders or flat.",
-        )
-    return ids
 
 
 class StimulusImages:
-    """Image files named by ids like ``aardvark/aardvark_01b.jpg``, below one folder.
+    """Image files named by ids like ``aardvark/aardvark_01b.jpg``.
 
     Args:
-        images_dir: Folder that holds ``<images_dir>/<image_id>``.
+        images: Folder that holds ``<images>/<image_id>``, or a binding made by ``neurobridge images``, see
+            :mod:`neurobridge_tb.datasets.image_binding`.
         image_ids: The ids that will be asked for; repeated ids count once.
 
     Raises:
-        InputError: No such folder, no image in it, an id that leads out of it, or files that are missing (named).
+        InputError: No such folder, no image in it, an id or link that leads out of it, or files that are missing
+            (named).
     """
 
-    def __init__(self, images_dir: str | Path, image_ids: Sequence[str]):
-        folder = Path(images_dir)
+    def __init__(self, images: str | Path, image_ids: Sequence[str]):
         self.ids: list[str] = list(dict.fromkeys(str(i) for i in image_ids))
-        self._paths = {image_id: folder / _checked(image_id) for image_id in self.ids}
-        missing = [image_id for image_id, path in self._paths.items() if not path.is_file()]
+        self._paths = image_paths(images, self.ids)
+        missing = [image_id for image_id in self.ids if image_id not in self._paths]
         if missing or not self.ids:
-            any_image = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
-            what = f"{len(missing)} of {len(self.ids)} missing: {', '.join(missing[:5])}" if any_image else "no image"
+            find_images(images)  # raises where there is no image at all
+            named = f"{len(missing)} of {len(self.ids)} missing: {', '.join(missing[:5])}"
             raise InputError(
-                expected=f"an image file for each of {len(self.ids)} image ids in {folder}",
-                found=what + (" …" if any_image and len(missing) > 5 else "") if folder.is_dir() else "no such folder",
-                fix="Point the images folder at your copy of the stimuli, e.g. THINGS' folder of concept folders "
-                "(aardvark/aardvark_01b.jpg).",
+                expected=f"an image file for each of {len(self.ids)} image ids in {images}",
+                found=(named + (" …" if len(missing) > 5 else "")) if self.ids else "no image ids",
+                fix="Name your copy of the stimuli, e.g. THINGS' folder of concepts (aardvark/aardvark_01b.jpg). "
+                "Where ids are not paths, make a binding: neurobridge images FOLDER RECORDING --out images.json",
             )
 
     def __len__(self) -> int:
@@ -101,17 +84,6 @@ class StimulusImages:
                 fix="Give a size, to which all are cropped and resized.",
             )
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
-
-
-def _checked(image_id: str) -> str:
-    leads_out = ".." in PurePosixPath(image_id.replace("\\", "/")).parts
-    if not image_id or image_id.startswith("/") or PureWindowsPath(image_id).anchor or leads_out or "\0" in image_id:
-        raise InputError(
-            expected="image ids below the images folder, like 'aardvark/aardvark_01b.jpg'",
-            found=repr(image_id),
-            fix="Remove '..' and leading '/' from the ids.",
-        )
-    return image_id
 
 
 def _decode(path: Path, size: int | None) -> np.ndarray:

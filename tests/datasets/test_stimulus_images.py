@@ -83,7 +83,7 @@ def test_missing_files_are_counted_and_named(tmp_path):
 
 def test_folder_without_images_is_named(tmp_path):
     (tmp_path / "readme.txt").write_text("no images here")
-    with pytest.raises(InputError, match="Found no image\\."):
+    with pytest.raises(InputError, match="Found none\\."):
         StimulusImages(tmp_path, ["c/0.png"])
     with pytest.raises(InputError, match="no such folder"):
         StimulusImages(tmp_path / "nowhere", ["c/0.png"])

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neurobridge_tb.datasets import StimulusImages
+from neurobridge_tb.datasets.image_binding import find_images
+from neurobridge_tb.demo import stages
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.simulation.stimuli import choose_photos, load_images
+from neurobridge_tb.simulation.stimuli import choose_photos, class_photos, load_images
 
 
 def save(path, value=128, size=(40, 30)):
@@ -43,12 +46,34 @@ def test_few_classes_give_more_images_each(class_folders):
     assert len(train) == 28 and len(test) == 2
 
 
-def test_flat_folder_makes_every_photo_a_class(tmp_path):
+def test_in_a_flat_folder_every_photo_is_a_class(tmp_path):
+    photos, binding = tmp_path / "photos", tmp_path / "photos.json"
     for k in range(9):
-        save(tmp_path / f"n{k}_thing.png")
-    train, test = choose(tmp_path)
+        save(photos / f"n{k}_thing.png", value=20 * k)
+    with pytest.raises(InputError, match="9 images in no class folder"):
+        choose(photos)
+    source = class_photos(photos, binding)
+    train, test = choose(source)
     assert len(train) == 7 and len(test) == 2
-    assert not any("/" in name for name in train + test)
+    assert sorted(train + test) == [f"n{k}_thing/n{k}_thing.png" for k in range(9)] == find_images(source)
+    assert StimulusImages(source, train).path(train[0]).parent == photos
+    assert load_images(source, ["n3_thing/n3_thing.png"], 8).mean() == 60
+
+
+def test_class_folders_keep_their_ids(class_folders, tmp_path):
+    assert class_photos(class_folders, tmp_path / "photos.json") == class_folders
+    save(class_folders / "stray.jpg")
+    assert class_photos(class_folders, tmp_path / "photos.json") == class_folders
+    assert not (tmp_path / "photos.json").exists()
+
+
+def test_the_demo_names_the_binding_of_a_flat_folder_everywhere(tmp_path):
+    save(tmp_path / "photos" / "a.png")
+    commands = stages(tmp_path / "ws", tmp_path / "photos", seed=0)
+    binding = str(tmp_path / "ws" / "photos.json")
+    for stage in ("simulate", "embed", "train-decoder"):
+        assert binding in commands[stage]
+    assert f"images={binding}" in commands["reconstruct"]
 
 
 def test_photos_become_central_squares(tmp_path):
@@ -90,7 +115,7 @@ def test_more_test_images_than_classes(class_folders):
 
 
 def test_nothing_left_to_train_on(tmp_path):
-    save(tmp_path / "a.png")
-    save(tmp_path / "b.png")
+    save(tmp_path / "a" / "1.png")
+    save(tmp_path / "b" / "1.png")
     with pytest.raises(InputError, match="2 photos"):
         choose(tmp_path)
