@@ -41,6 +41,10 @@ class Standardizer:
         """``x`` in training standard deviations from the training mean."""
         return np.nan_to_num((to_floats(x) - self.mean) / self.std, nan=0.0)
 
+    def inverse(self, z: Array) -> Floats:
+        """Standardised values ``z`` in their own unit again."""
+        return to_floats(z) * self.std + self.mean
+
 
 @dataclass(frozen=True)
 class Ridge:

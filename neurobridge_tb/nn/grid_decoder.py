@@ -128,8 +128,19 @@ class GridDecoder(nn.Module):
         )
         answers = self.readout(x + self.ffn(x)).squeeze(-1)
 
-        query = (self.state_query + session_emb)[:, None].expand(-1, timestamps.shape[1], -1)  # (B, K, D)
-        state = query + self.state_atn(query, latents, rotary_emb(timestamps), rotary_emb(latent_timestamps))
-        state = self.state_norm(state + self.state_ffn(state))
+        state = self.bin_states(latents, latent_timestamps, session_emb, timestamps, rotary_emb)
         shared = state @ self.state_rows(unit_index).mT  # (B, K, M)
         return shared.masked_fill(~asked, 0.0) + answers.new_zeros(asked.shape).masked_scatter(asked, answers)
+
+    def bin_states(
+        self,
+        latents: Tensor,
+        latent_timestamps: Tensor,
+        session_emb: Tensor,
+        timestamps: Tensor,
+        rotary_emb: RotaryTimeEmbedding,
+    ) -> Tensor:
+        """State of the whole population at each time asked for, (B, K, D); arguments as in :meth:`forward`."""
+        query = (self.state_query + session_emb)[:, None].expand(-1, timestamps.shape[1], -1)
+        state = query + self.state_atn(query, latents, rotary_emb(timestamps), rotary_emb(latent_timestamps))
+        return self.state_norm(state + self.state_ffn(state))

@@ -55,19 +55,23 @@ class RunFolder:
         """The checkpoint with the lowest monitored metric."""
         return self.path / "checkpoints" / "best.ckpt"
 
-    def trainer(self, settings: dict[str, Any], callbacks: list[Callback], *, monitor: str) -> L.Trainer:
+    def trainer(
+        self, settings: dict[str, Any], callbacks: list[Callback], *, monitor: str, every_n_epochs: int = 1
+    ) -> L.Trainer:
         """A Lightning Trainer that logs and checkpoints here.
 
         Args:
             settings: Arguments of ``lightning.Trainer``.
             callbacks: More callbacks.
             monitor: Logged metric whose lowest value marks the best checkpoint.
+            every_n_epochs: Validate and checkpoint after so many epochs (few labels make short epochs). Default 1.
         """
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not about this run
         attempt = len(list((self.path / "logs").glob("version_*")))
         folder = self.path / "checkpoints"
-        best = ModelCheckpoint(folder, filename="best", monitor=monitor, enable_version_counter=False)
-        last = ModelCheckpoint(folder, filename="last", enable_version_counter=False)  # after every epoch, best or not
+        common: dict[str, Any] = {"enable_version_counter": False, "every_n_epochs": every_n_epochs}
+        best = ModelCheckpoint(folder, filename="best", monitor=monitor, **common)
+        last = ModelCheckpoint(folder, filename="last", **common)  # best or not
         return L.Trainer(
             default_root_dir=self.path,
             logger=[
@@ -75,6 +79,8 @@ class RunFolder:
                 TensorBoardLogger(self.path, name="tensorboard", version=attempt),
             ],
             callbacks=[best, last, *callbacks],
+            check_val_every_n_epoch=every_n_epochs,
+            use_distributed_sampler=False,  # our loaders share out their windows themselves
             **settings,
         )
 
@@ -82,7 +88,8 @@ class RunFolder:
         """Fit, from the last checkpoint where there is one, and gather the logs of all attempts."""
         last = self.last_checkpoint if self.last_checkpoint.exists() else None
         trainer.fit(module, train, valid, ckpt_path=last, weights_only=True)
-        self._gather_logs()
+        if trainer.is_global_zero:
+            self._gather_logs()
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """Write ``metrics.json``."""

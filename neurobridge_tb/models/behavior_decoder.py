@@ -1,0 +1,69 @@
+"""BehaviorDecoder: a continuous behaviour from neural activity, on a NeuroBridgeModel."""
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neurobridge_tb._upstream import Data, Dataset, pad
+from neurobridge_tb.masking.schemes import Mask
+from neurobridge_tb.models.neurobridge import NeuroBridgeModel
+from neurobridge_tb.models.pretrained import PretrainedModel
+
+
+class BehaviorDecoder(PretrainedModel):
+    """A :class:`NeuroBridgeModel` whose bin states are read by a linear layer.
+
+    The bin state is the pretrained decoder's view of the population at a time (see
+    :meth:`neurobridge_tb.nn.grid_decoder.GridDecoder.bin_states`), so all but the last layer can be pretrained.
+
+    Args:
+        encoder: Config of the :class:`NeuroBridgeModel`.
+        dim_out: Width of the behaviour, e.g. 2 for a planar velocity.
+    """
+
+    def __init__(self, *, encoder: dict[str, Any], dim_out: int):
+        super().__init__()
+        arguments = inspect.signature(BehaviorDecoder.__init__).parameters
+        self.config = {k: v for k, v in locals().items() if k in arguments and k != "self"}
+        self.encoder = NeuroBridgeModel(**encoder)
+        self.readout = nn.Linear(self.encoder.dim, dim_out)
+
+    def init_vocabs(self, dataset: Dataset) -> None:
+        """See :meth:`NeuroBridgeModel.init_vocabs`."""
+        self.encoder.init_vocabs(dataset)
+
+    def tokenize(self, data: Data, keep: np.ndarray | None = None) -> dict[str, Any]:
+        """Keywords of :meth:`forward` for a window: the behaviour is asked for in every bin.
+
+        Args:
+            data: A window of a recording.
+            keep: (N,) units that are seen. Default: all.
+        """
+        n_bins, areas = self.encoder.window_grid(data)
+        seen = np.ones(len(areas), dtype=bool) if keep is None else keep
+        nothing = np.zeros((n_bins, len(areas)), dtype=bool)
+        inputs = self.encoder.tokenize(data, Mask("none", np.broadcast_to(seen, nothing.shape), nothing))
+        times = torch.from_numpy(self.encoder.grid_values(data)[1])
+        return {k: v for k, v in inputs["model_inputs"].items() if not k.startswith("output_")} | {
+            "output_timestamps": pad(times)
+        }
+
+    def forward(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Tensor) -> Tensor:
+        """Standardised behaviour (B, K, dim_out) at each time.
+
+        Args:
+            session_index: (B,).
+            output_timestamps: (B, K) in s.
+            **inputs: As :meth:`NeuroBridgeModel.encode` takes them.
+        """
+        states = self.encoder.decoder.bin_states(
+            self.encoder.encode(**inputs),
+            inputs["latent_timestamps"],
+            self.encoder.session_emb(session_index),
+            output_timestamps,
+            self.encoder.rotary_emb,
+        )
+        return self.readout(states)
