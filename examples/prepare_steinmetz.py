@@ -57,16 +57,20 @@ def deal(n_trials: int, seed: int) -> dict[str, NDArray]:
     return {name: np.sort(part) for name, part in zip(SHARES, parts, strict=True)}
 
 
-def prepare(source: Path, out: Path, seed: int = 0) -> Path:
+def prepare(source: Path, out: Path, seed: int = 0, merge: int = 1) -> Path:
     """Write one session to ``<out>/steinmetz_<number>_<mouse>_<date>.h5``.
 
     Args:
         source: The ``.npz`` file.
         out: Folder of the recordings.
         seed: Of the splits.
+        merge: So many bins of 10 ms become one.
     """
     session = read(source)
     n_trials, n_units, n_bins = session["counts"].shape
+    if n_bins % merge:
+        raise InputError(expected=f"a divisor of the {n_bins} bins of a trial", found=f"{merge}", fix="Correct --merge.")
+    counts = session["counts"].swapaxes(1, 2).reshape(n_trials * n_bins // merge, merge, n_units).sum(1, dtype=np.uint8)
     session_id = f"steinmetz_{source.stem.removeprefix('session_')}_{session['mouse']}_{session['date']}"
     edges = BIN_WIDTH * n_bins * np.arange(n_trials + 1)
     starts, ends = edges[:-1], edges[1:]
@@ -75,7 +79,7 @@ def prepare(source: Path, out: Path, seed: int = 0) -> Path:
         session_id=session_id,
         subject_id=str(session["mouse"]),
         units={"id": [f"{session_id}/u{n:04d}" for n in range(n_units)], "area": session["brain_area"]},
-        counts=(session["counts"].swapaxes(1, 2).reshape(n_trials * n_bins, n_units), BIN_WIDTH),
+        counts=(counts, merge * BIN_WIDTH),
         trials={
             "start": starts,
             "end": ends,
@@ -94,13 +98,14 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder of session_*.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the recordings")
     parser.add_argument("--seed", type=int, default=0, help="of the splits (default 0)")
+    parser.add_argument("--merge", type=int, default=1, help="so many bins of 10 ms become one (default 1)")
     arguments = parser.parse_args()
     sources = sorted(arguments.source.glob("session_*.npz"))
     if not sources:
         raise SystemExit(f"No session_*.npz in {arguments.source}")
     try:
         for source in sources:
-            print(prepare(source, arguments.out, arguments.seed))
+            print(prepare(source, arguments.out, arguments.seed, arguments.merge))
     except InputError as error:
         raise SystemExit(str(error)) from None
 

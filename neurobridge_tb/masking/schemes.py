@@ -65,10 +65,10 @@ def causal(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple:
     return ~target, target
 
 
-def neuron(rng: np.random.Generator, n_bins: int, areas: NDArray, ratio: float = 0.3) -> tuple:
-    """Whole units (co-smoothing): those units are asked for, in all bins."""
+def neuron(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple:
+    """Whole units (co-smoothing): 10-50 % of the units are asked for, in all bins."""
     target = np.zeros((n_bins, len(areas)), dtype=bool)
-    target[:, _masked_share(rng, len(areas), ratio)] = True
+    target[:, _masked_share(rng, len(areas), rng.uniform(0.1, 0.5))] = True
     return ~target, target
 
 

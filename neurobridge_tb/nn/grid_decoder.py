@@ -51,9 +51,11 @@ def grid_cross_attention(
 class GridDecoder(nn.Module):
     """Decode a unit x time grid from latents, in two ways that are added.
 
-    - A query for each (time, unit) cross-attends to the latents: GEGLU feed-forward, linear head.
-    - One query for each time does the same and gives a *bin state*, which each unit reads with a row of its own, as
-      neural data transformers do (Ye and Pandarinath 2021, arXiv:2108.01210). It is a short way for what units share.
+    - A query for each (time, unit) cross-attends to the latents, and a small MLP makes one number of it. (A GEGLU
+      feed-forward there took half of a training step; there are T * N queries.)
+    - One query for each time cross-attends too and gives, after a GEGLU feed-forward, a *bin state*, which each unit
+      reads with a row of its own, as neural data transformers do (Ye and Pandarinath 2021, arXiv:2108.01210). It is a
+      short way for what units share.
 
     Args:
         dim: Model dimension D.
@@ -83,15 +85,14 @@ class GridDecoder(nn.Module):
                 dim=dim, heads=heads, dim_head=dim_head, dropout=atn_dropout, rotate_value=False
             )
 
-        def feed_forward() -> nn.Sequential:
-            return nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, mult=2, dropout=ffn_dropout))
-
         self.unit_query = nn.Linear(dim_unit, dim)
-        self.atn, self.ffn = attention(heads), feed_forward()
-        self.readout = nn.Linear(dim, 1)
-        nn.init.zeros_(self.readout.bias)
+        self.atn = attention(heads)
+        self.readout = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(ffn_dropout), nn.Linear(dim, 1)
+        )
         self.state_query = nn.Parameter(torch.randn(dim) * 0.02)
-        self.state_atn, self.state_ffn = attention(state_heads), feed_forward()
+        self.state_atn = attention(state_heads)
+        self.state_ffn = nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, mult=2, dropout=ffn_dropout))
         self.state_norm = nn.LayerNorm(dim)
         self.state_rows = InfiniteVocabEmbedding(dim, init_scale=0.02)
 
@@ -126,7 +127,7 @@ class GridDecoder(nn.Module):
         x = queries[:, None].expand(-1, timestamps.shape[1], -1, -1)[asked] + grid_cross_attention(
             self.atn, queries, timestamps, latents, latent_timestamps, rotary_emb, asked
         )
-        answers = self.readout(x + self.ffn(x)).squeeze(-1)
+        answers = self.readout(x).squeeze(-1)
 
         state = self.bin_states(latents, latent_timestamps, session_emb, timestamps, rotary_emb)
         shared = state @ self.state_rows(unit_index).mT  # (B, K, M)

@@ -52,7 +52,8 @@ def test_causal_masks_everything_after_a_cut():
 def test_neuron_masks_whole_units():
     mask = draw("neuron")
     assert set(mask.target.sum(0)) == {0, 12}
-    assert mask.target.all(0).sum() == round(0.3 * len(AREAS))
+    shares = [draw("neuron", seed=seed).target.all(0).mean() for seed in range(200)]
+    assert 1 / 13 <= min(shares) < 0.2 and 0.4 < max(shares) <= 0.55
 
 
 def test_intra_region_sees_only_the_rest_of_that_area():
