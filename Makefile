@@ -35,7 +35,7 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[demo]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt brainsets_pipelines/tvsd/pipeline.py
+$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt $(wildcard brainsets_pipelines/*/pipeline.py)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	touch $@
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from neurobridge_tb import __version__
-from neurobridge_tb.errors import NeuroBridgeError
+from neurobridge_tb.errors import InputError, NeuroBridgeError
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_IMAGES = click.Path(path_type=Path)  # a folder, or a binding made by `neurobridge images`
 _ENCODER = "timm:tf_efficientnet_lite0"
 
 
@@ -24,8 +25,13 @@ def main() -> None:
     The main job, step by step:
       neurobridge simulate      raw files of a virtual monkey (or use your own recordings)
       brainsets prepare tvsd    raw files -> HDF5
+      neurobridge validate      what is in an HDF5 recording, and what is wrong with it
+      neurobridge images        does each image that was shown have its file?
       neurobridge pretrain      masked pretraining of the encoder
+      neurobridge adapt         the same encoder for new recordings
+      neurobridge score         how well it fills in hidden units, areas and the future
       neurobridge probe         how much of a behaviour its latents hold
+      neurobridge finetune      train it on a behaviour, from many labels or few
       neurobridge embed         embeddings of the stimulus images
       neurobridge align         neural activity -> image embedding (two stages)
       neurobridge evaluate      retrieval, beside its baselines
@@ -79,6 +85,34 @@ def _progress() -> Iterator[Callable[[str, float, float], None]]:
         yield show
 
 
+def _show_rows(metrics: Path) -> None:
+    """Print the rows of a finished job's metrics as a table."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = json.loads(metrics.read_text(encoding="utf-8")).get("rows") if metrics.exists() else None
+    if not rows:
+        return
+    flat = [dict(_flattened(row)) for row in rows]
+    columns = list(dict.fromkeys(name for row in flat for name in row))
+    table = Table(*columns)
+    for row in flat:
+        table.add_row(*(row.get(name, "") for name in columns))
+    Console().print(table)
+
+
+def _flattened(row: dict, at: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in row.items():
+        if isinstance(value, dict):
+            yield from _flattened(value, f"{at}{name} ")
+        elif isinstance(value, list):
+            yield f"{at}{name}", ", ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in value)
+        else:
+            yield f"{at}{name}", f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
 def _job(name: str, module: str, function: str, text: str) -> None:
     """Add a command that composes a config from its arguments and calls a job with it."""
 
@@ -91,6 +125,7 @@ def _job(name: str, module: str, function: str, text: str) -> None:
 
         config = compose_config(name, list(overrides))
         result = getattr(import_module(module), function)(config)
+        _show_rows(result / "metrics.json")
         click.echo(f"Results lie in {result}")
 
 
@@ -102,6 +137,14 @@ _job(
     "Example: neurobridge pretrain dataset=tvsd dataset.root=processed model=small trainer.max_epochs=50",
 )
 _job(
+    "adapt",
+    "neurobridge_tb.training.adapt",
+    "adapt",
+    "Adapt a trained model to new recordings: rows for their units and sessions, and with mode=gradual the rest of the "
+    "model after them. Run again with the same run_dir to resume.\n\n"
+    "Example: neurobridge adapt dataset=binned dataset.root=processed pretrained=runs/pretrain/model mode=units",
+)
+_job(
     "probe",
     "neurobridge_tb.training.probe",
     "probe",
@@ -109,6 +152,24 @@ _job(
     "activity.\n\n"
     "Example: neurobridge probe dataset=binned dataset.root=processed pretrained=runs/pretrain/model "
     "target=hand_velocity_2d",
+)
+_job(
+    "score",
+    "neurobridge_tb.training.score",
+    "score",
+    "Bits/spike of a pretrained model where fixed masks hide units, areas or the future, beside a Poisson GLM on the "
+    "same inputs.\n\n"
+    "Example: neurobridge score dataset=binned dataset.root=processed pretrained=runs/pretrain/model "
+    "'tasks=[co_smoothing, intra_region, inter_region]'",
+)
+_job(
+    "finetune",
+    "neurobridge_tb.training.finetune",
+    "finetune",
+    "Fine-tune a pretrained encoder on a continuous behaviour, beside the same network from scratch, a GRU, POYO and "
+    "ridge on the same labels. Run again with the same run_dir to resume.\n\n"
+    "Example: neurobridge finetune dataset=binned dataset.root=processed pretrained=runs/pretrain/model "
+    "target=hand_velocity_2d labels=21",
 )
 _job(
     "align",
@@ -137,7 +198,7 @@ _job(
 @main.command()
 @click.argument("workspace", type=_FOLDER)
 @click.option("--monkey", type=click.Choice(["F", "N"]), default="F", show_default=True)
-@click.option("--images", type=_FOLDER, default=None, help="Folder of photos to show; default: drawn images.")
+@click.option("--images", type=_IMAGES, default=None, help="Folder of photos to show; default: drawn images.")
 @click.option("--concepts", default=250, show_default=True, help="Image classes.")
 @click.option("--per-concept", default=12, show_default=True, help="Training images of each class.")
 @click.option("--repeats", default=30, show_default=True, help="Presentations of each of the 100 test images.")
@@ -154,22 +215,117 @@ def simulate(
     images, when they are drawn here, to WORKSPACE/images.
     """
     from neurobridge_tb.simulation import simulate_tvsd
+    from neurobridge_tb.simulation.stimuli import class_photos
 
+    source = None if images is None else class_photos(images, workspace / "photos.json")
+    if source != images:
+        click.echo(f"The photos lie in no class folders: each is a class. From here on, name {source} as the images.")
     with _progress() as progress:
         raw = simulate_tvsd(
-            workspace, monkey=monkey, images_dir=images, n_concepts=concepts, images_per_concept=per_concept,
+            workspace, monkey=monkey, images_dir=source, n_concepts=concepts, images_per_concept=per_concept,
             n_repeats=repeats, noise=noise, trials=trials, seed=seed, progress=progress,
         )  # fmt: skip
     click.echo(f"Simulated raw files lie in {raw}")
 
 
+@main.command("simulate-allen")
+@click.argument("workspace", type=_FOLDER)
+@click.option("--session", default=1, show_default=True, help="Number of the session; another one is another animal.")
+@click.option("--units", default=300, show_default=True, help="Units; about half pass the quality filter.")
+@click.option("--seconds", default=1800.0, show_default=True, help="Length; published sessions last about 9,600.")
+@click.option("--rate", default=4.0, show_default=True, help="Mean firing rate in Hz.")
+@click.option("--seed", default=0, show_default=True)
+def simulate_allen(workspace: Path, session: int, units: int, seconds: float, rate: float, seed: int) -> None:
+    """Write a simulated session in the layout of Allen Visual Coding Neuropixels (NWB).
+
+    Six probes in a mouse that runs and looks at scenes, movies, gratings, Gabor patches and flashes. The file goes to
+    WORKSPACE/raw/allen_visual_coding_neuropixels_2019, where `brainsets prepare` looks for it.
+    """
+    from neurobridge_tb.simulation import simulate_allen_session
+
+    with _progress() as progress:
+        path = simulate_allen_session(
+            workspace, session_id=session, n_units=units, seconds=seconds, rate=rate, seed=seed, progress=progress
+        )
+    click.echo(f"Simulated session lies in {path}")
+
+
+@main.command("simulate-ibl")
+@click.argument("workspace", type=_FOLDER)
+@click.option("--sessions", default=1, show_default=True, help="Sessions, each of another animal.")
+@click.option("--probes", type=click.IntRange(1, 2), default=2, show_default=True)
+@click.option("--units", default=24, show_default=True, help="Good units of each probe, besides as many others.")
+@click.option("--seconds", default=600.0, show_default=True, help="Length; published sessions last about 4,500.")
+@click.option("--seed", default=0, show_default=True)
+def simulate_ibl(workspace: Path, sessions: int, probes: int, units: int, seconds: float, seed: int) -> None:
+    """Write simulated sessions in the layout of IBL's Brain-Wide Map (ALF files).
+
+    A mouse turns a wheel to answer stimuli on the left or right. The files go to
+    WORKSPACE/raw/ibl_brain_wide_map_2025, where `brainsets prepare` looks for them.
+    """
+    from neurobridge_tb.simulation import simulate_ibl_sessions
+
+    folders = simulate_ibl_sessions(
+        workspace, n_sessions=sessions, n_probes=probes, n_units=units, seconds=seconds, seed=seed
+    )
+    click.echo(f"Simulated sessions lie in {', '.join(map(str, folders))}")
+
+
 @main.command()
-@click.argument("images", type=_FOLDER)
+@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+def validate(recordings: tuple[Path, ...]) -> None:
+    """What recordings hold, and what is wrong with them: exit code 1 if anything is."""
+    from rich.console import Console
+
+    from neurobridge_tb.datasets.recording_tables import print_recording
+    from neurobridge_tb.datasets.validation import examine
+
+    console, faulty = Console(), 0
+    for path in recordings:
+        contents, faults = examine(path)
+        print_recording(console, path, contents, faults)
+        faulty += any(fault.is_error for fault in faults)
+    if faulty:
+        console.print(f"[red]{faulty} of {len(recordings)} recordings have faults.")
+        sys.exit(1)
+
+
+@main.command("images")
+@click.argument("folder", type=_IMAGES)
+@click.argument("recordings", nargs=-1, required=True, type=_FILE, metavar="RECORDING...")
+@click.option("--out", type=_FILE, default=None, help="JSON file to write: the binding of image ids to files.")
+def bind(folder: Path, recordings: tuple[Path, ...], out: Path | None) -> None:
+    """Check that each image id of the recordings has one file in FOLDER (or binding): exit code 1 otherwise.
+
+    The file written by --out may be named instead of a folder of images in `embed`, `train-decoder` and `reconstruct`.
+    It is needed where image ids are not paths below FOLDER, and spares embedding images that were not shown.
+    """
+    from rich.console import Console
+
+    from neurobridge_tb.datasets.image_binding import archive_advice, bind_images, recorded_image_ids
+    from neurobridge_tb.datasets.recording_tables import print_binding
+
+    if out is not None and out.suffix != ".json":
+        raise InputError(expected="--out FILE.json", found=str(out), fix="Name it images.json, for example.")
+    binding = bind_images(folder, (image_id for path in recordings for image_id in recorded_image_ids(path)))
+    print_binding(Console(), binding, archive_advice(folder))
+    if binding.missing or binding.doubled:
+        sys.exit(1)
+    if out is not None:
+        binding.save(out)
+        click.echo(f"The binding lies in {out}")
+
+
+@main.command()
+@click.argument("images", type=_IMAGES)
 @click.option("--out", type=_FILE, required=True, help="HDF5 file to write.")
 @click.option("--encoder", default=_ENCODER, show_default=True, help="timm:NAME[@WEIGHTS] or open_clip:NAME/TAG.")
 @click.option("--image-size", type=int, default=None, help="Pixels; default: the encoder's own.")
 def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None:
-    """Embed every image of a folder once, for `align`, `evaluate` and `reconstruct`."""
+    """Embed every image once, for `align`, `evaluate` and `reconstruct`.
+
+    IMAGES is a folder, or a binding made by `neurobridge images`.
+    """
     from neurobridge_tb.training.embed import embed_folder
 
     with _progress() as progress:
@@ -178,7 +334,7 @@ def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None
 
 
 @main.command("train-decoder")
-@click.argument("images", type=_FOLDER)
+@click.argument("images", type=_IMAGES)
 @click.option("--out", type=_FOLDER, required=True, help="Folder to write the decoder to.")
 @click.option("--embeddings", type=_FILE, required=True, help="File made by `embed` on this folder.")
 @click.option("--minutes", default=30.0, show_default=True, help="How long to train.")
@@ -199,7 +355,7 @@ def train_decoder(images: Path, out: Path, embeddings: Path, minutes: float, exc
 
 @main.command()
 @click.argument("workspace", type=_FOLDER)
-@click.option("--images", type=_FOLDER, default=None, help="Folder of photos to show; default: drawn images.")
+@click.option("--images", type=_IMAGES, default=None, help="Folder of photos to show; default: drawn images.")
 @click.option("--seed", default=0, show_default=True)
 def demo(workspace: Path, images: Path | None, seed: int) -> None:
     """Do the whole main job on simulated data, and end with an HTML report.

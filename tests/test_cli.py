@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from neurobridge_tb.cli import main
 
 COMMANDS = [
-    "simulate", "pretrain", "probe", "embed", "align", "evaluate", "train-decoder", "reconstruct", "report", "demo",
-    "info",
+    "simulate", "simulate-allen", "validate", "images", "pretrain", "probe", "embed", "align", "evaluate",
+    "train-decoder", "reconstruct", "report", "demo", "info",
 ]  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def test_every_command_explains_itself(command):
 
 def test_the_help_of_a_training_shows_its_groups_and_config():
     output = CliRunner().invoke(main, ["pretrain", "--help"]).output
-    assert "dataset: binned, tvsd" in output
+    assert "dataset: allen, binned" in output
     assert "max_epochs: 50" in output
 
 

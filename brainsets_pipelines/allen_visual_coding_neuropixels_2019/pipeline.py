@@ -1,0 +1,782 @@
+# /// brainset-pipeline
+# python-version = "3.11"
+# dependencies = [
+#   "filelock==4.2.11",
+#   "h5py==3.16.0",
+#   "requests==2.34.2",
+# ]
+# ///
+"""Allen Visual Coding Neuropixels, Brain Observatory 1.1 (Siegle et al., Nature 2021).
+
+Spikes of up to six Neuropixels probes in the visual cortex, thalamus and hippocampus of a mouse that looks at natural
+scenes, natural movies, gratings, Gabor patches and flashes, head-fixed on a running wheel.
+
+Raw files, below ``<raw-dir>/allen_visual_coding_neuropixels_2019``; what is missing is downloaded from the Allen
+Institute's public bucket (2-3 GB a session, Allen Institute terms of use), where it has the same names:
+
+    session_715093703/session_715093703.nwb
+    natural_scene_templates/natural_scene_0.tiff ...    with --templates
+
+Output, ``<processed-dir>/allen_visual_coding_neuropixels_2019/715093703.h5``, a ``torch_brain.data.Data`` (or
+``temporaldata.Data``) with
+
+    spikes           IrregularTimeSeries, timestamps (s), unit_index, of the units that pass the filter
+    units            ArrayDict: id, area ("" outside of the brain), probe, channel, depth (um above the probe's tip),
+                     quality, and the metrics isi_violations, amplitude_cutoff, presence_ratio, firing_rate (Hz), snr
+    natural_scenes   Interval: image_id (natural_scene_12.tiff, "blank"), frame (0: blank, k + 1: scene k, as upstream's
+                     modality has it), blank, repeat, split
+    natural_movie_*, drifting_gratings, static_gratings, gabors, flashes    Interval: the stimulus's parameters, split
+    spontaneous      Interval: gray screen
+    running          IrregularTimeSeries, running_speed (n, 1) in cm/s; absent where the session has none
+    invalid_times    Interval, tags; none where the session has none
+    train_domain, valid_domain, test_domain
+
+How it is split. The time under stimuli is cut into stretches of about ``--block-seconds`` that begin and end between
+presentations; of each stimulus's stretches, a seeded draw goes to validation and test. A presentation, with the gray
+time up to the next one, belongs to one split, so a window inside a domain never sees presentations of two splits. With
+``--split-by image``, all repeats of a natural scene are in one split instead (the same in every session; blanks train),
+and each of its domain's intervals holds scenes of that split alone. Presentations that touch invalid times have the
+split "none" and are in no domain.
+
+In a parallel run an item's errors are in ``<processed-dir>/<brainset>/pipeline_logs/<item>.err``.
+"""
+
+import datetime
+import os
+import sys
+import time
+import zlib
+from argparse import ArgumentParser, ArgumentTypeError
+from contextlib import contextmanager
+
+import h5py
+import numpy as np
+import pandas as pd
+import requests
+from filelock import FileLock, Timeout
+
+try:  # torch_brain 0.2
+    from torch_brain.data import (
+        ArrayDict,
+        BrainsetDescription,
+        Data,
+        DeviceDescription,
+        Interval,
+        IrregularTimeSeries,
+        SessionDescription,
+        SubjectDescription,
+    )
+    from torch_brain.pipeline import BrainsetPipeline
+except ImportError:  # the older line: temporaldata and brainsets
+    from brainsets.descriptions import (
+        BrainsetDescription,
+        DeviceDescription,
+        SessionDescription,
+        SubjectDescription,
+    )
+    from brainsets.pipeline import BrainsetPipeline
+    from temporaldata import ArrayDict, Data, Interval, IrregularTimeSeries
+
+BUCKET = "https://allen-brain-observatory.s3.us-west-2.amazonaws.com/visual-coding-neuropixels/ecephys-cache"
+SOURCE = "https://portal.brain-map.org/circuits-behavior/visual-coding-neuropixels"
+SESSIONS = "715093703,719161530,721123822,732592105"
+N_SCENES = 118
+PARAMETERS = {  # of each stimulus, as the NWB file names them
+    "natural_scenes": ("frame",),
+    "natural_movie_one": ("frame",),
+    "natural_movie_three": ("frame",),
+    "drifting_gratings": ("orientation", "temporal_frequency", "contrast"),
+    "static_gratings": ("orientation", "spatial_frequency", "phase"),
+    "gabors": ("x_position", "y_position", "orientation"),
+    "flashes": ("color",),
+    "spontaneous": (),
+}
+METRICS = ("isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate", "snr")
+SPLITS = ("train", "valid", "test")
+LONGEST_GAP_S = 3.0  # gray time between presentations of one stimulus; flashes leave 1.75 s
+SPONTANEOUS_STEP_S = 1.0  # gray screen may be cut anywhere
+BLOCK_SPIKES = 4_000_000  # sorted at a time
+RETRY_WAITS_S = (1, 2, 4, 8, 16)
+
+
+class RawFileError(ValueError):
+    """A raw file, or an option, that cannot be used."""
+
+    def __init__(self, *, expected, found, fix):
+        super().__init__(f"Expected {expected}.\nFound {found}.\n{fix}")
+
+
+def fraction(text):
+    if not 0 < float(text) < 0.5:
+        raise ArgumentTypeError(f"between 0 and 0.5, both excluded, not {text}")
+    return float(text)
+
+
+def seconds(text):
+    if not 0 < float(text) < np.inf:
+        raise ArgumentTypeError(f"above 0, not {text}")
+    return float(text)
+
+
+def limit(text):
+    return None if text == "none" else float(text)
+
+
+def session_ids(text):
+    ids = list(dict.fromkeys(text.split(",")))
+    if not all(i.isascii() and i.isdigit() for i in ids):
+        raise ArgumentTypeError(f"numbers with commas between them, not {text!r}")
+    return ids
+
+
+def http_url(text):
+    if not text.startswith(("http://", "https://")):
+        raise ArgumentTypeError(f"an address that begins with http:// or https://, not {text!r}")
+    return text.rstrip("/")
+
+
+parser = ArgumentParser()
+parser.add_argument("--sessions", type=session_ids, default=SESSIONS, help=f"session ids; default: {SESSIONS}")
+parser.add_argument("--quality", choices=("good", "any"), default="good", help="of a unit, as the authors judged it")
+parser.add_argument("--isi-violations", type=limit, default=0.5, help="below this, or none; default 0.5")
+parser.add_argument("--amplitude-cutoff", type=limit, default=0.1, help="below this, or none; default 0.1")
+parser.add_argument("--presence-ratio", type=limit, default=0.95, help="above this, or none; default 0.95")
+parser.add_argument("--out-of-brain", action="store_true", help="keep units outside of the brain and on bad channels")
+parser.add_argument("--split-by", choices=("presentation", "image"), default="presentation")
+parser.add_argument("--valid-fraction", type=fraction, default=0.1)
+parser.add_argument("--test-fraction", type=fraction, default=0.1)
+parser.add_argument("--block-seconds", type=seconds, default=30.0, help="length of the stretches that are drawn")
+parser.add_argument("--seed", type=int, default=0, help="of the draw")
+parser.add_argument("--templates", action="store_true", help="download the 118 natural scenes too")
+parser.add_argument("--base-url", type=http_url, default=BUCKET, help="where missing raw files are downloaded from")
+parser.add_argument("--redownload", action="store_true", help="even if the raw files are there")
+parser.add_argument("--reprocess", action="store_true", help="even if the HDF5 file is there")
+
+
+class Pipeline(BrainsetPipeline):
+    brainset_id = "allen_visual_coding_neuropixels_2019"
+    parser = parser
+
+    @classmethod
+    def get_manifest(cls, raw_dir, args):
+        if not args.redownload:
+            try:
+                for path in (nwb_path(raw_dir, session) for session in args.sessions):
+                    if path.exists():
+                        with open_nwb(path) as file:
+                            check_stimulus_set(file)
+            except RawFileError as error:
+                sys.exit(f"{error}\nOption --sessions leaves a session out.")
+        return pd.DataFrame({"id": args.sessions, "session": args.sessions}).set_index("id")
+
+    def download(self, manifest_item):
+        session = manifest_item.session
+        if self.args.templates:
+            folder = f"{self.args.base_url}/natural_scene_templates"
+            for k in range(N_SCENES):
+                path = templates_dir(self.raw_dir) / scene_id(k)
+                self.fetch_raw(f"{folder}/{path.name}", path, check_tiff)
+        if self._download_only or not self.is_finished(session):
+            address = nwb_path(self.raw_dir, session).relative_to(self.raw_dir).as_posix()
+            self.fetch_raw(f"{self.args.base_url}/{address}", self.raw_dir / address, check_nwb)
+        return session
+
+    def fetch_raw(self, url, path, check):
+        if self.args.redownload or not path.exists():
+            with locked(path, self.update_status):
+                if self.args.redownload or not path.exists():
+                    download_file(url, path, self.update_status, check)
+
+    def is_finished(self, session):
+        return not self.args.reprocess and (self.processed_dir / f"{session}.h5").exists()
+
+    def process(self, session):
+        store_path = self.processed_dir / f"{session}.h5"
+        with locked(store_path, self.update_status):
+            if self.is_finished(session):
+                self.update_status("Skipped Processing")
+                return
+            with open_readable(nwb_path(self.raw_dir, session)) as file:
+                data = self.read_session(file, session)
+            self.update_status("Storing")
+            aside = store_path.with_name(f".{store_path.name}.part")
+            try:
+                with h5py.File(aside, "w") as file:
+                    data.to_hdf5(file, serialize_fn_map={datetime.datetime: date_text})
+                os.replace(aside, store_path)
+            except OSError as error:
+                raise RawFileError(
+                    expected=f"room for {store_path.name} in {self.processed_dir}",
+                    found=f"that writing failed ({error})",
+                    fix="Free some space and run again.",
+                ) from error
+            finally:
+                aside.unlink(missing_ok=True)
+
+    def read_session(self, file, session):
+        args = self.args
+        check_stimulus_set(file)
+        self.update_status("Reading units")
+        rows, units = read_units(file, args)
+        self.update_status(f"Reading spikes of {len(rows)} units")
+        timestamps, unit_index = read_spikes(file, rows, self.update_status)
+        self.update_status("Reading stimuli")
+        tables = {name: read_presentations(file, name) for name in PARAMETERS if has_presentations(file, name)}
+        running = read_running(file)
+        invalid = read_invalid_times(file)
+        self.report_templates(tables["natural_scenes"])
+
+        self.update_status("Creating splits")
+        blocking = invalid[np.array([concerns(tags, units.probe) for tags in invalid.tags], dtype=bool)]
+        splits, domains = split_session(tables, blocking, session, args)
+        for name, split in splits.items():
+            tables[name]["split"] = split
+        times = [timestamps, *(t[["start", "end"]].to_numpy().ravel() for t in tables.values()), *running[:1]]
+        domain = Interval(float(min(t.min() for t in times if len(t))), float(max(t.max() for t in times if len(t))))
+
+        optional = {}
+        if running:
+            speed = running[1].astype(np.float32)[:, None]
+            optional["running"] = IrregularTimeSeries(timestamps=running[0], running_speed=speed, domain=domain)
+        else:
+            self.update_status("No running speed in this session")
+        simulated = text_at(file, "session_description").startswith("SIMULATED")
+        return Data(
+            brainset=self.describe_brainset(simulated),
+            subject=describe_subject(file, session),
+            session=SessionDescription(id=session, recording_date=recording_date(file)),
+            device=DeviceDescription(id=f"{session}_neuropixels", recording_tech="NEUROPIXELS_SPIKES"),
+            spikes=IrregularTimeSeries(timestamps=timestamps, unit_index=unit_index, domain=domain),
+            units=units,
+            invalid_times=to_interval(invalid),
+            domain=domain,
+            **{name: to_interval(table) for name, table in tables.items()},
+            **optional,
+            **domains,
+        )
+
+    def report_templates(self, scenes):
+        """Say which natural scenes have no picture, where there is a folder of them."""
+        folder = templates_dir(self.raw_dir)
+        shown = set(scenes.image_id[~scenes.blank])
+        missing = [image_id for image_id in shown if not (folder / image_id).is_file()]
+        if folder.is_dir() and missing:
+            self.update_status(f"{len(missing)} of {len(shown)} pictures are not in {folder}: --templates fetches them")
+
+    def describe_brainset(self, simulated):
+        args = self.args
+        return BrainsetDescription(
+            id=self.brainset_id,
+            origin_version="simulated" if simulated else "brain_observatory_1.1",
+            derived_version="1.0.0",
+            source="a simulated NWB file" if simulated else SOURCE,
+            description=(
+                "SIMULATED data in the format of Allen Visual Coding Neuropixels, not a recording: " * simulated
+            )
+            + "spikes of mouse visual cortex, thalamus and hippocampus while the animal sees natural scenes, natural "
+            "movies, gratings, Gabor patches and flashes.",
+            unit_filter=f"quality {args.quality}, isi_violations < {args.isi_violations}, amplitude_cutoff < "
+            f"{args.amplitude_cutoff}, presence_ratio > {args.presence_ratio}, "
+            + ("in or out of the brain" if args.out_of_brain else "in the brain"),
+            split_by=args.split_by,
+            valid_fraction=args.valid_fraction,
+            test_fraction=args.test_fraction,
+            block_seconds=args.block_seconds,
+            split_seed=args.seed,
+        )
+
+
+# Where the raw files are, and how they are fetched
+
+
+def nwb_path(raw_dir, session):
+    return raw_dir / f"session_{session}" / f"session_{session}.nwb"
+
+
+def templates_dir(raw_dir):
+    return raw_dir / "natural_scene_templates"
+
+
+def scene_id(k):
+    return f"natural_scene_{k}.tiff"
+
+
+@contextmanager
+def locked(path, report):
+    """Only one process at a time makes ``path``. The lock goes with the process that holds it, even if it is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"Waiting for another process that makes {path.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def download_file(url, path, report, check):
+    """Fetch a file into ``path``, continuing ``<path>.part`` where an earlier try was cut.
+
+    Cut connections, timeouts and server errors are tried again after a growing wait; the count starts anew with each
+    try that got further than all before. A server that ignores ``Range`` sends the file from its start. ``check`` is
+    called with the whole part file and raises RawFileError where it is not what was asked for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    furthest, waits, trouble = -1, iter(RETRY_WAITS_S), None
+    while True:
+        try:
+            fetch(url, part, report)
+            break
+        except (requests.RequestException, Incomplete) as error:
+            trouble = error
+        except OSError as error:
+            raise RawFileError(
+                expected=f"room for {path.name} in {path.parent}",
+                found=f"that writing failed ({error})",
+                fix=f"Free some space and run again: the download goes on from {part}.",
+            ) from error
+        got = part.stat().st_size if part.exists() else 0
+        if got > furthest >= 0:
+            waits = iter(RETRY_WAITS_S)
+        furthest = max(furthest, got)
+        wait = next(waits, None)
+        if wait is None:
+            raise RawFileError(
+                expected=f"the whole of {url}",
+                found=f"{got:,} bytes after {len(RETRY_WAITS_S) + 1} tries without progress; last: {trouble}",
+                fix=f"Check the network and run again: the download goes on from {part}. "
+                f"Or copy the file to {path} by hand.",
+            ) from trouble
+        report(f"DOWNLOADING {path.name}: trying again in {wait} s")
+        time.sleep(wait)
+    try:
+        check(part)
+    except RawFileError:
+        part.unlink()
+        raise
+    os.replace(part, path)
+
+
+class Incomplete(Exception):
+    """The connection ended, or the server failed, before the file was whole."""
+
+
+def fetch(url, part, report):
+    """One try: append to ``part`` what it lacks. Raises Incomplete or RequestException if trying again may help."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=(15, 60)) as reply:
+        if reply.status_code == 416:  # nothing after these bytes: whole already, or longer than the file
+            if reply.headers.get("Content-Range", "").endswith(f"/{have}"):
+                return
+            part.unlink()
+            raise Incomplete("the part file did not fit the file on the server")
+        if reply.status_code >= 500 or reply.status_code in (408, 429):
+            raise Incomplete(f"HTTP status {reply.status_code}")
+        if reply.status_code not in (200, 206):
+            raise RawFileError(
+                expected=f"a file at {url}",
+                found=f"HTTP status {reply.status_code} ({reply.reason})",
+                fix="Check the session's number and the address (options --sessions and --base-url), or "
+                f"copy the file to {part.with_suffix('')} by hand.",
+            )
+        resumed = reply.status_code == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if reply.status_code == 206 and not resumed:
+            part.unlink()
+            raise Incomplete("the server sent another range than the one asked for")
+        have = have if resumed else 0
+        length = reply.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        shown = None
+        with open(part, "ab" if resumed else "wb") as file:
+            for block in reply.iter_content(1 << 20):
+                file.write(block)
+                have += len(block)
+                percent = f"{100 * have // total} %" if total else f"{have >> 20} MB"
+                if percent != shown:
+                    report(f"DOWNLOADING {part.stem} {percent}")
+                    shown = percent
+    if total is not None and have != total:
+        raise Incomplete(f"got {have:,} of {total:,} bytes")
+
+
+def check_tiff(path):
+    start = path.read_bytes()[:16]
+    if not start.startswith((b"II*\0", b"MM\0*")):
+        raise RawFileError(
+            expected=f"a TIFF picture in {path}",
+            found=f"{path.stat().st_size:,} bytes beginning with {start!r}",
+            fix="Check the address (--base-url), or leave out --templates.",
+        )
+
+
+def check_nwb(path):
+    with open_nwb(path) as file:
+        check_stimulus_set(file)
+
+
+# Reading the NWB file
+
+
+def open_nwb(path):
+    """Open a session's NWB file (HDF5), or say what is wrong with it."""
+    fix = f"Copy the file again, or remove {path} and run with the network on (or use --redownload)."
+    expected = f"a session's NWB file (HDF5) at {path}"
+    if not path.exists():
+        raise RawFileError(expected=expected, found="no file there", fix=fix)
+    if not h5py.is_hdf5(path):
+        with open(path, "rb") as file:
+            start = file.read(16)
+        found = f"{path.stat().st_size:,} bytes that are not HDF5, beginning with {start!r}"
+        raise RawFileError(expected=expected, found=found, fix=fix)
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        found = f"a damaged or truncated file of {path.stat().st_size:,} bytes ({error})"
+        raise RawFileError(expected=expected, found=found, fix=fix) from error
+    missing = [name for name in ("units", "intervals", "general/extracellular_ephys/electrodes") if name not in file]
+    if missing:
+        names = ", ".join(sorted(file)) or "nothing"
+        file.close()
+        raise RawFileError(expected=expected, found=f"HDF5 without {', '.join(missing)}: it holds {names}", fix=fix)
+    return file
+
+
+@contextmanager
+def open_readable(path):
+    """Like open_nwb, and damage that shows only when values are read is named too."""
+    with open_nwb(path) as file:
+        try:
+            yield file
+        except RawFileError:
+            raise
+        except OSError as error:
+            raise RawFileError(
+                expected=f"values that can be read in {path}",
+                found=f"a damaged file ({error})",
+                fix="Copy the file again, or download it again with --redownload.",
+            ) from error
+
+
+def check_stimulus_set(file):
+    """Natural scenes are in Brain Observatory 1.1 sessions; Functional Connectivity sessions have none."""
+    if not has_presentations(file, "natural_scenes"):
+        raise RawFileError(
+            expected="a session of the stimulus set 'brain_observatory_1.1', which has natural scenes",
+            found=f"session {text_at(file, 'identifier')} of the stimulus set "
+            f"{text_at(file, 'general/stimulus') or 'unknown'!r} in {file.filename}",
+            fix=f"Leave it out: --sessions takes Brain Observatory 1.1 sessions, e.g. {SESSIONS}.",
+        )
+
+
+def column(file, name, length=None):
+    """A one-dimensional dataset, checked and unread."""
+    dataset = file.get(name)
+    due = "a row of values" if length is None else f"a row of {length} values"
+    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or (length is not None and len(dataset) != length):
+        raise RawFileError(
+            expected=f"{due} at '{name}' in {file.filename}",
+            found=f"shape {dataset.shape}" if isinstance(dataset, h5py.Dataset) else "none",
+            fix="Take the session's published NWB file.",
+        )
+    return dataset
+
+
+def texts(dataset):
+    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in dataset[...]], dtype=str)
+
+
+def numbers(dataset):
+    """float64; columns that mix numbers and words are stored as text, words become NaN."""
+    if dataset.dtype.kind in "fiub":
+        return dataset[...].astype(np.float64)
+    return pd.to_numeric(pd.Series(texts(dataset)), errors="coerce").to_numpy(np.float64)
+
+
+def text_at(file, name):
+    """A text in a dataset or an attribute; "" where there is none."""
+    if isinstance(file.get(name), h5py.Dataset):
+        value = file[name][()]
+    else:
+        group, _, key = name.rpartition("/")
+        value = file[group].attrs.get(key, "") if group in file else ""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def read_units(file, args):
+    """Rows of the units that pass the filter, and their table."""
+    ids = column(file, "units/id")[...]
+    metrics = {name: numbers(column(file, f"units/{name}", len(ids))) for name in METRICS}
+    quality = texts(column(file, "units/quality", len(ids)))
+    electrodes = "general/extracellular_ephys/electrodes"
+    channels = column(file, f"{electrodes}/id")[...]
+    peak = column(file, "units/peak_channel_id", len(ids))[...]
+    at = pd.Index(channels).get_indexer(peak)
+    if (at < 0).any():
+        raise RawFileError(
+            expected=f"the peak channel of each unit among the {len(channels)} electrodes of {file.filename}",
+            found=f"channel {peak[at < 0][0]} of unit {ids[at < 0][0]}, which is not there",
+            fix="Take the session's published NWB file.",
+        )
+
+    def of_channel(name):
+        return column(file, f"{electrodes}/{name}", len(channels))
+
+    area = texts(of_channel("location"))[at]
+    area[np.isin(area, ["None", "nan"])] = ""
+    usable = numbers(of_channel("valid_data"))[at] > 0 if "valid_data" in file[electrodes] else np.full(len(ids), True)
+    passes = {
+        f"quality {args.quality}": (quality == "good") | (args.quality == "any"),
+        f"isi_violations < {args.isi_violations}": below(metrics["isi_violations"], args.isi_violations),
+        f"amplitude_cutoff < {args.amplitude_cutoff}": below(metrics["amplitude_cutoff"], args.amplitude_cutoff),
+        f"presence_ratio > {args.presence_ratio}": below(-metrics["presence_ratio"], negative(args.presence_ratio)),
+        "a usable channel in the brain": ((area != "") & usable) | args.out_of_brain,
+    }
+    rows = np.flatnonzero(np.logical_and.reduce(list(passes.values())))
+    if not len(rows):
+        raise RawFileError(
+            expected=f"units that pass the filter in {file.filename}",
+            found=f"none of {len(ids)}; " + ", ".join(f"{p.sum()} with {name}" for name, p in passes.items()),
+            fix="Relax a limit: --quality any, --out-of-brain, or 'none' for --isi-violations, --amplitude-cutoff or "
+            "--presence-ratio.",
+        )
+    probe = texts(of_channel("group_name" if "group_name" in file[electrodes] else "probe_id"))
+    columns = {"id": ids.astype(str), "area": area, "probe": probe[at], "channel": peak, "quality": quality}
+    columns["depth"] = numbers(of_channel("probe_vertical_position"))[at].astype(np.float32)
+    columns |= {name: values.astype(np.float32) for name, values in metrics.items()}
+    return rows, ArrayDict(**{name: values[rows] for name, values in columns.items()})
+
+
+def below(values, limit):
+    """Which values are below the limit; NaN is not, and without a limit all are."""
+    return np.full(len(values), True) if limit is None else values < limit
+
+
+def negative(limit):
+    return None if limit is None else -limit
+
+
+def read_spikes(file, rows, report):
+    """Spike times in s of some units, sorted, and the place of each spike's unit among ``rows``.
+
+    The file holds unit after unit. Read are stretches of time that hold about BLOCK_SPIKES spikes, each unit's part of
+    it by itself, so that no more is in memory than what is kept.
+    """
+    times = column(file, "units/spike_times")
+    ends = column(file, "units/spike_times_index", len(file["units/id"]))[...].astype(np.int64)
+    starts = np.concatenate([[0], ends[:-1]])
+    if (ends < starts).any() or ends[-1] != len(times):
+        raise RawFileError(
+            expected=f"spike_times_index that grows to {len(times):,}, the number of spikes, in {file.filename}",
+            found=f"an index that ends at {ends[-1]:,}" + (" and falls" if (ends < starts).any() else ""),
+            fix="Take the session's published NWB file.",
+        )
+    starts, ends = starts[rows], ends[rows]
+    total = int((ends - starts).sum())
+    spiking = [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]
+    if not spiking:
+        return np.empty(0), np.empty(0, dtype=np.int32)
+    first, last = min(times[start] for start, _ in spiking), max(times[end - 1] for _, end in spiking)
+    n_blocks = max(1, round(total / BLOCK_SPIKES))
+    cuts = np.stack([starts, *[starts] * (n_blocks - 1), ends])  # (blocks + 1, units)
+    borders = np.linspace(first, last, n_blocks + 1)[1:-1]
+    for unit, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        unit_times = times[start:end]
+        if not (np.isfinite(unit_times).all() and (np.diff(unit_times) >= 0).all()):
+            raise RawFileError(
+                expected="sorted, finite spike times of each unit",
+                found=f"others of unit {file['units/id'][rows[unit]]} in {file.filename}",
+                fix="Take the session's published NWB file.",
+            )
+        cuts[1:-1, unit] = start + np.searchsorted(unit_times, borders)
+
+    timestamps, unit_index = np.empty(total), np.empty(total, dtype=np.int32)
+    done = 0
+    for number, (begins, stops) in enumerate(zip(cuts, cuts[1:], strict=False), start=1):
+        block = slice(done, done + int((stops - begins).sum()))
+        values = np.concatenate([times[a:b] for a, b in zip(begins, stops, strict=True)])
+        order = np.argsort(values, kind="stable")
+        timestamps[block] = values[order]
+        unit_index[block] = np.repeat(np.arange(len(rows), dtype=np.int32), stops - begins)[order]
+        done = block.stop
+        report(f"Reading spikes: {100 * number // n_blocks} %")
+    return timestamps, unit_index
+
+
+def has_presentations(file, name):
+    return f"intervals/{name}_presentations/start_time" in file
+
+
+def read_presentations(file, name):
+    """Presentations of a stimulus in the order of time: start, end, middle (``timestamps``) in s, and parameters."""
+    group = f"intervals/{name}_presentations"
+    start = numbers(column(file, f"{group}/start_time"))
+    table = {"start": start, "end": numbers(column(file, f"{group}/stop_time", len(start)))}
+    table |= {key: numbers(column(file, f"{group}/{key}", len(start))) for key in PARAMETERS[name]}
+    table = pd.DataFrame(table).sort_values("start", kind="stable", ignore_index=True)
+    if not np.isfinite(table[["start", "end"]]).all(axis=None) or (table.end < table.start).any():
+        raise RawFileError(
+            expected=f"finite times of each presentation of {name}, its end after its start",
+            found=f"others at '{group}' in {file.filename}",
+            fix="Take the session's published NWB file.",
+        )
+    table["end"] = np.minimum(table.end, table.start.shift(-1, fill_value=np.inf))
+    table["timestamps"] = (table.start + table.end) / 2
+    if "orientation" in table:
+        table["blank"] = table.orientation.isna()
+    if name.startswith("natural"):
+        table["frame"] = whole_frames(table.frame, name, file.filename)
+    if name == "natural_scenes":
+        table["blank"] = table.frame < 0
+        table["image_id"] = ["blank" if k < 0 else scene_id(k) for k in table.frame]
+        table["repeat"] = table.groupby("frame").cumcount()
+        table["frame"] += 1
+    return table
+
+
+def whole_frames(frames, name, filename):
+    first, stop = (-1, N_SCENES) if name == "natural_scenes" else (0, np.inf)
+    if not ((frames == frames.round()) & (frames >= first) & (frames < stop)).all():
+        raise RawFileError(
+            expected=f"frames of {name} from {first} to {stop - 1:.0f}" if stop < np.inf else f"whole frames of {name}",
+            found=f"{frames.min()} to {frames.max()} in {filename}",
+            fix="Take the session's published NWB file.",
+        )
+    return frames.astype(np.int64)
+
+
+def to_interval(table):
+    columns = {name: table[name].to_numpy() for name in table}
+    columns = {name: c.astype(str) if c.dtype.kind not in "fiub" else c for name, c in columns.items()}
+    return Interval(timekeys=[k for k in ("start", "end", "timestamps") if k in columns], **columns)
+
+
+def read_running(file):
+    """Timestamps in s and speed in cm/s, or () where the session has none."""
+    group = "processing/running/running_speed"
+    if group not in file:
+        return ()
+    timestamps = numbers(column(file, f"{group}/timestamps"))
+    speed = numbers(column(file, f"{group}/data", len(timestamps)))
+    known = np.isfinite(speed) & np.isfinite(timestamps)
+    order = np.argsort(timestamps[known], kind="stable")
+    return timestamps[known][order], speed[known][order]
+
+
+def read_invalid_times(file):
+    """Start and end in s, and what is invalid: "EcephysProbe,probeC"."""
+    group = "intervals/invalid_times"
+    if f"{group}/start_time" not in file:
+        return pd.DataFrame({"start": np.empty(0), "end": np.empty(0), "tags": np.empty(0, dtype=str)})
+    start = numbers(column(file, f"{group}/start_time"))
+    table = pd.DataFrame({"start": start, "end": numbers(column(file, f"{group}/stop_time", len(start)))})
+    table["tags"] = ""
+    if f"{group}/tags_index" in file:
+        ends = column(file, f"{group}/tags_index", len(start))[...].astype(int)
+        table["tags"] = [",".join(tags) for tags in np.split(texts(column(file, f"{group}/tags")), ends[:-1])]
+    return table.sort_values(["start", "end"], ignore_index=True)
+
+
+def concerns(tags, probes):
+    """Whether an invalid time matters: not where it names a probe none of whose units are kept."""
+    named = [tag for tag in tags.split(",") if tag.startswith("probe")]
+    return not named or bool(set(named) & set(probes))
+
+
+def recording_date(file):
+    text = text_at(file, "session_start_time")
+    return datetime.datetime.fromisoformat(text) if text else None
+
+
+def date_text(date, **_):
+    return str(date)
+
+
+def describe_subject(file, session):
+    age = text_at(file, "general/subject/age").removeprefix("P").removesuffix("D")
+    return SubjectDescription(
+        id=text_at(file, "general/subject/subject_id") or text_at(file, "general/subject/specimen_name") or session,
+        species="MUS_MUSCULUS",
+        age=float(age) if age.replace(".", "", 1).isdigit() else None,
+        sex=text_at(file, "general/subject/sex") or None,
+        genotype=text_at(file, "general/subject/genotype") or "unknown",
+    )
+
+
+# Splits
+
+
+def split_session(tables, invalid, session, args):
+    """The split of each presentation, by stimulus, and the domains of the three splits."""
+    slots = make_slots(tables)
+    slots["split"] = ""
+    for stimulus, part in slots.groupby("stimulus"):
+        rng = np.random.default_rng([args.seed, int(session), zlib.crc32(stimulus.encode())])
+        slots.loc[part.index, "split"] = split_stretches(part, rng, args)
+    if args.split_by == "image":
+        # The same images in every session, whatever it showed; frame 0 is the blank screen.
+        of_frame = np.concatenate([["train"], draw_splits(N_SCENES, np.random.default_rng(args.seed), args)])
+        scenes = slots.stimulus == "natural_scenes"
+        slots.loc[scenes, "split"] = of_frame[tables["natural_scenes"].frame.to_numpy()[slots.row[scenes]]]
+    for start, end in zip(invalid.start, invalid.end, strict=True):
+        slots.loc[(slots.start < end) & (slots.end > start), "split"] = "none"
+
+    splits = {
+        name: slots[slots.stimulus == name].sort_values("row").split.to_numpy().astype(str)
+        for name in tables
+        if name != "spontaneous"
+    }
+    for split in SPLITS:
+        if split not in splits["natural_scenes"]:
+            raise RawFileError(
+                expected="natural scenes in all three splits",
+                found=f"{len(splits['natural_scenes'])} presentations of natural scenes, none for '{split}'",
+                fix="Lower --block-seconds, raise --valid-fraction and --test-fraction, or check invalid_times.",
+            )
+    begins_run = (slots.split != slots.split.shift()) | (slots.start != slots.end.shift())
+    runs = slots.groupby(begins_run.cumsum()).agg({"start": "first", "end": "last", "split": "first"})
+    domains = {
+        f"{split}_domain": Interval(chosen.start.to_numpy(), chosen.end.to_numpy())
+        for split in SPLITS
+        for chosen in [runs[runs.split == split]]
+    }
+    return splits, domains
+
+
+def make_slots(tables):
+    """Time in pieces that are never cut: a presentation and the gray time up to the next one of its stimulus."""
+    parts = []
+    for name, table in tables.items():
+        start, end, row = table.start.to_numpy(), table.end.to_numpy(), np.arange(len(table))
+        if name == "spontaneous":
+            pieces = [np.arange(s, e, SPONTANEOUS_STEP_S) for s, e in zip(start, end, strict=True)]
+            row = np.repeat(row, [len(p) for p in pieces])
+            start = np.concatenate([*pieces, []])
+            end = np.minimum(start + SPONTANEOUS_STEP_S, end[row])
+        parts.append(pd.DataFrame({"stimulus": name, "row": row, "start": start, "end": end}))
+    slots = pd.concat(parts).sort_values("start", kind="stable", ignore_index=True)
+    following = slots.start.shift(-1, fill_value=np.inf)
+    goes_on = (slots.stimulus == slots.stimulus.shift(-1)) & (following - slots.end <= LONGEST_GAP_S)
+    slots["end"] = np.where(goes_on, following, np.minimum(slots.end, following))
+    slots["epoch"] = (~goes_on.shift(fill_value=False)).cumsum()
+    return slots
+
+
+def split_stretches(slots, rng, args):
+    """The split of each slot of one stimulus: its epochs in stretches of about ``--block-seconds``, drawn whole."""
+    epochs = slots.groupby("epoch")
+    begin, length = epochs.start.transform("min"), epochs.end.transform("max") - epochs.start.transform("min")
+    n_stretches = (length / args.block_seconds).round().clip(lower=1)
+    number = ((slots.start - begin) / length.where(length > 0, 1) * n_stretches).astype(int)
+    stretch = slots.groupby([slots.epoch, number]).ngroup().to_numpy()
+    return draw_splits(stretch.max() + 1, rng, args)[stretch]
+
+
+def draw_splits(n, rng, args):
+    """The split of each of n things, in random order; at least one for validation and test where there are three."""
+    n_valid, n_test = (max(1, round(f * n)) if n >= 3 else 0 for f in (args.valid_fraction, args.test_fraction))
+    return rng.permutation(np.repeat(SPLITS, [n - n_valid - n_test, n_valid, n_test]))
