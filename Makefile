@@ -5,6 +5,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 WORKSPACE ?= demo
 BIN := $(VENV)/bin
+INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_pipelines/*/pipeline.py)
 
 .PHONY: demo test lint types compat clean
 
@@ -31,19 +32,19 @@ $(VENV)/.python:
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
 	touch $@
 
-$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/.python $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[demo]'
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt $(wildcard brainsets_pipelines/*/pipeline.py)
+$(VENV)/.dev: $(VENV)/.python $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	touch $@
 
-.venv-upstream01/.ready: pyproject.toml
+.venv-upstream01/.ready: $(INSTALLED)
 	$(PYTHON) -m venv .venv-upstream01
 	.venv-upstream01/bin/python -m pip install --quiet --upgrade pip
 	.venv-upstream01/bin/python -m pip install --quiet $(PIP_ARGS) torch==2.13.0
-	.venv-upstream01/bin/python -m pip install --quiet $(PIP_ARGS) -e '.[upstream01]' pytest
+	.venv-upstream01/bin/python -m pip install --quiet $(PIP_ARGS) -e '.[upstream01,ibl]' pytest
 	touch $@
 
 clean:
