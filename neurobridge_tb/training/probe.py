@@ -22,9 +22,9 @@ _BATCH = 128
 def probe(config: DictConfig) -> Path:
     """Write ``metrics.json``: R^2 on the test split of ridge from the pretrained latents and its baselines.
 
-    Windows are those of the dataset's config. A bin's features are the latents of its step and of the steps before and
-    after; the penalty is chosen on the validation split. Baselines: the same encoder with random weights, and ridge
-    from raw activity of ``history`` bins.
+    Windows are those of the dataset's config. A bin's features are the latents of its step and of ``steps_around``
+    steps before and after; the penalty is chosen on the validation split. Baselines: the same encoder with random
+    weights, and ridge from raw activity of ``history`` bins.
 
     Args:
         config: ``configs/probe.yaml`` with its overrides.
@@ -45,8 +45,8 @@ def probe(config: DictConfig) -> Path:
         for split in ("train", "valid", "test")
     }
     features: dict[str, Callable] = {
-        "pretrained latents": lambda w: latent_samples(trained, w, spec),
-        "latents of random weights": lambda w: latent_samples(untrained, w, spec),
+        "pretrained latents": lambda w: latent_samples(trained, w, spec, config.steps_around),
+        "latents of random weights": lambda w: latent_samples(untrained, w, spec, config.steps_around),
         f"raw activity, {config.history} bins": lambda w: raw_samples(trained, w, spec, config.history),
     }
     rows = []
@@ -69,17 +69,17 @@ def probe(config: DictConfig) -> Path:
 
 @torch.no_grad()
 def latent_samples(
-    model: NeuroBridgeModel, windows: list[Data], spec: ModalitySpec
+    model: NeuroBridgeModel, windows: list[Data], spec: ModalitySpec, steps_around: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Latents of each bin's step and of the steps before and after it, and the behaviour in the middle of the bin:
-    (T, 3 * J * D) and (T, dim) for each window."""
+    """Latents of each bin's step and of ``steps_around`` steps before and after it (0 outside of the window), and the
+    behaviour in the middle of the bin: (T, (2 * steps_around + 1) * J * D) and (T, dim) for each window."""
     features, targets = [], []
     for start in range(0, len(windows), _BATCH):
         chunk = windows[start : start + _BATCH]
         latents = model.encode(**collate([model.tokenize(w) for w in chunk])["model_inputs"])
         steps = latents.unflatten(1, (-1, model.num_latents_per_step)).flatten(2)  # (B, S, J * D)
-        padded = torch.nn.functional.pad(steps, (0, 0, 1, 1))
-        around = torch.cat([padded[:, :-2], steps, padded[:, 2:]], dim=-1)
+        padded = torch.nn.functional.pad(steps, (0, 0, steps_around, steps_around))
+        around = torch.cat([padded[:, k : k + steps.shape[1]] for k in range(2 * steps_around + 1)], dim=-1)
         for window, states in zip(chunk, around, strict=True):
             times = model.grid_values(window)[1]
             step = np.clip((times / model.latent_step + 1e-6).astype(int), 0, len(states) - 1)
