@@ -1,50 +1,68 @@
 # /// brainset-pipeline
 # python-version = "3.11"
 # dependencies = [
+#   "filelock==4.2.11",
 #   "h5py==3.16.0",
 #   "requests==2.34.2",
+#   "scipy==1.17.1",
 # ]
 # ///
-"""TVSD, the THINGS Ventral Stream Spiking Dataset (Papale et al., Neuron 2025), normalised responses.
+"""TVSD, the THINGS Ventral Stream Spiking Dataset (Papale et al., Neuron 2025), in two variants.
 
 Two macaques, 16 Utah arrays of 64 channels each in V1, V4 and IT, multi-unit activity while they saw 22,248 THINGS
-images once and 100 more 30 times (200 ms on, 200 ms off). One value an image and channel.
+images once and 100 more 30 times (200 ms on, 200 ms off). ``norm`` (default) has one value an image and channel, as
+normalised by the authors; ``trials`` (``--trials``) has time bins from 100 ms before each image to 200 ms after it.
 
 Raw files, below ``<raw-dir>/tvsd``; what is missing is downloaded from the GIN repository ``paolo_papale/TVSD``
-(doi 10.12751/g-node.hc7zlv, CC BY 4.0), about 0.2 GB a monkey:
+(doi 10.12751/g-node.hc7zlv, CC BY 4.0), about 0.2 GB a monkey, and 54-58 GB more for ``trials``:
 
-    monkeyF/THINGS_normMUA.mat       train_MUA, test_MUA, test_MUA_reps, SNR_max, reliab, lats
-    monkeyF/_logs/things_imgs.mat    names of the images, in the order of the rows
-    simulation.json                  only beside simulated raw files: they are then called so
+    monkeyF/THINGS_normMUA.mat                    train_MUA, test_MUA_reps, SNR_max, reliab, lats
+    monkeyF/_logs/things_imgs.mat                 names of the images, in the order of the rows
+    monkeyF/THINGS_MUA_trials.mat                 trials: ALLMUA (300 ms, presentations, raw channels), ALLMAT, tb
+    monkeyF/_logs/1024chns_mapping_20220105.mat   trials: mapping; physical channels are raw[mapping - 1]
+    simulation.json                               only beside simulated raw files: they are then called so
 
-Output, ``<processed-dir>/tvsd/monkeyF_norm.h5``, a ``torch_brain.data.Data`` (or ``temporaldata.Data``) with
+Output, ``<processed-dir>/tvsd/monkeyF_norm.h5`` or ``monkeyF_trials.h5``, a ``torch_brain.data.Data`` (or
+``temporaldata.Data``) with
 
-    mua             RegularTimeSeries, value (n_bins, n_units) float32, z units of the authors' normalisation, 2.5 Hz
+    mua             RegularTimeSeries, value (n_bins, n_units) float32. norm: z units of the authors, 2.5 Hz. trials:
+                    means over bins (10 ms: 100 Hz), z-scored with each unit's mean and deviation over all bins of the
+                    day's training presentations
     presentations   Interval, the 0.2 s of each image: image_id, image_index (row among the training images, -1 for
-                    test images), concept, split, repeat, day and position (-1: unknown)
-    units           ArrayDict: id (F/array05/ch312), area, array (from 1), channel (from 0), snr, reliability,
-                    latency_ms, is_dead
-    train_domain, valid_domain, test_domain    one interval of 0.4 s for each presentation of that split
+                    test images), concept, split (train, valid, test or excluded), repeat (from 0), day and position in
+                    the trial (from 1; -1: unknown); trials also: trial, and correct where the raw table has it
+    units           ArrayDict: id (F/array05/ch312), area, array (from 1), channel (physical, from 0), snr, reliability,
+                    latency_ms, is_dead; trials also: raw_mean and raw_deviation (n_units, n_days) of the z-scoring
+    train_domain, valid_domain, test_domain    one interval for each presentation of that split: 0.4 s (norm) or 0.3 s
 
-The time axis is nominal, as these files do not hold the times: bin k is presentation k and starts at 0.4 k seconds. The
-training rows come first, then the repeats of the test images, repeat by repeat. A value that is not finite, in a dead
-channel or elsewhere, is stored as NaN and means "absent": readers leave it out of inputs and targets.
+The time axis is nominal. norm: bin k is presentation k and starts at 0.4 k seconds; the training rows come first, then
+the repeats of the test images, repeat by repeat. trials: windows of 0.3 s follow one another in the order of the file,
+day by day, with an empty one (NaN, outside of all domains) between days; the image is on in the last 0.2 s.
+
+A value that is not finite, in a dead channel or elsewhere, is stored as NaN and means "absent": readers leave it out of
+inputs and targets. A bin is absent if one of its samples is. Dead channels are marked, not removed.
 
 In a parallel run an item's errors are in ``<processed-dir>/tvsd/pipeline_logs/<item>.err``.
+The file is long because upstream runs a pipeline from one file.
 """
 
+import math
 import os
+import shutil
 import sys
 import time
 import warnings
 from argparse import ArgumentParser, ArgumentTypeError
 from contextlib import contextmanager
-from pathlib import PurePosixPath, PureWindowsPath
+from itertools import product
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import h5py
 import numpy as np
 import pandas as pd
 import requests
+from filelock import FileLock, Timeout
+from scipy.io import loadmat
 
 try:  # torch_brain 0.2
     from torch_brain.data import (
@@ -76,13 +94,16 @@ AREAS = {
     "F": {"V1": (0, 512), "IT": (512, 832), "V4": (832, 1024)},
     "N": {"V1": (0, 512), "V4": (512, 768), "IT": (768, 1024)},
 }
-STEP_S, IMAGE_ON_S = 0.4, 0.2
+NORM_STEP_S, IMAGE_ON_S = 0.4, 0.2
+N_SAMPLES, BASELINE_MS = 300, 100  # of a presentation in the trial file, at 1 kHz; so much of it before the image
 DEAD_VARIANCE = 1e-3  # of the median channel's variance
 RETRY_WAITS_S = (1, 2, 4, 8, 16)
+# Memory for a slab of the trial file. Small ones stay in the processor's cache; more only to have all channels at once.
+SLAB_BYTES, WIDE_SLAB_BYTES, NORMALISED_ROWS = 48 << 20, 192 << 20, 512
 
 
 class RawFileError(ValueError):
-    """A raw file, or an option, that cannot be used."""
+    """A raw file, an option, or a place to write to, that cannot be used."""
 
     def __init__(self, *, expected, found, fix):
         super().__init__(f"Expected {expected}.\nFound {found}.\n{fix}")
@@ -94,11 +115,28 @@ def fraction(text):
     return float(text)
 
 
-def monkeys(text):
-    names = sorted(set(text.split(",")))
-    if set(names) - set(AREAS):
-        raise ArgumentTypeError(f"F, N or F,N, not {text!r}")
-    return names
+def correlation(text):
+    if not -1 <= float(text) <= 1:
+        raise ArgumentTypeError(f"between -1 and 1, not {text}")
+    return float(text)
+
+
+def bin_size(text):
+    """Seconds; a whole number of samples, with a bin's edge where the image comes on."""
+    samples = round(1000 * float(text))
+    if samples < 1 or BASELINE_MS % samples or not math.isclose(samples, 1000 * float(text)):
+        raise ArgumentTypeError(f"0.001, 0.002, 0.004, 0.005, 0.01, 0.02, 0.025, 0.05 or 0.1 s, not {text}")
+    return samples / 1000
+
+
+def some_of(known):
+    def parse(text):
+        names = sorted(set(text.split(",")))
+        if set(names) - set(known):
+            raise ArgumentTypeError(f"some of {','.join(known)}, not {text!r}")
+        return names
+
+    return parse
 
 
 def http_url(text):
@@ -108,9 +146,14 @@ def http_url(text):
 
 
 parser = ArgumentParser()
-parser.add_argument("--monkeys", type=monkeys, help="F, N or F,N; default: those with raw files")
+parser.add_argument("--monkeys", type=some_of(AREAS), help="F, N or F,N; default: those with raw files")
+parser.add_argument("--trials", action="store_true", help="time bins of each presentation; raw files of 54-58 GB")
+parser.add_argument("--bin-size", type=bin_size, default=0.01, help="of --trials, in s")
+parser.add_argument("--areas", type=some_of(AREAS["F"]), help="some of V1,V4,IT; default: all")
+parser.add_argument("--min-reliability", type=correlation, help="leave out units below; default: all stay")
 parser.add_argument("--valid-fraction", type=fraction, default=0.05, help="of training images")
 parser.add_argument("--valid-by-concept", action="store_true", help="hold out whole concepts")
+parser.add_argument("--exclude-test-concepts", action="store_true", help="neither train nor validate on them")
 parser.add_argument("--seed", type=int, default=0, help="of the choice of validation images")
 parser.add_argument("--base-url", type=http_url, default=GIN, help="where missing raw files are downloaded from")
 parser.add_argument("--redownload", action="store_true", help="even if the raw files are there")
@@ -123,99 +166,184 @@ class Pipeline(BrainsetPipeline):
 
     @classmethod
     def get_manifest(cls, raw_dir, args):
-        names = args.monkeys or [m for m in AREAS if responses_path(raw_dir, m).exists()]
+        variant = "trials" if args.trials else "norm"
+        names = args.monkeys or [m for m in AREAS if raw_paths(raw_dir, m, variant)[variant].exists()]
         names = names or list(AREAS)
         if not args.redownload:
             try:
                 for monkey in names:
-                    check_raw(*raw_paths(raw_dir, monkey))
+                    check_raw(raw_paths(raw_dir, monkey, variant))
             except RawFileError as error:
                 sys.exit(f"{error}\nOption --monkeys leaves a monkey out.")
-        items = [{"id": f"monkey{m}_norm", "monkey": m} for m in names]
+        items = [{"id": f"monkey{m}_{variant}", "monkey": m, "variant": variant} for m in names]
         return pd.DataFrame(items).set_index("id")
 
     def download(self, manifest_item):
-        monkey = manifest_item.monkey
-        for path in raw_paths(self.raw_dir, monkey):
+        for path in raw_paths(self.raw_dir, manifest_item.monkey, manifest_item.variant).values():
+            address = f"{self.args.base_url}/{path.relative_to(self.raw_dir).as_posix()}"
             if self.args.redownload or not path.exists():
-                address = path.relative_to(self.raw_dir).as_posix()
-                download_file(f"{self.args.base_url}/{address}", path, self.update_status)
-        return monkey
+                with locked(path, self.update_status):
+                    if self.args.redownload or not path.exists():
+                        download_file(address, path, self.update_status)
+        return manifest_item.monkey, manifest_item.variant
 
-    def process(self, monkey):
-        session_id = f"monkey{monkey}_norm"
-        store_path = self.processed_dir / f"{session_id}.h5"
-        if store_path.exists() and not self.args.reprocess:
-            self.update_status("Skipped Processing")
-            return
+    def process(self, item):
+        monkey, variant = item
+        path = self.processed_dir / f"monkey{monkey}_{variant}.h5"
+        with locked(path, self.update_status):
+            if path.exists() and not self.args.reprocess:
+                self.update_status("Skipped Processing")
+                return
+            raw = raw_paths(self.raw_dir, monkey, variant)
+            self.update_status("Reading image names")
+            images = {part: read_image_ids(raw["images"], part) for part in ("train", "test")}
+            quality = read_quality(raw["norm"], images)
+            kept = choose_units(monkey, quality["reliability"], self.args.areas, self.args.min_reliability)
+            self.update_status(f"Keeping {len(kept)} of {N_CHANNELS} units")
+            prepare = self.process_trials if variant == "trials" else self.process_norm
+            prepare(path, monkey, raw, images, unit_table(monkey, quality, kept))
 
-        responses, images = raw_paths(self.raw_dir, monkey)
-        self.update_status("Reading image names")
-        image_ids = {part: read_image_ids(images, part) for part in ("train", "test")}
+    def process_norm(self, path, monkey, raw, images, units):
         self.update_status("Reading responses")
-        mua, quality = read_responses(responses, n_train=len(image_ids["train"]), n_test=len(image_ids["test"]))
-        self.update_status("Creating splits")
-        is_valid = choose_validation(
-            image_ids["train"], self.args.valid_fraction, self.args.valid_by_concept, self.args.seed
-        )
-        presentations = make_presentations(image_ids["train"], image_ids["test"], is_valid, len(mua))
-
-        edges = STEP_S * np.arange(len(mua) + 1)
-        domains = {
-            f"{split}_domain": Interval(edges[:-1][chosen], edges[1:][chosen])
-            for split in ("train", "valid", "test")
-            for chosen in [presentations.split == split]
-        }
+        mua = read_responses(raw["norm"], images)
+        is_dead = find_dead(variance_of_columns(mua))
+        presentations = norm_presentations(images, choose_splits(images, self.args), len(mua))
+        mua = np.ascontiguousarray(mua[:, units["channel"]])
+        start = NORM_STEP_S * np.arange(len(mua) + 1)
         data = Data(
-            brainset=self.describe_brainset(),
-            subject=SubjectDescription(id=f"monkey{monkey}", species="MACACA_MULATTA"),
-            session=SessionDescription(id=session_id),
-            device=DeviceDescription(id=f"monkey{monkey}_16_arrays", recording_tech="UTAH_ARRAY_MUA"),
-            mua=RegularTimeSeries(value=mua, sampling_rate=1 / STEP_S),
+            **self.descriptions(path, monkey),
+            mua=RegularTimeSeries(value=mua, sampling_rate=1 / NORM_STEP_S),
             presentations=presentations,
-            units=make_units(monkey, mua, quality),
-            domain=Interval(0.0, float(edges[-1])),
-            **domains,
+            units=ArrayDict(**units, is_dead=is_dead[units["channel"]]),
+            domain=Interval(0.0, float(start[-1])),
+            **split_domains(presentations.split, start[:-1], start[1:]),
         )
-
         self.update_status("Storing")
-        aside = store_path.with_name(f".{store_path.name}.{os.getpid()}.part")
-        try:
-            with h5py.File(aside, "w") as file:
-                data.to_hdf5(file)
-            os.replace(aside, store_path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with new_file(path, mua.nbytes) as file:
+            data.to_hdf5(file)
 
-    def describe_brainset(self):
-        simulated = (self.raw_dir / "simulation.json").exists()
-        return BrainsetDescription(
-            id=self.brainset_id,
-            origin_version="simulated" if simulated else "10.12751/g-node.hc7zlv",
-            derived_version="1.0.0",
-            source="simulated raw files" if simulated else SOURCE,
-            description=("SIMULATED data in the format of TVSD, not a recording: " if simulated else "")
-            + "multi-unit activity of macaque V1, V4 and IT while the animal sees THINGS images, one normalised "
-            "value an image and channel, on a nominal time axis.",
-            valid_fraction=self.args.valid_fraction,
-            valid_by_concept=self.args.valid_by_concept,
-            split_seed=self.args.seed,
+    def process_trials(self, path, monkey, raw, images, units):
+        samples = round(1000 * self.args.bin_size)
+        n_bins = N_SAMPLES // samples
+        raw_channel = read_mapping(raw["mapping"])[units["channel"]] - 1
+        with open_mat73(raw["trials"]) as source:
+            with reading(raw["trials"]):
+                traces, table = trial_variables(source)
+                order, slot, columns = trial_presentations(table, images, choose_splits(images, self.args))
+            day = np.unique(columns["day"], return_inverse=True)[1]
+            n_rows = n_bins * (slot[-1] + 1)
+            with new_file(path, 4 * n_rows * len(raw_channel)) as file:
+                # A presentation lies in one piece, uncompressed: gzip would make reading it several times slower.
+                value = file.create_dataset("bins", (n_rows, len(raw_channel)), "f4", fill_time="never")
+                in_file_order = np.argsort(order)
+                moments = bin_trials(
+                    traces, value, slot=slot[in_file_order], day=day[in_file_order], samples=samples,
+                    is_train=(columns["split"] == "train")[in_file_order], raw_channel=raw_channel,
+                    report=self.update_status,
+                )  # fmt: skip
+                self.update_status("Normalising")
+                mean, deviation, is_dead = unit_statistics(moments)
+                normalise(value, slot, day, mean, deviation, raw_channel, n_bins)
+                units |= {"is_dead": is_dead, "raw_mean": mean.T.copy(), "raw_deviation": deviation.T.copy()}
+                self.update_status("Storing")
+                self.trials_without_values(path, monkey, columns, slot, units, samples).to_hdf5(file)
+                del file["mua/value"]
+                file.move("bins", "mua/value")
+
+    def trials_without_values(self, path, monkey, columns, slot, units, samples):
+        """The whole recording, but ``mua.value`` has no units: its bins are in the file already."""
+        start, image_on, end = ((N_SAMPLES * slot + sample) / 1000 for sample in (0, BASELINE_MS, N_SAMPLES))
+        bins = (N_SAMPLES * slot[:, None] + np.arange(0, N_SAMPLES, samples)).ravel() / 1000
+        mua = RegularTimeSeries.from_gappy_timeseries(  # it finds the gaps between days
+            bins, sampling_rate=1000 / samples, value=np.empty((len(bins), 0), np.float32)
+        )
+        return Data(
+            **self.descriptions(path, monkey, bin_size=self.args.bin_size),
+            mua=mua,
+            presentations=Interval(start=image_on, end=end, **columns),
+            units=ArrayDict(**units),
+            domain=mua.domain,
+            **split_domains(columns["split"], start, end),
         )
 
+    def descriptions(self, path, monkey, **options):
+        simulated = (self.raw_dir / "simulation.json").exists()
+        for name in ("valid_fraction", "valid_by_concept", "exclude_test_concepts", "min_reliability"):
+            options[name] = getattr(self.args, name)
+        return {
+            "brainset": BrainsetDescription(
+                id=self.brainset_id,
+                origin_version="simulated" if simulated else "10.12751/g-node.hc7zlv",
+                derived_version="1.1.0",
+                source="simulated raw files" if simulated else SOURCE,
+                description=("SIMULATED data in the format of TVSD, not a recording: " if simulated else "")
+                + "multi-unit activity of macaque V1, V4 and IT while the animal sees THINGS images, normalised, on a "
+                "nominal time axis.",
+                split_seed=self.args.seed,
+                **options,
+            ),
+            "subject": SubjectDescription(id=f"monkey{monkey}", species="MACACA_MULATTA"),
+            "session": SessionDescription(id=path.stem),
+            "device": DeviceDescription(id=f"monkey{monkey}_16_arrays", recording_tech="UTAH_ARRAY_MUA"),
+        }
 
-# Where the raw files are, and how they are fetched
+
+# Where files are, and who writes them
 
 
-def responses_path(raw_dir, monkey):
-    return raw_dir / f"monkey{monkey}" / "THINGS_normMUA.mat"
+def raw_paths(raw_dir, monkey, variant):
+    folder = raw_dir / f"monkey{monkey}"
+    paths = {"norm": folder / "THINGS_normMUA.mat", "images": folder / "_logs" / "things_imgs.mat"}
+    if variant == "trials":
+        paths["mapping"] = folder / "_logs" / "1024chns_mapping_20220105.mat"
+        paths["trials"] = folder / "THINGS_MUA_trials.mat"
+    return paths
 
 
-def raw_paths(raw_dir, monkey):
-    return responses_path(raw_dir, monkey), raw_dir / f"monkey{monkey}" / "_logs" / "things_imgs.mat"
+@contextmanager
+def locked(path, report):
+    """Only one process at a time makes ``path``. The lock goes with the process that holds it, even if it is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"Waiting for another process that makes {path.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def new_file(path, n_bytes):
+    """An HDF5 file with another name, which becomes ``path`` when the body has ended without an error."""
+    aside = path.with_name(f".{path.name}.part")
+    aside.unlink(missing_ok=True)  # of a process that was killed
+    expected = f"room for {n_bytes / 1e9:.1f} GB in {path.parent}"
+    fix = "Free some space, or choose another --processed-dir, and run again."
+    free = shutil.disk_usage(path.parent).free
+    if free < n_bytes:
+        raise RawFileError(expected=expected, found=f"{free / 1e9:.1f} GB", fix=fix)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_sieve_buf_size(0)  # bins that lie apart are then written without reading what is between them
+    try:
+        with h5py.File(h5py.h5f.create(os.fsencode(aside), fapl=access)) as file:
+            yield file
+        os.replace(aside, path)
+    except (OSError, RuntimeError) as error:  # HDF5 raises the second where it cannot close the file
+        raise RawFileError(expected=expected, found=f"that writing failed ({error})", fix=fix) from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+# Download
 
 
 def download_file(url, path, report):
-    """Fetch a MATLAB v7.3 file into ``path``, continuing ``<path>.part`` where an earlier try was cut.
+    """Fetch a raw file into ``path``, continuing ``<path>.part`` where an earlier try was cut.
 
     Cut connections, timeouts and server errors are tried again after a growing wait; the count starts anew with each
     try that got further than all before. A server that ignores ``Range`` sends the file from its start.
@@ -229,6 +357,12 @@ def download_file(url, path, report):
             break
         except (requests.RequestException, Incomplete) as error:
             trouble = error
+        except OSError as error:
+            raise RawFileError(
+                expected=f"room for {path.name} in {path.parent}",
+                found=f"that writing failed ({error})",
+                fix=f"Free some space and run again: the download goes on from {part}.",
+            ) from error
         got = part.stat().st_size if part.exists() else 0
         if got > furthest >= 0:
             waits = iter(RETRY_WAITS_S)
@@ -244,7 +378,7 @@ def download_file(url, path, report):
         report(f"DOWNLOADING {path.name}: trying again in {wait} s")
         time.sleep(wait)
     try:
-        open_mat73(part).close()
+        read_mapping(part) if "mapping" in path.name else open_mat73(part).close()
     except RawFileError:
         part.unlink()
         raise
@@ -293,7 +427,7 @@ def fetch(url, part, report):
         raise Incomplete(f"got {have:,} of {total:,} bytes")
 
 
-# Reading the raw files
+# Opening the raw files
 
 
 def open_mat73(path):
@@ -322,25 +456,24 @@ def open_mat73(path):
 
 
 @contextmanager
-def open_readable(path):
-    """Like open_mat73, and damage that shows only when values are read is named too."""
-    with open_mat73(path) as file:
-        try:
-            yield file
-        except RawFileError:
-            raise
-        except (OSError, KeyError, ValueError) as error:
-            raise RawFileError(
-                expected=f"values that can be read in {path}",
-                found=f"a damaged file ({error})",
-                fix="Copy the file again, or download it again with --redownload.",
-            ) from error
+def reading(path):
+    """Name the file in errors that show only when values are read."""
+    try:
+        yield
+    except RawFileError:
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        raise RawFileError(
+            expected=f"values that can be read in {path}",
+            found=f"a damaged file ({error})",
+            fix="Copy the file again, or download it again with --redownload.",
+        ) from error
 
 
 def variable(file, name, shape, kinds="fiu"):
     """The dataset ``name``, checked. ``shape`` holds a number where one is due and a word where any length is."""
     expected = f"variable '{name}' with shape ({', '.join(map(str, shape))}) in {file.filename}"
-    fix = "Take the published THINGS_normMUA.mat and the things_imgs.mat that belongs to it."
+    fix = f"Take the published {Path(file.filename).name} and the other files that belong to it."
     dataset = file.get(name)
     if not isinstance(dataset, h5py.Dataset):
         found = f"variables {sorted(set(file) - {'#refs#'})}"
@@ -360,7 +493,7 @@ def image_names(file, part):
 
 
 def response_variables(file, n_train, n_test):
-    """The variables that are used, checked and unread."""
+    """The variables that are used of ``THINGS_normMUA.mat``, checked and unread."""
     shapes = {
         "train_MUA": (n_train, N_CHANNELS),
         "test_MUA_reps": ("repeats", n_test, N_CHANNELS),
@@ -371,21 +504,42 @@ def response_variables(file, n_train, n_test):
     return {name: variable(file, name, shape) for name, shape in shapes.items()}
 
 
-def check_raw(responses, images):
-    """Check what is already there of a monkey's two raw files, without reading values."""
-    for path in (responses, images):
-        if path.exists():
-            open_mat73(path).close()
-    if responses.exists() and images.exists():
-        with open_readable(images) as file:
+def trial_variables(file):
+    """``ALLMUA`` (samples, presentations, raw channels) unread, and ``ALLMAT`` (6 or 7, presentations), checked."""
+    table = variable(file, "ALLMAT", ("6 or 7", "presentations"))
+    if len(table) not in (6, 7):
+        variable(file, "ALLMAT", (6, "presentations"))
+    times = variable(file, "tb", (N_SAMPLES, 1))[:, 0]
+    if not np.allclose(times, np.arange(N_SAMPLES) - BASELINE_MS):
+        raise RawFileError(
+            expected=f"'tb' of {-BASELINE_MS} to {N_SAMPLES - BASELINE_MS - 1}, in ms, in {file.filename}",
+            found=f"{times[0]:g} to {times[-1]:g}",
+            fix="Take the published THINGS_MUA_trials.mat.",
+        )
+    return variable(file, "ALLMUA", (N_SAMPLES, table.shape[1], N_CHANNELS)), table
+
+
+def check_raw(paths):
+    """Check what is already there of an item's raw files, without reading values."""
+    here = {name: path for name, path in paths.items() if path.exists()}
+    for name, path in here.items():
+        read_mapping(path) if name == "mapping" else open_mat73(path).close()
+    if {"images", "norm"} <= set(here):
+        with open_mat73(paths["images"]) as file, reading(paths["images"]):
             n_train, n_test = (len(image_names(file, part)) for part in ("train", "test"))
-        with open_readable(responses) as file:
+        with open_mat73(paths["norm"]) as file, reading(paths["norm"]):
             response_variables(file, n_train, n_test)
+    if "trials" in here:
+        with open_mat73(paths["trials"]) as file, reading(paths["trials"]):
+            trial_variables(file)
+
+
+# Reading names, quality, responses and the channel mapping
 
 
 def read_image_ids(path, part):
     """Image ids ``concept/file.jpg`` of the ``train`` or ``test`` images, in the order of the rows."""
-    with open_readable(path) as file:
+    with open_mat73(path) as file, reading(path):
         characters = (file[reference][()] for reference in image_names(file, part)[:, 0])
         names = [array.astype(np.uint16).tobytes().decode("utf-16-le") for array in characters]
     return np.array([checked_image_id(name, path) for name in names])
@@ -403,31 +557,67 @@ def checked_image_id(name, path):
     return image_id
 
 
-def read_responses(path, *, n_train, n_test):
-    """Responses (n_train + repeats * n_test, channels) float32, and the quality of each channel."""
-    with open_readable(path) as file, warnings.catch_warnings():
+def read_quality(path, images):
+    """Quality of each physical channel, shape (channels,)."""
+    with open_mat73(path) as file, reading(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)
+        raw = response_variables(file, len(images["train"]), len(images["test"]))
+        return {
+            "snr": raw["SNR_max"][:, 0].astype(np.float32),
+            "reliability": np.nanmean(raw["reliab"][...], axis=0).astype(np.float32),
+            "latency_ms": np.nanmean(raw["lats"][...], axis=0).astype(np.float32),
+        }
+
+
+def read_responses(path, images):
+    """Responses (training images + repeats * test images, channels) float32."""
+    n_train, n_test = len(images["train"]), len(images["test"])
+    with open_mat73(path) as file, reading(path):
         raw = response_variables(file, n_train, n_test)
         mua = np.empty((n_train + raw["test_MUA_reps"].shape[0] * n_test, N_CHANNELS), dtype=np.float32)
         raw["train_MUA"].read_direct(mua[:n_train])
         raw["test_MUA_reps"].read_direct(mua[n_train:].reshape(raw["test_MUA_reps"].shape))
-        quality = {
-            "snr": raw["SNR_max"][:, 0],
-            "reliability": np.nanmean(raw["reliab"][...], axis=0),
-            "latency_ms": np.nanmean(raw["lats"][...], axis=0),
-        }
     mua[~np.isfinite(mua)] = np.nan
-    return mua, quality
+    return mua
+
+
+def read_mapping(path):
+    """Raw channel (from 1) of each physical channel."""
+    try:
+        mapping = loadmat(path, variable_names=["mapping"])["mapping"].ravel()
+        found = f"{mapping.size} values from {mapping.min()} to {mapping.max()}"
+        fits = np.array_equal(np.sort(mapping), np.arange(1, N_CHANNELS + 1))
+    except Exception as error:  # scipy raises many kinds for a file that is none
+        found, fits = f"a file that cannot be read as such ({type(error).__name__}: {error})", False
+    if not fits:
+        raise RawFileError(
+            expected=f"'mapping', each of 1 to {N_CHANNELS} once, in a MATLAB v5 file at {path}",
+            found=found,
+            fix="Take the published 1024chns_mapping_20220105.mat, or remove the file and let it be downloaded.",
+        )
+    return mapping.astype(np.int64)
 
 
 # The tables of the output
 
 
-def choose_validation(image_ids, valid_fraction, by_concept, seed):
+def choose_splits(images, args):
+    """train, valid or excluded for each training image."""
+    concept = concepts_of(images["train"])
+    split = np.full(len(concept), "train", dtype="U8")
+    if args.exclude_test_concepts:
+        split[np.isin(concept, concepts_of(images["test"]))] = "excluded"
+    rows = np.flatnonzero(split == "train")
+    is_valid = choose_validation(concept[rows], args.valid_fraction, args.valid_by_concept, args.seed)
+    split[rows[is_valid]] = "valid"
+    return split
+
+
+def choose_validation(concept, valid_fraction, by_concept, seed):
     """Which training images validate: a seeded draw of images, or of whole concepts until there are enough."""
     rng = np.random.default_rng(seed)
-    due = max(1, round(valid_fraction * len(image_ids)))
-    group = concepts_of(image_ids) if by_concept else np.arange(len(image_ids))
+    due = max(1, round(valid_fraction * len(concept)))
+    group = concept if by_concept else np.arange(len(concept))
     group, counts = np.unique(group, return_inverse=True, return_counts=True)[1:]
     order = rng.permutation(len(counts))
     n_chosen = np.searchsorted(np.cumsum(counts[order]), due) + 1
@@ -435,8 +625,8 @@ def choose_validation(image_ids, valid_fraction, by_concept, seed):
     if is_valid.all():
         raise RawFileError(
             expected="training images on both sides of the training/validation split",
-            found=f"{len(image_ids)} images in {len(counts)} groups, all chosen for validation",
-            fix="Lower --valid-fraction, or leave out --valid-by-concept.",
+            found=f"{len(concept)} images in {len(counts)} groups, all chosen for validation",
+            fix="Lower --valid-fraction, or leave out --valid-by-concept or --exclude-test-concepts.",
         )
     return is_valid
 
@@ -445,44 +635,238 @@ def concepts_of(image_ids):
     return np.array([image_id.split("/")[0] for image_id in image_ids])
 
 
-def make_presentations(train_ids, test_ids, is_valid, n_bins):
-    n_train, n_repeats = len(train_ids), (n_bins - len(train_ids)) // len(test_ids)
-    image_id = np.concatenate([train_ids, np.tile(test_ids, n_repeats)])
+def norm_presentations(images, train_split, n_bins):
+    n_train, n_test = len(images["train"]), len(images["test"])
+    image_id = np.concatenate([images["train"], np.tile(images["test"], (n_bins - n_train) // n_test)])
     row = np.arange(n_bins)
-    start = STEP_S * row
     return Interval(
-        start=start,
-        end=start + IMAGE_ON_S,
+        start=NORM_STEP_S * row,
+        end=NORM_STEP_S * row + IMAGE_ON_S,
         image_id=image_id,
         image_index=np.where(row < n_train, row, -1),
         concept=concepts_of(image_id),
-        split=np.concatenate([np.where(is_valid, "valid", "train"), np.full(n_bins - n_train, "test")]),
-        repeat=np.where(row < n_train, 0, (row - n_train) // len(test_ids)),
+        split=np.concatenate([train_split, np.full(n_bins - n_train, "test")]),
+        repeat=np.where(row < n_train, 0, (row - n_train) // n_test),
         day=np.full(n_bins, -1),
         position=np.full(n_bins, -1),
     )
 
 
-def make_units(monkey, mua, quality):
-    channel = np.arange(N_CHANNELS)
-    array = channel // CHANNELS_PER_ARRAY + 1
+def trial_presentations(table, images, train_split):
+    """Row in the file and place on the time axis of each presentation, day by day, and what is known of it.
+
+    Returns:
+        order: (n,) rows of the file, sorted by day.
+        slot: (n,) windows before it on the time axis, one of which is empty for each day before.
+        columns: of the table ``presentations``.
+    """
+    rows = table[...]
+    rows = np.where(np.isfinite(rows), np.rint(rows), -1).astype(np.int64)
+    day = rows[5]
+    order = np.argsort(day, kind="stable")
+    trial, train, test, repeat, position, day, *correct = rows[:, order]
+    n_train, n_test = len(images["train"]), len(images["test"])
+    fits = ((train > 0) ^ (test > 0)) & (train <= n_train) & (test <= n_test) & (day > 0)
+    if not fits.all():
+        bad = order[~fits][0]
+        raise RawFileError(
+            expected=f"in each column of 'ALLMAT' in {table.file.filename} either a training image of 1 to {n_train} "
+            f"or a test image of 1 to {n_test}, and a day from 1",
+            found=f"{(~fits).sum()} others; column {bad}: training image {rows[1, bad]}, test image {rows[2, bad]}, "
+            f"day {rows[5, bad]}",
+            fix="Take the published THINGS_MUA_trials.mat and the things_imgs.mat that belongs to it.",
+        )
+    is_train = train > 0
+    image_id = np.where(is_train, images["train"][train - 1], images["test"][test - 1])
+    columns = {
+        "image_id": image_id,
+        "image_index": np.where(is_train, train - 1, -1),
+        "concept": concepts_of(image_id),
+        "split": np.where(is_train, train_split[train - 1], "test"),
+        "repeat": np.where(is_train, 0, repeat - 1),
+        "day": day,
+        "position": position,
+        "trial": trial,
+    }
+    if correct:
+        columns["correct"] = correct[0]
+    untrained = sorted(set(day) - set(day[columns["split"] == "train"]))
+    if untrained:
+        raise RawFileError(
+            expected="training presentations on each day, to normalise it by",
+            found=f"none on day {', '.join(map(str, untrained))}",
+            fix="Lower --valid-fraction, or leave out --valid-by-concept or --exclude-test-concepts.",
+        )
+    slot = np.arange(len(order)) + np.unique(day, return_inverse=True)[1]
+    return order, slot, columns
+
+
+def split_domains(split, start, end):
+    return {f"{name}_domain": Interval(start[split == name], end[split == name]) for name in ("train", "valid", "test")}
+
+
+def area_of_channels(monkey):
     area = np.empty(N_CHANNELS, dtype="U2")
     for name, (first, last) in AREAS[monkey].items():
         area[first:last] = name
-    return ArrayDict(
-        id=np.array([f"{monkey}/array{a:02d}/ch{c:03d}" for a, c in zip(array, channel, strict=True)]),
-        area=area,
-        array=array,
-        channel=channel,
-        is_dead=find_dead(mua),
-        **{key: value.astype(np.float32) for key, value in quality.items()},
-    )
+    return area
 
 
-def find_dead(mua):
-    """Channels with no value, or with next to no variance: an array that was not connected, a broken electrode."""
+def choose_units(monkey, reliability, areas, min_reliability):
+    """Physical channels that stay."""
+    stays = np.isin(area_of_channels(monkey), areas or list(AREAS[monkey]))
+    if min_reliability is not None:
+        stays &= reliability >= min_reliability
+    if not stays.any():
+        raise RawFileError(
+            expected=f"units in {','.join(areas or AREAS[monkey])} with a reliability of at least {min_reliability}",
+            found=f"none of monkey {monkey}, whose greatest reliability is {np.nanmax(reliability):.2f}",
+            fix="Lower --min-reliability, or name other --areas.",
+        )
+    return np.flatnonzero(stays)
+
+
+def unit_table(monkey, quality, kept):
+    array = kept // CHANNELS_PER_ARRAY + 1
+    return {
+        "id": np.array([f"{monkey}/array{a:02d}/ch{c:03d}" for a, c in zip(array, kept, strict=True)]),
+        "area": area_of_channels(monkey)[kept],
+        "array": array,
+        "channel": kept,
+        **{name: values[kept] for name, values in quality.items()},
+    }
+
+
+def variance_of_columns(mua):
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Degrees of freedom|All-NaN", RuntimeWarning)
+        warnings.filterwarnings("ignore", "Degrees of freedom", RuntimeWarning)
         blocks = np.array_split(mua, len(mua.T) // CHANNELS_PER_ARRAY, axis=1)
-        variance = np.concatenate([np.nanvar(block, axis=0, dtype=np.float64) for block in blocks])
+        return np.concatenate([np.nanvar(block, axis=0, dtype=np.float64) for block in blocks])
+
+
+def find_dead(variance):
+    """Channels with no value, or with next to no variance: an array that was not connected, a broken electrode."""
     return ~(variance > DEAD_VARIANCE * np.nanmedian(variance))
+
+
+# Streaming the trial file
+
+
+def slab_shape(traces, samples):
+    """Samples, presentations and channels of a slab: whole chunks of the file and whole bins, within the memory.
+
+    It grows from one chunk first to all channels, then to all samples, then over presentations. Chunks that are too
+    large for that are cut, and so read more than once.
+    """
+    chunk = traces.chunks or (1, 1, N_CHANNELS)
+    shape = np.minimum((math.lcm(chunk[0], samples), *chunk[1:]), traces.shape)
+    for axis, limit in ((2, WIDE_SLAB_BYTES), (0, SLAB_BYTES), (1, SLAB_BYTES)):
+        times = limit // (traces.dtype.itemsize * math.prod(shape))
+        shape[axis] = min(traces.shape[axis], shape[axis] * max(times, 1))
+    while traces.dtype.itemsize * math.prod(shape) > WIDE_SLAB_BYTES and shape[1] > 1:
+        shape[1] = -(-shape[1] // 2)
+    return shape.tolist()
+
+
+def bin_trials(traces, value, *, slot, day, is_train, raw_channel, samples, report):
+    """Write the means over bins of ``samples`` to ``value``, slab by slab; units in the order of their raw channels.
+
+    Args:
+        traces: (samples, presentations, raw channels), any chunks.
+        value: (bins, units) to fill.
+        slot: (presentations,) windows of ``value`` before each.
+        day: (presentations,) from 0.
+        is_train: (presentations,) those that count for the moments.
+        raw_channel: (units,) column of each in ``traces``.
+
+    Returns:
+        Number, sum and sum of squares of the training bins, shape (3, days, units); units in the order of
+        ``raw_channel``.
+    """
+    n_bins = N_SAMPLES // samples
+    by_raw = np.argsort(raw_channel)
+    shape = slab_shape(traces, samples)
+    memory = np.empty(math.prod(shape), traces.dtype)
+    counts = is_train * (day == np.arange(day.max() + 1)[:, None]).astype(np.float64)  # to which day
+    moments = np.zeros((3, len(counts), len(raw_channel)))
+    n_done, shown = 0, None
+    for corner in product(*(range(0, traces.shape[axis], shape[axis]) for axis in (1, 2, 0))):
+        p, c, t = (
+            slice(first, min(first + shape[axis], traces.shape[axis]))
+            for first, axis in zip(corner, (1, 2, 0), strict=True)
+        )
+        columns = slice(*np.searchsorted(raw_channel[by_raw], (c.start, c.stop)))
+        units = by_raw[columns]
+        if len(units):
+            size = (t.stop - t.start, p.stop - p.start, c.stop - c.start)
+            slab = memory[: math.prod(size)].reshape(size)
+            with reading(traces.file.filename):
+                traces.read_direct(slab, np.s_[t, p, c])
+            with np.errstate(invalid="ignore"):
+                binned = np.add.reduce(slab.reshape(-1, samples, *size[1:]), axis=1, dtype=np.float64) / samples
+            if len(units) < size[2]:
+                binned = binned[:, :, raw_channel[units] - c.start]
+            moments[:, :, units] += counts[:, p] @ moments_of(binned)
+            write_windows(value, binned, slot[p], first_bin=t.start // samples, n_bins=n_bins, columns=columns)
+        n_done += (t.stop - t.start) * (p.stop - p.start) * (c.stop - c.start)
+        percent = f"Binning {100 * n_done // traces.size} %"
+        if percent != shown:
+            report(percent)
+            shown = percent
+    return moments
+
+
+def moments_of(binned):
+    """Number, sum and sum of squares of the finite bins, shape (3, presentations, units). Makes the others NaN."""
+    moments = np.empty((3, *binned.shape[1:]))
+    moments[0] = len(binned)
+    with np.errstate(invalid="ignore"):
+        binned.sum(axis=0, out=moments[1])
+        np.einsum("bpc,bpc->pc", binned, binned, out=moments[2])
+    presentation, unit = np.nonzero(~np.isfinite(moments[2]))
+    if len(unit):
+        some = binned[:, presentation, unit]
+        some[~np.isfinite(some)] = np.nan
+        binned[:, presentation, unit] = some
+        moments[:, presentation, unit] = np.isfinite(some).sum(0), np.nansum(some, 0), np.nansum(some**2, 0)
+    return moments
+
+
+def write_windows(value, binned, slot, *, first_bin, n_bins, columns):
+    """Write bins (bins, presentations, units) to the windows of their presentations."""
+    windows = np.ascontiguousarray(binned.transpose(1, 0, 2), dtype=np.float32)
+    ends = [*np.flatnonzero(np.diff(slot) != 1) + 1, len(slot)]
+    for first, last in zip([0, *ends], ends, strict=False):  # runs of neighbours
+        rows = h5py.MultiBlockSlice(slot[first] * n_bins + first_bin, n_bins, last - first, len(binned))
+        value[rows, columns] = windows[first:last].reshape(-1, windows.shape[2])
+
+
+def unit_statistics(moments):
+    """Mean and deviation of each day and unit, shape (days, units) float32, and which units are dead, shape (units,).
+
+    A deviation counts as no less than that of a unit at the border of being dead, so that dead units stay near zero.
+    """
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.filterwarnings("ignore", "All-NaN|Mean of empty slice", RuntimeWarning)
+        mean = moments[1] / moments[0]
+        variance = np.fmax(moments[2] / moments[0] - mean**2, 0 * mean)
+        is_dead = find_dead(np.nanmean(variance, axis=0))
+        border = DEAD_VARIANCE * np.nanmedian(variance, axis=1, keepdims=True)
+        deviation = np.where(np.isnan(mean), np.nan, np.sqrt(np.fmax(variance, border)))
+    return mean.astype(np.float32), deviation.astype(np.float32), is_dead
+
+
+def normalise(value, slot, day, mean, deviation, raw_channel, n_bins):
+    """z-score ``value`` in place, and bring its units from the order of raw channels to that of ``raw_channel``."""
+    column = np.argsort(np.argsort(raw_channel))
+    for today in range(day.max() + 1):
+        windows = slot[day == today]
+        stop = n_bins * (windows[-1] + 1)
+        for first in range(n_bins * windows[0], stop, NORMALISED_ROWS):
+            rows = slice(first, min(first + NORMALISED_ROWS, stop))
+            z = np.take(value[rows], column, axis=1)
+            z -= mean[today]
+            z /= deviation[today]
+            value[rows] = z
+        if stop < len(value):
+            value[stop : stop + n_bins] = np.nan

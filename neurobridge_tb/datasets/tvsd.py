@@ -18,12 +18,15 @@ class Tvsd(BinnedRecordings):
 
         .. code:: shell
 
-            brainsets prepare tvsd
+            brainsets prepare tvsd             # norm
+            brainsets prepare tvsd --trials    # trials
 
     Recordings ``monkeyF_norm`` and ``monkeyN_norm`` hold ``mua.value`` (presentations, 1024), one value an image and
-    channel normalised by the authors, NaN where there is none. Presentation k is the window [0.4 k, 0.4 (k + 1)) s of a
-    nominal time axis; ``presentations`` names its image, ``units`` each channel's area and quality (``is_dead``,
-    ``snr``, ``reliability``, ``latency_ms``). The image files are not part of it: see
+    channel normalised by the authors: presentation k is the window [0.4 k, 0.4 (k + 1)) s of a nominal time axis.
+    Recordings ``monkeyF_trials`` and ``monkeyN_trials`` hold it in time bins, (30 presentations, 1024) at 10 ms, each
+    z-scored by unit and day: a presentation is a window of 0.3 s, and its image is on in the last 0.2 s. NaN is an
+    absent value. ``presentations`` names the image, ``units`` each channel's area and quality (``is_dead``, ``snr``,
+    ``reliability``, ``latency_ms``). The image files are not part of it: see
     :class:`neurobridge_tb.datasets.StimulusImages`.
 
     **References**
@@ -33,15 +36,17 @@ class Tvsd(BinnedRecordings):
 
     Args:
         root: Folder given to ``brainsets prepare`` as ``--processed-dir``. Default: the one in the brainsets config.
-        recording_ids: Recordings to use. Default: all in the folder.
+        recording_ids: Recordings to use. Default: all of the variant.
         transform: Applied to each window, e.g. ``model.tokenize``. Default: none.
         split_type: ``"images"``: ``train`` and ``valid`` are disjoint training images, ``test`` the repeated ones;
             None: only the whole recordings can be sampled. Default ``"images"``.
         dirname: Folder below ``root``. Default ``"tvsd"``.
+        variant: ``"norm"`` or ``"trials"``, where ``recording_ids`` are not given. Default ``"norm"``.
         **kwargs: Further arguments of ``torch_brain.datasets.Dataset``.
-    """
 
-    how_to_make = "Run: brainsets prepare tvsd --raw-dir RAW --processed-dir PROCESSED"
+    Raises:
+        InputError: The folder lacks the recordings, or a file is not a recording; the message names the command.
+    """
 
     def __init__(
         self,
@@ -50,14 +55,16 @@ class Tvsd(BinnedRecordings):
         transform: Callable | None = None,
         split_type: Literal["images"] | None = "images",
         dirname: str = "tvsd",
+        variant: Literal["norm", "trials"] = "norm",
         **kwargs: Any,
     ):
-        super().__init__(
-            Path(get_processed_dir() if root is None else root) / dirname,
-            recording_ids=recording_ids,
-            transform=transform,
-            **kwargs,
+        folder = Path(get_processed_dir() if root is None else root) / dirname
+        self.how_to_make = (
+            f"Run: brainsets prepare tvsd --raw-dir RAW --processed-dir PROCESSED{' --trials' * (variant == 'trials')}"
         )
+        if recording_ids is None:
+            recording_ids = [path.stem for path in folder.glob(f"*_{variant}.h5")]
+        super().__init__(folder, recording_ids=recording_ids, transform=transform, **kwargs)
         self.split_type = split_type
 
     def get_sampling_intervals(self, split: Literal["train", "valid", "test"] | None = None) -> dict[str, Interval]:

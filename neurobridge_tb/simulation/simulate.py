@@ -44,7 +44,8 @@ def simulate_tvsd(
     Args:
         out_dir: Workspace folder.
         monkey: ``"F"`` or ``"N"``, default ``"F"``.
-        images_dir: Folder of photos, in class folders or flat; default: images are drawn.
+        images_dir: Folder of photos in class folders, or a binding from
+            :func:`neurobridge_tb.simulation.stimuli.class_photos`; default: images are drawn.
         n_concepts: Number of concepts, default 250.
         images_per_concept: Training images a concept, shown once, default 12.
         n_test: Test images, each of another concept, default 100.

@@ -1,5 +1,7 @@
 """The habits of ``Tvsd`` as a torch_brain Dataset; its content is tested with the pipeline."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -8,18 +10,23 @@ from neurobridge_tb.datasets import Tvsd, build_recording, save_recording
 from neurobridge_tb.errors import InputError
 
 
+def save(root, monkey, variant, bins=1, step=0.4):
+    edges = step * np.arange(11)
+    recording = build_recording(
+        brainset_id="tvsd",
+        session_id=f"monkey{monkey}_{variant}",
+        subject_id=f"monkey{monkey}",
+        units={"id": [f"{monkey}/array01/ch00{c}" for c in range(4)]},
+        mua=(np.random.default_rng(0).normal(size=(10 * bins, 4)), step / bins),
+        splits={"train": (edges[:-1], edges[1:])},
+    )
+    save_recording(recording, root / "tvsd" / f"monkey{monkey}_{variant}.h5")
+
+
 @pytest.fixture
 def root(tmp_path):
     for monkey in "FN":
-        recording = build_recording(
-            brainset_id="tvsd",
-            session_id=f"monkey{monkey}_norm",
-            subject_id=f"monkey{monkey}",
-            units={"id": [f"{monkey}/array01/ch00{c}" for c in range(4)]},
-            mua=(np.random.default_rng(0).normal(size=(10, 4)), 0.4),
-            splits={"train": (0.4 * np.arange(10), 0.4 * np.arange(1, 11))},
-        )
-        save_recording(recording, tmp_path / "tvsd" / f"monkey{monkey}_norm.h5")
+        save(tmp_path, monkey, "norm")
     return tmp_path
 
 
@@ -50,3 +57,26 @@ def test_not_prepared_names_the_command(tmp_path):
 def test_root_comes_from_the_brainsets_config(root, monkeypatch):
     monkeypatch.setattr("neurobridge_tb.datasets.tvsd.get_processed_dir", lambda: str(root))
     assert len(Tvsd().recording_ids) == 2
+
+
+def test_one_variant_at_a_time_unless_recordings_are_named(root):
+    with pytest.raises(InputError, match=r"recordings[\s\S]*monkeyF_norm[\s\S]*brainsets prepare tvsd .* --trials"):
+        Tvsd(root, variant="trials")
+    save(root, "F", "trials", bins=30, step=0.3)
+    assert Tvsd(root).recording_ids == ["monkeyF_norm", "monkeyN_norm"]
+    trials = Tvsd(root, variant="trials")
+    assert trials.recording_ids == ["monkeyF_trials"]
+    for start, end in trials.get_sampling_intervals("train")["monkeyF_trials"]:
+        assert trials[DatasetIndex("monkeyF_trials", start, end)].mua.value.shape == (30, 4)
+    assert len(Tvsd(root, ["monkeyF_norm", "monkeyF_trials"]).recording_ids) == 2
+
+
+def test_arguments_come_in_the_order_of_upstreams_datasets():
+    ours = list(inspect.signature(Tvsd).parameters)
+    assert ours[:5] == ["root", "recording_ids", "transform", "split_type", "dirname"]
+
+
+def test_names_are_prefixed_in_a_nested_dataset(root):
+    recording = Tvsd(root).get_recording("monkeyF_norm", _namespace="tvsd")
+    assert (recording.session.id, recording.subject.id) == ("tvsd/monkeyF_norm", "tvsd/monkeyF")
+    assert recording.units.id[0] == "tvsd/F/array01/ch000"

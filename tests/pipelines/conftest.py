@@ -4,7 +4,19 @@ from pathlib import Path
 
 import pytest
 from torch_brain.pipeline import runner
-from tvsd_raw import TEST, TRAIN, response_arrays, write_image_names, write_responses
+from tvsd_raw import (
+    N_CHANNELS,
+    TEST,
+    TRAIN,
+    mapping,
+    response_arrays,
+    traces,
+    trial_table,
+    write_image_names,
+    write_mapping,
+    write_responses,
+    write_trials,
+)
 
 PIPELINE = Path(__file__).parents[2] / "brainsets_pipelines" / "tvsd" / "pipeline.py"
 
@@ -25,11 +37,29 @@ def raw(tmp_path):
     return folder
 
 
+@pytest.fixture(scope="session")
+def trials_file(tmp_path_factory):
+    """A trial file of 26 presentations on two days."""
+    path = tmp_path_factory.mktemp("trials") / "THINGS_MUA_trials.mat"
+    table = trial_table()
+    write_trials(path, table, traces(table.shape[1]), chunks=(1, 8, N_CHANNELS))
+    return path
+
+
+@pytest.fixture
+def raw_trials(raw, trials_file):
+    """``<raw-dir>/tvsd`` with monkey F and its trial file, which is a link."""
+    write_mapping(raw / "monkeyF" / "_logs" / "1024chns_mapping_20220105.mat", mapping())
+    (raw / "monkeyF" / "THINGS_MUA_trials.mat").symlink_to(trials_file)
+    return raw
+
+
 @pytest.fixture
 def prepare(tmp_path, monkeypatch):
     """Run upstream's runner on the pipeline, in this process; returns the folder of the HDF5 files."""
 
-    def run(*options, item="monkeyF_norm"):
+    def run(*options, item=None):
+        item = item or ("monkeyF_trials" if "--trials" in options else "monkeyF_norm")
         folders = [f"--raw-dir={tmp_path / 'raw'}", f"--processed-dir={tmp_path / 'processed'}"]
         monkeypatch.setattr("sys.argv", ["runner", str(PIPELINE), *folders, f"--single={item}", *options])
         runner.run()

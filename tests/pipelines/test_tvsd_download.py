@@ -1,18 +1,32 @@
 """Raw files over HTTP from a server on this machine: resumed, retried, and never half a file under the final name."""
 
+import multiprocessing
+import resource
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import h5py
 import numpy as np
 import pytest
-from tvsd_raw import TEST, TRAIN, response_arrays, write_image_names, write_responses
+from tvsd_raw import (
+    TEST,
+    TRAIN,
+    mapping,
+    response_arrays,
+    traces,
+    trial_table,
+    write_image_names,
+    write_mapping,
+    write_responses,
+    write_trials,
+)
 
 
 class Server(ThreadingHTTPServer):
     """Serves ``files``; ``ranges``: honours Range; each request takes its trouble from the front of ``troubles``.
 
-    A trouble is an HTTP status to answer with, or a share of the body after which the connection is cut.
+    A trouble is an HTTP status to answer with, a share of the body after which the connection is cut, or bytes to send
+    instead of the body, whose length the header gives.
     """
 
     def __init__(self):
@@ -22,6 +36,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    extra_length = 0  # that is announced and not sent
+
     def do_GET(self):
         server = self.server
         asked = self.headers.get("Range")
@@ -42,8 +58,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        rest = body[start:]
-        self.send_header("Content-Length", str(len(rest)))
+        rest = trouble if isinstance(trouble, bytes) else body[start:]
+        self.send_header("Content-Length", str(len(rest) + self.extra_length))
         self.end_headers()
         self.wfile.write(rest[: int(trouble * len(rest))] if isinstance(trouble, float) else rest)
 
@@ -83,6 +99,10 @@ def download(server, tmp_path, pipeline_module):
     return run
 
 
+def files(folder):
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
 def test_download_reports_progress(download, mat):
     reports = []
     assert download(report=reports.append).read_bytes() == mat
@@ -95,6 +115,51 @@ def test_cut_connection_is_resumed_where_it_was_cut(download, server, mat):
     assert path.read_bytes() == mat and not path.with_name("x.mat.part").exists()
     starts = [int(asked.removeprefix("bytes=").rstrip("-")) for _, asked in server.asked[1:]]
     assert len(starts) == 2 and 0 < starts[0] < starts[1]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("byte", [0, 1, 511, 512, 65_536, 200_000, -1])
+def test_download_cut_at_any_byte(download, server, mat, byte, ranges):
+    server.ranges = ranges
+    server.troubles = [byte % len(mat) / len(mat)]
+    assert download().read_bytes() == mat
+
+
+def test_another_length_than_announced_is_tried_again(download, server, mat, monkeypatch):
+    monkeypatch.setattr(Handler, "extra_length", 100)
+    with pytest.raises(ValueError, match=r"whole of http.*[\s\S]*tries without progress[\s\S]*100 more expected"):
+        download()
+    monkeypatch.setattr(Handler, "extra_length", 0)
+    assert download().read_bytes() == mat
+
+
+def test_shorter_file_on_the_server_is_not_kept(download, server, mat, tmp_path):
+    server.troubles = [mat[:100_000]]
+    with pytest.raises(ValueError, match="truncated file of 100,000 bytes"):
+        download()
+    assert files(tmp_path / "raw") == []
+    assert download().read_bytes() == mat
+
+
+def test_rest_of_another_file_is_not_kept(download, server, mat, tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "x.mat.part").write_bytes(b"MATLAB 5.0" + bytes(1000))  # what went before was no such file
+    with pytest.raises(ValueError, match="v5 file"):
+        download()
+    assert files(tmp_path / "raw") == []
+
+
+def test_disk_full_keeps_the_part_and_says_how_to_go_on(download, server, mat, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))  # writing beyond fails, as on a full disk
+    try:
+        with pytest.raises(ValueError, match=r"room for x.mat in .*raw[\s\S]*writing failed[\s\S]*goes on from"):
+            download()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files(tmp_path / "raw") == ["x.mat.part"]
+    assert download().read_bytes() == mat
+    assert server.asked[-1][1] == "bytes=200000-"
 
 
 def test_part_of_an_earlier_run_is_continued(download, server, mat, tmp_path):
@@ -130,7 +195,7 @@ def test_giving_up_keeps_the_part_and_says_how_to_go_on(download, server, mat, t
     server.ranges, server.troubles = False, [0.5] * 20
     with pytest.raises(ValueError, match=r"whole of http.*[\s\S]*tries without progress[\s\S]*goes on from"):
         download()
-    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["x.mat.part"]
+    assert files(tmp_path / "raw") == ["x.mat.part"]
     assert len(server.asked) == 4
 
 
@@ -144,7 +209,7 @@ def test_what_is_no_mat_file_is_not_kept(download, server, tmp_path):
     server.files["/x.mat"] = b"<html>please sign in</html>"
     with pytest.raises(ValueError, match="not HDF5"):
         download()
-    assert not list((tmp_path / "raw").iterdir())
+    assert files(tmp_path / "raw") == []
 
 
 def test_no_server_is_an_error_that_names_the_address(download, server, pipeline_module, tmp_path):
@@ -153,17 +218,49 @@ def test_no_server_is_an_error_that_names_the_address(download, server, pipeline
         pipeline_module["download_file"](url, tmp_path / "x.mat", lambda _: None)
 
 
-def test_prepare_downloads_what_is_missing_and_only_that(server, prepare, tmp_path):
-    source = tmp_path / "source"
-    write_responses(source / "THINGS_normMUA.mat", response_arrays())
-    write_image_names(source / "things_imgs.mat", {"train": TRAIN, "test": TEST})
+@pytest.fixture
+def published(server, tmp_path):
+    """The raw files of monkey F, on the server; returns its address."""
+    folder = tmp_path / "published"
+    table = trial_table()
+    write_responses(folder / "THINGS_normMUA.mat", response_arrays())
+    write_image_names(folder / "_logs" / "things_imgs.mat", {"train": TRAIN, "test": TEST})
+    write_mapping(folder / "_logs" / "1024chns_mapping_20220105.mat", mapping())
+    write_trials(folder / "THINGS_MUA_trials.mat", table, traces(table.shape[1]))
     server.files = {
-        "/TVSD/monkeyF/THINGS_normMUA.mat": (source / "THINGS_normMUA.mat").read_bytes(),
-        "/TVSD/monkeyF/_logs/things_imgs.mat": (source / "things_imgs.mat").read_bytes(),
+        f"/TVSD/monkeyF/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in folder.rglob("*.mat")
     }
-    folder = prepare(f"--base-url={server.url}/TVSD/", "--monkeys=F")
+    return f"{server.url}/TVSD/"
+
+
+def test_prepare_downloads_what_is_missing_and_only_that(server, published, prepare):
+    options = [f"--base-url={published}", "--monkeys=F"]
+    folder = prepare(*options)
     assert (folder / "monkeyF_norm.h5").exists() and len(server.asked) == 2
-    prepare(f"--base-url={server.url}/TVSD/", "--monkeys=F", "--reprocess")
+    prepare(*options, "--reprocess")
     assert len(server.asked) == 2
-    prepare(f"--base-url={server.url}/TVSD/", "--monkeys=F", "--redownload")
+    prepare(*options, "--redownload")
     assert len(server.asked) == 4
+    prepare(*options, "--trials")
+    names = [path.rpartition("/")[2] for path, _ in server.asked[4:]]
+    assert names == ["1024chns_mapping_20220105.mat", "THINGS_MUA_trials.mat"]
+    assert (folder / "monkeyF_trials.h5").exists()
+
+
+def test_two_processes_download_a_file_once(server, published, prepare, tmp_path):
+    fork = multiprocessing.get_context("fork")
+    options = [f"--base-url={published}", "--monkeys=F"]
+    processes = [fork.Process(target=prepare, args=(*options, *more)) for more in ([], ["--trials"])]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(server.asked) == len({path for path, _ in server.asked}) == 4
+
+
+def test_a_mapping_that_is_none_is_not_kept(server, published, prepare, tmp_path):
+    server.files["/TVSD/monkeyF/_logs/1024chns_mapping_20220105.mat"] = b"<html>please sign in</html>"
+    with pytest.raises(ValueError, match="'mapping'"):
+        prepare(f"--base-url={published}", "--monkeys=F", "--trials")
+    assert "1024chns_mapping_20220105.mat" not in files(tmp_path / "raw" / "tvsd" / "monkeyF" / "_logs")

@@ -1,7 +1,6 @@
 """``brainsets prepare tvsd``: what is in the HDF5 file is what was in the raw files, and bad raw files are named."""
 
 import ast
-import os
 import shutil
 from pathlib import Path
 
@@ -9,9 +8,17 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
-from tvsd_raw import N_REPEATS, TEST, TRAIN, response_arrays, write_image_names, write_responses
+from tvsd_raw import (
+    N_REPEATS,
+    TEST,
+    TRAIN,
+    check_norm_windows,
+    response_arrays,
+    write_image_names,
+    write_responses,
+)
 
-from neurobridge_tb._upstream import Data, DatasetIndex
+from neurobridge_tb._upstream import Data
 from neurobridge_tb.datasets import Tvsd, is_simulated
 
 
@@ -20,25 +27,8 @@ def dataset(raw, prepare):
     return Tvsd(root=prepare().parent)
 
 
-def window(dataset, start, end):
-    return dataset[DatasetIndex("monkeyF_norm", float(start), float(end))]
-
-
-def test_each_window_is_the_raw_row_of_its_image(dataset):
-    raw = response_arrays()
-    rows = np.concatenate([raw["train_MUA"], *raw["test_MUA_reps"]]).astype(np.float32)
-    rows[4, 8] = np.nan  # was infinite
-    names = [name.replace("\\", "/") for name in TRAIN + TEST * N_REPEATS]
-    seen = []
-    for split in ("train", "valid", "test"):
-        for start, end in dataset.get_sampling_intervals(split)["monkeyF_norm"]:
-            sample = window(dataset, start, end)
-            row = round(start / 0.4)
-            np.testing.assert_array_equal(sample.mua.value, rows[[row]])
-            assert sample.presentations.image_id.tolist() == [names[row]]
-            assert sample.presentations.split.tolist() == [split]
-            seen.append(row)
-    assert sorted(seen) == list(range(len(names)))
+def test_each_window_is_the_raw_row_of_its_image(raw, prepare):
+    check_norm_windows(prepare().parent)
 
 
 def test_presentations_name_concept_repeat_and_what_is_unknown(dataset):
@@ -88,15 +78,6 @@ def test_validation_by_concept_takes_whole_concepts(raw, prepare):
     chosen = valid_images(prepare("--valid-fraction=0.3", "--valid-by-concept"))
     concepts = {image_id.split("/")[0] for image_id in chosen}
     assert len(concepts) == 2 and len(chosen) == 8
-
-
-def test_finished_file_is_kept_unless_reprocess(raw, prepare):
-    path = prepare() / "monkeyF_norm.h5"
-    stamp = os.stat(path).st_ino
-    prepare("--seed=3")
-    assert os.stat(path).st_ino == stamp
-    prepare("--seed=3", "--reprocess")
-    assert os.stat(path).st_ino != stamp
 
 
 def test_description_says_simulated_only_where_the_raw_files_are(raw, prepare):
@@ -198,17 +179,6 @@ def test_image_names_that_lead_elsewhere_are_refused(raw, prepare, name):
     write_image_names(raw / "monkeyF" / "_logs" / "things_imgs.mat", names)
     with pytest.raises(ValueError, match="Expected image names like"):
         prepare()
-
-
-def test_a_cut_write_leaves_no_file(raw, prepare, monkeypatch, tmp_path):
-    def half(self, file, *_, **__):
-        file["half"] = 1
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(Data, "to_hdf5", half)
-    with pytest.raises(OSError, match="No space left"):
-        prepare()
-    assert not [p for p in (tmp_path / "processed").rglob("*") if p.is_file()]
 
 
 def test_pipeline_needs_neither_this_package_nor_torch(pipeline_module):
