@@ -1,6 +1,6 @@
 """NeuroBridge for torch_brain: from spikes and multi-unit activity to representations and pictures."""
 
-from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+from neurobridge_tb.models import ImageAligner, NeuroBridgeModel, NeuroHorizonModel
 from neurobridge_tb.registry_ext import (
     MODALITY_REGISTRY,
     DataType,
@@ -17,6 +17,7 @@ __all__ = [
     "ImageAligner",
     "ModalitySpec",
     "NeuroBridgeModel",
+    "NeuroHorizonModel",
     "get_modality_by_id",
     "register_modality",
 ]

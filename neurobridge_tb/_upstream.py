@@ -28,8 +28,9 @@ try:  # torch_brain 0.2.x
     )
     from torch_brain.datasets import Dataset, DatasetIndex, SpikingDatasetMixin
     from torch_brain.datasets._utils import get_processed_dir
-    from torch_brain.models.poyo import FeedForward, create_linspace_latent_tokens
+    from torch_brain.models.poyo import POYO, FeedForward, create_linspace_latent_tokens
     from torch_brain.samplers import (
+        DistributedEvaluationSamplerWrapper,
         RandomFixedWindowSampler,
         SequentialFixedWindowSampler,
         TrialSampler,
@@ -55,6 +56,7 @@ except ImportError:  # torch_brain 0.1.2 with temporaldata and brainsets
         track_mask8,
     )
     from torch_brain.data.sampler import (
+        DistributedEvaluationSamplerWrapper,
         RandomFixedWindowSampler,
         SequentialFixedWindowSampler,
         TrialSampler,
@@ -63,6 +65,7 @@ except ImportError:  # torch_brain 0.1.2 with temporaldata and brainsets
     from torch_brain.nn import FeedForward
     from torch_brain.utils import create_linspace_latent_tokens
 
+    POYO = None  # the older line's POYO has other inputs
     UPSTREAM_LINE = "0.1"
 
     def get_processed_dir() -> str:
@@ -80,6 +83,7 @@ from torch_brain.nn import (
 )
 
 __all__ = [
+    "POYO",
     "UPSTREAM_LINE",
     "ArrayDict",
     "BrainsetDescription",
@@ -87,6 +91,7 @@ __all__ = [
     "Dataset",
     "DatasetIndex",
     "DeviceDescription",
+    "DistributedEvaluationSamplerWrapper",
     "FeedForward",
     "InfiniteVocabEmbedding",
     "Interval",

@@ -32,6 +32,7 @@ def main() -> None:
       neurobridge score         how well it fills in hidden units, areas and the future
       neurobridge probe         how much of a behaviour its latents hold
       neurobridge finetune      train it on a behaviour, from many labels or few
+      neurobridge forecast      spikes up to a second ahead, also of units never seen
       neurobridge embed         embeddings of the stimulus images
       neurobridge align         neural activity -> image embedding (two stages)
       neurobridge evaluate      retrieval, beside its baselines
@@ -60,7 +61,7 @@ class _JobCommand(click.Command):
         formatter.write_paragraph()
         with formatter.section("Groups (choose with group=name)"):
             text = (configs / f"{self.name}.yaml").read_text(encoding="utf-8")
-            for group in (g for g in ("dataset", "model") if f"- {g}:" in text):
+            for group in (g for g in ("dataset", "model", "forecaster") if f"- {g}:" in text):
                 names = sorted(f.name[:-5] for f in (configs / group).iterdir() if f.name.endswith(".yaml"))
                 formatter.write_text(f"{group}: {', '.join(names)}")
         with formatter.section(f"Config (neurobridge_tb/configs/{self.name}.yaml)"):
@@ -178,6 +179,15 @@ _job(
     "Align a pretrained encoder with image embeddings: stage 1 with the encoder frozen, stage 2 with its last layers "
     "free and masked loss replayed. Run again with the same run_dir to resume.\n\n"
     "Example: neurobridge align dataset.root=processed pretrained=runs/pretrain/model embeddings=embeddings.h5",
+)
+_job(
+    "forecast",
+    "neurobridge_tb.training.forecast",
+    "forecast",
+    "Train a NeuroHorizonModel to forecast spikes up to a second ahead, and score it rolled out, beside the last "
+    "smoothed rate; also on recordings whose units it never saw. Run again with the same run_dir to resume.\n\n"
+    "Example: neurobridge forecast dataset=binned dataset.root=processed forecaster=laptop model.bin_size=0.05 "
+    "model.history=0.25 model.horizon=0.5",
 )
 _job(
     "evaluate",
@@ -337,19 +347,36 @@ def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None
 @click.argument("images", type=_IMAGES)
 @click.option("--out", type=_FOLDER, required=True, help="Folder to write the decoder to.")
 @click.option("--embeddings", type=_FILE, required=True, help="File made by `embed` on this folder.")
+@click.option("--backend", type=click.Choice(["small_diffusion", "sd_adapter", "ip_adapter"]),
+              default="small_diffusion", show_default=True)  # fmt: skip
 @click.option("--minutes", default=30.0, show_default=True, help="How long to train.")
 @click.option("--exclude", type=_FILE, default=None, help="Recording (HDF5) whose test images are left out.")
+@click.option("--weights", default=None, help="Adapters: hub id or folder of Stable Diffusion.")
+@click.option("--autoencoder", type=_FOLDER, default=None, help="small_diffusion: draw in the latents of this one.")
+@click.option("--image-size", type=int, default=None, help="Pixels; default: 64, or Stable Diffusion's own.")
+@click.option("--batch-size", type=int, default=None, help="Pictures a step; default: 64, for adapters 8.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def train_decoder(images: Path, out: Path, embeddings: Path, minutes: float, exclude: Path | None, seed: int) -> None:
-    """Train the small diffusion decoder on a folder of images: image embedding -> 64 x 64 picture.
+def train_decoder(
+    images: Path, out: Path, embeddings: Path, backend: str, minutes: float, exclude: Path | None,
+    weights: str | None, autoencoder: Path | None, image_size: int | None, batch_size: int | None,
+    device: str, dtype: str, seed: int,
+) -> None:  # fmt: skip
+    """Train a decoder on a folder of images: image embedding -> picture.
 
-    Test images must not be among those it learns from: name the recording with --exclude. Run again with the same --out
-    to resume.
+    By default a small diffusion model, 64 x 64 pixels, which needs nothing else; or an adapter to a frozen Stable
+    Diffusion. Test images must not be among those it learns from: name the recording with --exclude. Run again with the
+    same --out to resume.
     """
     from neurobridge_tb.training.decoder import train_decoder as train
 
     with _progress() as progress:
-        train(images, embeddings, out, minutes=minutes, exclude=exclude, seed=seed, progress=progress)
+        train(
+            images, embeddings, out, backend=backend, minutes=minutes, exclude=exclude, weights=weights,
+            autoencoder=autoencoder, image_size=image_size, batch_size=batch_size, device=device, dtype=dtype,
+            seed=seed, progress=progress,
+        )  # fmt: skip
     click.echo(f"Decoder lies in {out}")
 
 

@@ -33,6 +33,11 @@ class Temperature(nn.Module):
         self.low, self.high = math.log(low), math.log(high)
         self.log = nn.Parameter(torch.tensor(math.log(start)))
 
+    def set(self, temperature: float) -> None:
+        """Go on from this temperature."""
+        with torch.no_grad():
+            self.log.fill_(math.log(temperature))
+
     def forward(self) -> Tensor:
         """The temperature, a scalar."""
         with torch.no_grad():
@@ -64,16 +69,79 @@ def info_nce(
     Raises:
         InputError: A batch of fewer than two, or shapes that differ.
     """
-    _check_pair(neural, image)
-    if len(neural) < 2:
-        raise InputError(
-            expected="a batch of two or more presentations for the contrastive loss",
-            found=f"a batch of {len(neural)}",
-            fix="Raise the batch size, or drop the last, smaller batch.",
-        )
-    logits = F.normalize(neural, dim=1) @ F.normalize(image, dim=1).T / temperature
+    logits = _logits(neural, image, temperature)
     targets = positives(image_ids, len(neural), logits.device).to(logits.dtype)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def bimixco(
+    neural: Tensor,
+    image: Tensor,
+    *,
+    partner: Tensor,
+    share: Tensor,
+    temperature: Tensor | float = 0.006,
+    image_ids: Sequence[str] | Tensor | None = None,
+) -> Tensor:
+    """Bidirectional MixCo (Kim et al. 2020; Scotti et al. 2023, https://arxiv.org/abs/2305.18274).
+
+    Response i is ``share_i`` of presentation i and the rest of presentation ``partner_i``, and its target is shared out
+    alike: all of it where a presentation is its own partner. The other direction has the transposed targets; its rows
+    sum to 1 on average, as published.
+
+    Args:
+        neural: ``(B, D)`` projections of the mixed responses; normalised here.
+        image: ``(B, D)`` embeddings of the images of the unmixed presentations; normalised here.
+        partner: ``(B,)`` integers.
+        share: ``(B,)``, 0 to 1; 1: not mixed.
+        temperature: Divides the cosines. Default: MindEye2's.
+        image_ids: As :func:`info_nce` takes them.
+
+    Returns:
+        Scalar, nats.
+
+    Raises:
+        InputError: A batch of fewer than two, or shapes that differ.
+    """
+    logits = _logits(neural, image, temperature)
+    targets = mixed_rows(positives(image_ids, len(neural), logits.device).to(logits.dtype), partner, share)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)) / 2
+
+
+def mixed_rows(rows: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """Row i of ``rows`` ``(B, n)`` becomes ``share_i`` of itself and the rest of row ``partner_i``."""
+    share = share[:, None].to(rows.dtype)
+    return share * rows + (1 - share) * rows[partner]
+
+
+def soft_clip(neural: Tensor, image: Tensor, *, temperature: Tensor | float) -> Tensor:
+    """SoftCLIP (Scotti et al. 2023): targets are the images' likeness to one another.
+
+    Images that are alike, and so repeats of one image, share a target in proportion to the softmax of their cosines.
+
+    Args:
+        neural: ``(B, D)`` projections of the neural activity; normalised here.
+        image: ``(B, D)`` embeddings of the images shown; normalised here.
+        temperature: Divides the cosines, of predictions and of targets.
+
+    Returns:
+        Scalar, nats.
+
+    Raises:
+        InputError: A batch of fewer than two, or shapes that differ.
+    """
+    logits = _logits(neural, image, temperature)
+    targets = _logits(image, image, temperature).softmax(1)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def soft_clip_temperature(progress: float) -> float:
+    """MindEye2's temperature of SoftCLIP (Scotti et al. 2024): 0.004 at first to 0.0075 at the end, along a cosine.
+
+    Args:
+        progress: Share of the SoftCLIP epochs that are over, 0 to 1.
+    """
+    return 0.0075 + (0.004 - 0.0075) * (1 + math.cos(math.pi * progress)) / 2
 
 
 def positives(image_ids: Sequence[str] | Tensor | None, batch: int, device: torch.device) -> Tensor:
@@ -109,6 +177,18 @@ def regression_loss(predicted: Tensor, target: Tensor, *, cosine_weight: float =
     _check_pair(predicted, target)
     distance = 1 - F.cosine_similarity(predicted, target, dim=1).mean()
     return F.mse_loss(predicted, target) + cosine_weight * distance
+
+
+def _logits(neural: Tensor, image: Tensor, temperature: Tensor | float) -> Tensor:
+    """Cosines ``(B, B)`` over the temperature."""
+    _check_pair(neural, image)
+    if len(neural) < 2:
+        raise InputError(
+            expected="a batch of two or more presentations for the contrastive loss",
+            found=f"a batch of {len(neural)}: among one candidate every answer is right",
+            fix="Raise the batch size, or drop the last, smaller batch.",
+        )
+    return F.normalize(neural, dim=1) @ F.normalize(image, dim=1).T / temperature
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:

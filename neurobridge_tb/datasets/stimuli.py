@@ -107,8 +107,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels, whose white is unknown: convert it to 8 or 16 bits")
     if image.mode.startswith("I"):  # 16 bits a pixel, gray
-        gray = np.asarray(image).clip(0, 65535) / 257
-        return Image.fromarray(np.round(gray).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"pixels of {values.min()} to {values.max()}, beyond 16 bits: convert it to 8 or 16 bits")
+        values = np.where(values == image.info.get("transparency"), 65535, values)
+        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

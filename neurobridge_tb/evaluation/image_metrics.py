@@ -110,34 +110,42 @@ def correlation_distance(features_true: Array, features_pred: Array) -> float:
     return float(1 - (_standard_rows(true) * _standard_rows(made)).sum(1).mean())
 
 
-def reconstruction_metrics(
-    seen: Array, reconstructed: Array, networks: Sequence[FeatureNetwork]
-) -> tuple[dict[str, float], dict[str, str]]:
-    """One table row: every metric that can be had, and what the others need.
+class SeenImages:
+    """The images that were seen, with their features, which are extracted once however many backends are compared.
 
     Args:
         seen: uint8 ``(n, H, W, 3)``.
-        reconstructed: uint8 ``(n, H', W', 3)``, row i belonging to seen row i (one sample an image).
         networks: From :func:`~neurobridge_tb.evaluation.feature_networks.feature_networks`.
-
-    Returns:
-        Metrics by column ("PixCorr", "SSIM", "two-way <features>", "distance <features>"), and for each column whose
-        network has no local weights what it needs.
     """
-    _check_pairs(seen, reconstructed)
-    metrics = {
-        "PixCorr": float(pixcorr(seen, reconstructed).mean()),
-        "SSIM": float(ssim(seen, reconstructed).mean()),
-    }
-    unavailable: dict[str, str] = {}
-    for network in networks:
-        if network.extract is None:
-            unavailable |= dict.fromkeys(network.columns, network.needs)
-            continue
-        true, made = network.extract(to_numpy(seen)), network.extract(to_numpy(reconstructed))
-        compare = correlation_distance if network.measure == "distance" else two_way_identification
-        metrics |= {column: compare(true[column], made[column]) for column in network.columns}
-    return metrics, unavailable
+
+    def __init__(self, seen: Array, networks: Sequence[FeatureNetwork]):
+        self.seen = to_numpy(seen)
+        self._networks = [(network, network.extract and network.extract(self.seen)) for network in networks]
+
+    def compare(self, reconstructed: Array) -> tuple[dict[str, float], dict[str, str]]:
+        """One table row: every metric that can be had, and what the others need.
+
+        Args:
+            reconstructed: uint8 ``(n, H', W', 3)``, row i belonging to seen row i (one sample an image).
+
+        Returns:
+            Metrics by column ("PixCorr", "SSIM", "two-way <features>", "distance <features>"), and for each column
+            whose network has no local weights what it needs.
+        """
+        _check_pairs(self.seen, reconstructed)
+        metrics = {
+            "PixCorr": float(pixcorr(self.seen, reconstructed).mean()),
+            "SSIM": float(ssim(self.seen, reconstructed).mean()),
+        }
+        unavailable: dict[str, str] = {}
+        for network, true in self._networks:
+            if network.extract is None or true is None:
+                unavailable |= dict.fromkeys(network.columns, network.needs)
+                continue
+            made = network.extract(to_numpy(reconstructed))
+            compare = correlation_distance if network.measure == "distance" else two_way_identification
+            metrics |= {column: compare(true[column], made[column]) for column in network.columns}
+        return metrics, unavailable
 
 
 def _check_pairs(seen: Array, reconstructed: Array) -> None:

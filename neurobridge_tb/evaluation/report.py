@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _SHOWN_SIZE = 256  # px; larger pictures are shrunk for the page
-_OPEN_IMAGES = 24
+_GROUP = 6  # images that are shown as best, as median and as worst
 _RUN_TITLES = {"pretrain": "Masked pretraining", "align": "Alignment with image embeddings"}
 
 
@@ -70,8 +70,8 @@ def save_hero(workspace: str | Path, out: str | Path, *, columns: int = 8) -> Pa
             fix="Run 'neurobridge reconstruct' first.",
         )
     main = main_name(gallery.made)
-    rows = {"seen": gallery.seen} | {label(name): made for name, made in gallery.made.items()}
-    save_png(hero(rows, pixcorr(gallery.seen, gallery.made[main]), columns=columns), out)
+    rows = {"seen": gallery.seen} | {label(name): made[:, 0] for name, made in gallery.made.items()}
+    save_png(hero(rows, pixcorr(gallery.seen, gallery.made[main][:, 0]), columns=columns), out)
     return Path(out)
 
 
@@ -138,34 +138,62 @@ def _retrieval(results: Results) -> dict[str, Any] | None:
 def _gallery(gallery: Gallery | None) -> dict[str, Any] | None:
     if gallery is None or not gallery.made:
         return None
-    scores = {name: pixcorr(gallery.seen, made) for name, made in gallery.made.items()}
     main = main_name(gallery.made)
-    seen = [picture(image) for image in gallery.seen]
-    made = {name: [picture(image) for image in images] for name, images in gallery.made.items()}
-    rank = np.argsort(np.argsort(-scores[main], kind="stable")) + 1
+    scores = {name: _sample_scores(gallery.seen, made) for name, made in gallery.made.items()}
+    ranking = np.argsort(-scores[main][:, 0], kind="stable")
+    rank = np.argsort(ranking) + 1
     cards = [
         {
             "id": image_id,
             "name": Path(image_id).stem,
             "rank": int(rank[index]),
-            "seen": seen[index],
+            "cosine": None if gallery.cosine is None else float(gallery.cosine[index]),
+            "seen": picture(gallery.seen[index]),
             "made": [
-                {"name": label(name), "picture": made[name][index], "score": float(scores[name][index])}
+                {
+                    "backend": label(name),
+                    "name": f"{label(name)}{which}",
+                    "picture": picture(gallery.made[name][index, sample]),
+                    "score": float(scores[name][index, sample]),
+                }
                 for name in gallery.made
+                for which, sample in _shown_samples(scores[name][index]).items()
             ],
         }
         for index, image_id in enumerate(gallery.image_id)
     ]
-    groups = best_median_worst(scores[main])
+    groups = best_median_worst(scores[main][:, 0], _GROUP)
     return {
         "main": label(main),
         "total": gallery.total,
-        "samples": gallery.samples,
-        "hero": [cards[index] for index in spread_over_ranks(scores[main], 8)],
+        "samples": max(made.shape[1] for made in gallery.made.values()),
+        "hero": _hero(gallery, spread_over_ranks(scores[main][:, 0], 8), rank),
         "groups": {name: [cards[index] for index in chosen] for name, chosen in groups.items()},
-        "open": cards[:_OPEN_IMAGES],
-        "folded": cards[_OPEN_IMAGES:],
+        "ranked": [cards[index] for index in ranking],
     }
+
+
+def _hero(gallery: Gallery, chosen: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
+    """Rows of pictures, first samples only, of the chosen images."""
+    rows = {"seen": gallery.seen} | {label(name): made[:, 0] for name, made in gallery.made.items()}
+    return {
+        "rows": {name: [picture(images[index]) for index in chosen] for name, images in rows.items()},
+        "ids": [gallery.image_id[index] for index in chosen],
+        "ranks": [int(rank[index]) for index in chosen],
+    }
+
+
+def _sample_scores(seen: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Pixel correlation (n, S) of each sample with its seen image."""
+    return np.stack([pixcorr(seen, made[:, sample]) for sample in range(made.shape[1])], axis=1)
+
+
+def _shown_samples(scores: np.ndarray) -> dict[str, int]:
+    """The first sample of an image; where there are three or more that differ, the best, the median and the worst."""
+    if len(np.unique(scores)) < 3:
+        return {"": 0}
+    order = np.argsort(-scores, kind="stable")
+    return {", best": int(order[0]), ", median": int(order[len(order) // 2]), ", worst": int(order[-1])}
 
 
 def picture(image: np.ndarray) -> "Markup":

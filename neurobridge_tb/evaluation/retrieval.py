@@ -101,6 +101,7 @@ def retrieval_rows(
     model: str,
     ks: Sequence[int] = (1, 5),
     resamples: int = 2000,
+    permutations: int = 0,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Table rows for one model: top-k in both directions, each with a 95 % bootstrap interval.
@@ -112,11 +113,13 @@ def retrieval_rows(
         model: What the rows are called.
         ks: The k of top-k.
         resamples: Bootstrap samples.
-        seed: Seed of the bootstrap.
+        permutations: Of the permutation test of the first k. Default 0: none.
+        seed: Seed of both.
 
     Returns:
         Two rows (neural to image, image to neural) of ``model``, ``trials`` ("repeat average" or "single trial"),
-        ``direction`` and, for each k, ``top<k>``: ``value``, ``low``, ``high`` as fractions. Single trials of an image
+        ``direction`` and, for each k, ``top<k>``: ``value``, ``low``, ``high`` as fractions; and ``p``, see
+        :func:`permutation_test`. Single trials of an image
         are not independent, so images are resampled, each with all of its trials; from image to neural, each repeat's
         n trials are one set of candidates.
     """
@@ -131,9 +134,38 @@ def retrieval_rows(
             "trials": trials,
             "direction": direction,
             **_scores([topk_hits(similarity, k).mean(0) for k in ks], ks, resamples, seed),
+            **(
+                {"p": permutation_test(similarity, ks[0], permutations=permutations, seed=seed)} if permutations else {}
+            ),
         }
         for direction, similarity in directions.items()
     ]
+
+
+def permutation_test(similarity: Array, k: int = 1, *, permutations: int = 10_000, seed: int = 0) -> float:
+    """Is top-k retrieval better than with candidates dealt out at random?
+
+    All trials of an image keep together, since they are not independent of one another.
+
+    Args:
+        similarity: ``(..., n, n)``; query i belongs to candidate i.
+        k: How many candidates are kept, 1 to n.
+        permutations: Random assignments of candidates to queries.
+        seed: Seed of these.
+
+    Returns:
+        p = (1 + permutations at least as good as the truth) / (1 + permutations).
+    """
+    scores = to_floats(similarity)
+    n = scores.shape[-1]
+    scores = scores.reshape(-1, n, n)
+    queries, found = np.arange(n), np.empty((n, n))
+    for step in range(n):  # how often query i finds candidate i + step
+        candidates = (queries + step) % n
+        found[queries, candidates] = topk_hits(scores[:, :, candidates], k).mean(0)
+    generator = np.random.default_rng(seed)
+    random = np.array([found[queries, generator.permutation(n)].mean() for _ in range(permutations)])
+    return float((1 + (random >= found[queries, queries].mean() - _TIE).sum()) / (1 + permutations))
 
 
 def split_half_row(

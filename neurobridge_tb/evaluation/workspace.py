@@ -10,6 +10,7 @@ import numpy as np
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.figures import Curve, read_curves
+from neurobridge_tb.evaluation.result_names import is_baseline
 
 MAX_IMAGES = 100
 
@@ -21,15 +22,16 @@ class Gallery:
     Attributes:
         image_id: ``(n,)`` names of the test images.
         seen: uint8 ``(n, H, W, 3)``.
-        made: For each backend its first sample, uint8 ``(n, H', W', 3)``, baselines first.
-        samples: Samples that were drawn for each image.
+        made: For each backend its samples S, uint8 ``(n, S, H', W', 3)``, baselines first.
+        cosine: ``(n,)`` cosine of the predicted to the true embedding, both less the training mean; None where the file
+            does not tell.
         total: Images in the file (at most 100 are read).
     """
 
     image_id: list[str]
     seen: np.ndarray
     made: dict[str, np.ndarray]
-    samples: int
+    cosine: np.ndarray | None
     total: int
 
 
@@ -124,12 +126,14 @@ def _read_gallery(path: Path) -> Gallery:
         with h5py.File(path) as file:
             total = len(file["seen"])
             shown = min(total, MAX_IMAGES)
-            backends = [name for name in file if name not in ("image_id", "seen")]
+            backends = sorted(
+                set(file) - {"image_id", "seen", "cosine"}, key=lambda name: (not is_baseline(name), name)
+            )
             return Gallery(
                 image_id=[value.decode() for value in file["image_id"][:shown]],
                 seen=file["seen"][:shown],
-                made={name: file[name][:shown, 0] for name in backends},
-                samples=max((file[name].shape[1] for name in backends), default=0),
+                made={name: file[name][:shown] for name in backends},
+                cosine=file["cosine"][:shown] if "cosine" in file else None,
                 total=total,
             )
     except (OSError, KeyError, ValueError, IndexError) as error:

@@ -1,5 +1,6 @@
 """The interface of all picture generators, and how they are found by name."""
 
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol
@@ -37,9 +38,12 @@ class ImageGenerator(Protocol):
 
 
 _generators: dict[str, str | Callable[..., ImageGenerator]] = {
+    "ip_adapter": "neurobridge_tb.generation.ip_adapter:IpAdapter.load",
     "nearest": "neurobridge_tb.generation.nearest:NearestImage",
     "ridge_pixels": "neurobridge_tb.generation.ridge_pixels:RidgePixels.load",
+    "sd_adapter": "neurobridge_tb.generation.sd_adapter:SdAdapter.load",
     "small_diffusion": "neurobridge_tb.generation.small_diffusion:SmallDiffusion.load",
+    "stable_unclip": "neurobridge_tb.generation.stable_unclip:StableUnclip",
 }
 
 
@@ -67,12 +71,13 @@ def load_generator(name: str, **options: Any) -> ImageGenerator:
     """Make a generator by name.
 
     Args:
-        name: ``"nearest"``, ``"ridge_pixels"``, ``"small_diffusion"`` or a registered name.
-        **options: Go to ``NearestImage(...)``, ``RidgePixels.load(...)``,
-            ``SmallDiffusion.load(...)`` or the registered factory.
+        name: ``"nearest"``, ``"ridge_pixels"``, ``"small_diffusion"``, ``"stable_unclip"``, ``"sd_adapter"``,
+            ``"ip_adapter"`` or a registered name.
+        **options: Go to ``NearestImage(...)``, ``RidgePixels.load(...)``, ``SmallDiffusion.load(...)``,
+            ``StableUnclip(...)``, ``SdAdapter.load(...)``, ``IpAdapter.load(...)`` or the registered factory.
 
     Raises:
-        InputError: No generator of that name.
+        InputError: No generator of that name, or options that it does not have.
     """
     if name not in _generators:
         raise InputError(
@@ -86,6 +91,14 @@ def load_generator(name: str, **options: Any) -> ImageGenerator:
         factory = import_module(module)
         for attribute in attributes.split("."):
             factory = getattr(factory, attribute)
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        raise InputError(
+            expected=f"options of the generator {name}: {', '.join(inspect.signature(factory).parameters)}",
+            found=f"{', '.join(options) or 'none'} ({error})",
+            fix=f"Correct the options below `{name}`.",
+        ) from error
     return factory(**options)
 
 
@@ -117,15 +130,15 @@ def check_init_images(init_images: Tensor, items: int) -> None:
         )
 
 
-def check_source(place: str, stored: tuple[str, str], asked: tuple[str | None, str | None]) -> None:
+def check_source(place: str, stored: tuple[str | None, str | None], asked: tuple[str | None, str | None]) -> None:
     """Refuse a model made from another encoder's embeddings.
 
     Args:
         place: Where the model lies, for the message.
-        stored: Encoder name and preprocessing hash of the model.
+        stored: Encoder name and preprocessing hash of the model; None where it does not tell.
         asked: Encoder name and preprocessing hash in use; None leaves one unchecked.
     """
-    if any(a is not None and a != s for s, a in zip(stored, asked, strict=True)):
+    if any(a is not None and s is not None and a != s for s, a in zip(stored, asked, strict=True)):
         raise InputError(
             expected=f"embeddings of the encoder {stored[0]} (preprocessing {stored[1]}), on which {place} was trained",
             found=f"encoder {asked[0] or stored[0]} (preprocessing {asked[1] or stored[1]})",

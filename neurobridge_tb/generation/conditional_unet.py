@@ -1,4 +1,4 @@
-"""A small U-Net that removes noise from pictures, told by an image embedding what they show.
+"""A small U-Net that removes noise from pictures or latents, told by an image embedding what they show.
 
 The embedding is reduced to its main components (the *code*; zeros mean "nothing known"), which enter
 as a class embedding, as a few cross-attention tokens, and as a *layout*: a linear read-out of a
@@ -20,11 +20,12 @@ from neurobridge_tb.vision_imports import prepare_torchvision
 
 
 class ConditionalUNet(nn.Module):
-    """Velocity prediction (Salimans & Ho 2022) for pictures in [-1, 1], given an image embedding.
+    """Velocity prediction (Salimans & Ho 2022) for pictures in [-1, 1] or latents, given an image embedding.
 
     Args:
         embedding_dim: Size E of the image embedding.
-        image_size: Side of the square pictures in pixels; a multiple of ``patch * 2**(levels - 1)``.
+        data_channels: Channels C of what is denoised: 3 for pictures, more for the latents of an autoencoder.
+        image_size: Its side, in pixels or latent positions; a multiple of ``patch * 2**(levels - 1)``.
         patch: Side of the pixel blocks that are folded into channels.
         channels: Channels of each level; multiples of 32.
         layers: Residual blocks a level.
@@ -46,6 +47,7 @@ class ConditionalUNet(nn.Module):
         self,
         *,
         embedding_dim: int,
+        data_channels: int = 3,
         image_size: int = 64,
         patch: int = 4,
         channels: Sequence[int] = (64, 96, 128),
@@ -57,6 +59,7 @@ class ConditionalUNet(nn.Module):
         super().__init__()
         self.config: dict[str, Any] = {
             "embedding_dim": embedding_dim,
+            "data_channels": data_channels,
             "image_size": image_size,
             "patch": patch,
             "channels": list(channels),
@@ -65,23 +68,23 @@ class ConditionalUNet(nn.Module):
             "tokens": tokens,
             "token_dim": token_dim,
         }
-        self.image_size, self.patch, self.tokens = image_size, patch, tokens
+        self.data_channels, self.image_size, self.patch, self.tokens = data_channels, image_size, patch, tokens
         self.side = image_size // patch
         self.register_buffer("mean", torch.zeros(embedding_dim))
         self.register_buffer("components", torch.zeros(embedding_dim, code_dim))
         self.register_buffer("spread", torch.ones(code_dim))
         self.to_tokens = nn.Linear(code_dim, tokens * token_dim)
-        self.register_buffer("layout_weight", torch.zeros(3 * self.side**2, code_dim))
-        self.register_buffer("layout_bias", torch.zeros(3 * self.side**2))
-        self.register_buffer("axes", torch.eye(3 * patch**2))
-        self.register_buffer("residual", torch.full((3 * patch**2,), 0.5))
+        self.register_buffer("layout_weight", torch.zeros(data_channels * self.side**2, code_dim))
+        self.register_buffer("layout_bias", torch.zeros(data_channels * self.side**2))
+        self.register_buffer("axes", torch.eye(data_channels * patch**2))
+        self.register_buffer("residual", torch.full((data_channels * patch**2,), 0.5))
         self.register_buffer("signal", noise_schedule().alphas_cumprod.sqrt(), persistent=False)
         prepare_torchvision()
         plain = len(channels) - 1
         self.unet = require("diffusers", extra="vision").UNet2DConditionModel(
             sample_size=self.side,
-            in_channels=3 * patch**2 + 3,
-            out_channels=3 * patch**2,
+            in_channels=data_channels * (patch**2 + 1),
+            out_channels=data_channels * patch**2,
             block_out_channels=tuple(channels),
             layers_per_block=layers,
             down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",),
@@ -101,7 +104,7 @@ class ConditionalUNet(nn.Module):
 
         Args:
             embeddings: Training embeddings ``(n, E)``, any scale.
-            images: Their pictures ``(n, 3, size, size)``, uint8.
+            images: Their pictures ``(n, 3, size, size)``, uint8, or their latents ``(n, C, size, size)``.
             penalty: Ridge penalty, relative to the codes' mean variance.
         """
         self.mean.copy_(embeddings.mean(0))
@@ -113,7 +116,9 @@ class ConditionalUNet(nn.Module):
         self.components.copy_(axes / scale)
         self.spread.copy_(variances.sqrt() / scale)
         codes = self.code(embeddings)
-        small = F.adaptive_avg_pool2d(images.float(), self.side).flatten(1) / 127.5 - 1
+        small = F.adaptive_avg_pool2d(images.float(), self.side).flatten(1)
+        if images.dtype == torch.uint8:
+            small = small / 127.5 - 1
         gram = codes.T @ codes / len(codes) + penalty * torch.eye(code_dim)
         self.layout_bias.copy_(small.mean(0))
         cross = codes.T @ (small - self.layout_bias) / len(codes)
@@ -129,9 +134,9 @@ class ConditionalUNet(nn.Module):
         return (embeddings - self.mean) @ self.components
 
     def layout(self, code: Tensor) -> Tensor:
-        """Blurred pictures ``(B, 3, size/patch, size/patch)`` read out of codes ``(B, K)``."""
+        """Blurred pictures ``(B, C, size/patch, size/patch)`` read out of codes ``(B, K)``."""
         flat = F.linear(code, self.layout_weight, self.layout_bias).float()
-        return flat.unflatten(1, (3, self.side, self.side))
+        return flat.unflatten(1, (self.data_channels, self.side, self.side))
 
     def difficulty(self, step: Tensor) -> Tensor:
         """Mean squared error ``(B,)`` of the best linear guess of the velocity at each step."""
@@ -158,12 +163,12 @@ class ConditionalUNet(nn.Module):
         """Predict the velocity.
 
         Args:
-            noisy: Noisy pictures ``(B, 3, size, size)``.
+            noisy: Noisy pictures ``(B, C, size, size)``.
             step: Diffusion step ``(B,)``, integers in [0, 1000).
             code: Codes ``(B, K)`` of the embeddings; zeros where nothing is known.
 
         Returns:
-            Velocity ``(B, 3, size, size)``.
+            Velocity ``(B, C, size, size)``.
         """
         layout = self.layout(code)
         guess = self._fold(self._enlarge(layout))
@@ -178,8 +183,8 @@ class ConditionalUNet(nn.Module):
 
 
 def to_signed(images: Tensor) -> Tensor:
-    """uint8 pictures to float in [-1, 1]."""
-    return images.float() / 127.5 - 1
+    """uint8 pictures to float in [-1, 1]; latents, which are float, stay as they are."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images.float()
 
 
 def to_uint8(values: Tensor) -> Tensor:
@@ -187,8 +192,12 @@ def to_uint8(values: Tensor) -> Tensor:
     return ((values.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def noise_schedule():
-    """1,000 cosine steps with zero terminal signal (Nichol & Dhariwal 2021; Lin et al. 2024)."""
+def noise_schedule(bound: float = 1.0):
+    """1,000 cosine steps with zero terminal signal (Nichol & Dhariwal 2021; Lin et al. 2024).
+
+    Args:
+        bound: Clean data lie in [-bound, bound].
+    """
     prepare_torchvision()
     return require("diffusers", extra="vision").DDIMScheduler(
         num_train_timesteps=1000,
@@ -197,4 +206,5 @@ def noise_schedule():
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         clip_sample=True,
+        clip_sample_range=bound,
     )

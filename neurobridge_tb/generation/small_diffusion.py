@@ -1,4 +1,4 @@
-"""Pictures from image embeddings by a small pixel-space diffusion model.
+"""Pictures from image embeddings by a small diffusion model, in pixels or in the latents of an autoencoder.
 
 DDIM (Song et al. 2021) with classifier-free guidance (Ho & Salimans 2022). It starts from noise, or
 from a noised low-level guess (``init_images``), as SDEdit does (Meng et al. 2022). Weights for the
@@ -9,14 +9,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.generation.autoencoder import BOUND, FACTOR, Autoencoder
 from neurobridge_tb.generation.base import check_embeddings, check_init_images, check_source
+from neurobridge_tb.generation.batches import draw_items
 from neurobridge_tb.generation.conditional_unet import (
     ConditionalUNet,
     noise_schedule,
@@ -35,6 +36,7 @@ class SmallDiffusion:
         network: The trained network.
         encoder_name: Name of the image encoder whose embeddings it was trained on.
         preprocessing_hash: That encoder's preprocessing.
+        autoencoder: The autoencoder in whose latents the network works; default: it works on pixels.
         steps: DDIM steps; fewer give smoother pictures, closer to the mean of what is possible.
         guidance: Weight of classifier-free guidance; 1 is none.
         strength: With ``init_images``: share of the steps that are run. 0 returns the init image, 1
@@ -52,6 +54,7 @@ class SmallDiffusion:
         *,
         encoder_name: str,
         preprocessing_hash: str,
+        autoencoder: Autoencoder | None = None,
         steps: int = 10,
         guidance: float = 2.0,
         strength: float = 0.7,
@@ -66,6 +69,7 @@ class SmallDiffusion:
             )
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
+        self.autoencoder = None if autoencoder is None else autoencoder.to(self.device)
         self.encoder_name, self.preprocessing_hash = encoder_name, preprocessing_hash
         self.steps, self.guidance, self.strength = steps, guidance, strength
         self.batch_size = batch_size
@@ -94,27 +98,32 @@ class SmallDiffusion:
             InputError: An embedding of another size, or init images of another number or type.
         """
         check_embeddings(embedding, self.network.config["embedding_dim"])
-        size = self.network.image_size
-        noise = torch.stack([_noise((seed, i, s), size) for i in range(len(embedding)) for s in range(num_samples)])
-        codes = self.network.code(embedding.float().to(self.device))
-        codes = codes.repeat_interleave(num_samples, 0)
-        start = None
         if init_images is not None:
             check_init_images(init_images, len(embedding))
-            start = to_signed(init_images)
-            if start.shape[2:] != (size, size):
-                start = F.interpolate(start, size=(size, size), mode="bicubic", antialias=True)
-            start = start.repeat_interleave(num_samples, 0)
-        parts = []
-        for first in range(0, len(noise), self.batch_size):
-            rows = slice(first, first + self.batch_size)
-            init = None if start is None else start[rows].to(self.device)
-            parts.append(to_uint8(self._sample(noise[rows].to(self.device), codes[rows], init)))
-        return torch.cat(parts).cpu().unflatten(0, (len(embedding), num_samples))
+        shape = (self.network.data_channels, self.network.image_size, self.network.image_size)
+
+        def draw(rows: Tensor, generators: list[torch.Generator]) -> Tensor:
+            noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+            codes = self.network.code(embedding[rows].float().to(self.device))
+            start = None if init_images is None else self._encode(init_images[rows])
+            return self._decode(self._sample(noise.to(self.device), codes, start))
+
+        return draw_items(len(embedding), num_samples, draw, seed=seed, batch_size=self.batch_size)
+
+    def _encode(self, pictures: Tensor) -> Tensor:
+        """uint8 pictures of any size to what the network denoises."""
+        side = self.network.image_size * (1 if self.autoencoder is None else FACTOR)
+        signed = to_signed(pictures.to(self.device))
+        if signed.shape[2:] != (side, side):
+            signed = F.interpolate(signed, size=(side, side), mode="bicubic", antialias=True)
+        return signed if self.autoencoder is None else self.autoencoder.encode(to_uint8(signed))
+
+    def _decode(self, values: Tensor) -> Tensor:
+        return to_uint8(values) if self.autoencoder is None else self.autoencoder.decode(values)
 
     def _sample(self, noise: Tensor, codes: Tensor, init: Tensor | None) -> Tensor:
-        """One batch: noise ``(b, 3, size, size)`` and codes ``(b, K)`` to pictures in [-1, 1]."""
-        scheduler = noise_schedule()
+        """One batch: noise ``(b, C, size, size)`` and codes ``(b, K)`` to pictures in [-1, 1] or latents."""
+        scheduler = noise_schedule(1.0 if self.autoencoder is None else BOUND)
         scheduler.set_timesteps(self.steps, device=self.device)
         timesteps, x = scheduler.timesteps, noise
         if init is not None:
@@ -152,6 +161,8 @@ class SmallDiffusion:
                     "network": self.network.config,
                     "encoder": self.encoder_name,
                     "preprocessing_hash": self.preprocessing_hash,
+                    "autoencoder": self.autoencoder
+                    and {"folder": str(self.autoencoder.folder), "fingerprint": self.autoencoder.fingerprint},
                     "training": training or {},
                 },
             )
@@ -159,27 +170,30 @@ class SmallDiffusion:
     @classmethod
     def load(
         cls,
-        folder: str | Path = SHIPPED,
+        weights: str | Path = SHIPPED,
         *,
         encoder_name: str | None = None,
         preprocessing_hash: str | None = None,
+        autoencoder: str | Path | None = None,
         **settings: Any,
     ) -> "SmallDiffusion":
         """Load a saved generator.
 
         Args:
-            folder: Folder with ``model.safetensors`` and ``config.json``; default: the weights for
+            weights: Folder with ``model.safetensors`` and ``config.json``; default: the weights for
                 procedurally drawn pictures that come with the package.
             encoder_name: The encoder whose embeddings will be given; another one is refused.
             preprocessing_hash: That encoder's ``preprocessing_hash``; another one is refused.
+            autoencoder: Folder of the autoencoder of a model that draws in latents; default: where it lay in training.
             **settings: ``steps``, ``guidance``, ``strength``, ``batch_size``, ``device``.
 
         Raises:
-            InputError: No such model in the folder, or trained on another encoder's embeddings.
+            InputError: No such model in the folder, trained on another encoder's embeddings, or in the latents of an
+                autoencoder that is missing or another one.
         """
         from safetensors.torch import load_file
 
-        folder = Path(folder)
+        folder = Path(weights)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if config.get("format") != _FORMAT:
@@ -200,12 +214,20 @@ class SmallDiffusion:
             network,
             encoder_name=config["encoder"],
             preprocessing_hash=config["preprocessing_hash"],
+            autoencoder=_find_autoencoder(folder, config.get("autoencoder"), autoencoder),
             **settings,
         )
 
 
-def _noise(key: tuple[int, ...], size: int) -> Tensor:
-    """Standard normal ``(3, size, size)`` that depends on the key alone."""
-    state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-    generator = torch.Generator().manual_seed(state)
-    return torch.randn(3, size, size, generator=generator)
+def _find_autoencoder(folder: Path, noted: dict[str, str] | None, given: str | Path | None) -> Autoencoder | None:
+    """The autoencoder that a model notes, from where it says or from where it is said to be now."""
+    if noted is None:
+        return None
+    found = Autoencoder.load(given or noted["folder"])
+    if found.fingerprint != noted["fingerprint"]:
+        raise InputError(
+            expected=f"the autoencoder of fingerprint {noted['fingerprint']}, in whose latents {folder} was trained",
+            found=f"{found.fingerprint} in {found.folder}",
+            fix="Name the folder of that one as `autoencoder`, or train the decoder anew.",
+        )
+    return found

@@ -1,19 +1,26 @@
-"""ImageAligner: from latents of neural activity to the embedding of the image that was seen."""
+"""ImageAligner: from neural activity to the embedding of the image that was seen."""
 
 import inspect
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
 from neurobridge_tb.models.pretrained import PretrainedModel
 from neurobridge_tb.nn.projector import Projector
+from neurobridge_tb.nn.response_readout import ResponseReadout
 
 
 class ImageAligner(PretrainedModel):
-    """A :class:`NeuroBridgeModel` encoder, and a projector into an image encoder's space.
+    """A :class:`NeuroBridgeModel` encoder, and two ways from it into an image encoder's space, which are added.
+
+    1. *Linear*: the standardised responses themselves, by weights of each unit (:class:`ResponseReadout`). Alignment
+       fits it as a ridge regression, in closed form. ``to_contrastive`` turns its answer into the one that is compared
+       with images.
+    2. *Latents*: a projector that starts at zero, and so learns what the linear way leaves.
 
     Both sides are compared after subtracting the mean training embedding (``embedding_mean``): image embeddings share a
     large common part, which would drown the differences that retrieval needs.
@@ -26,6 +33,7 @@ class ImageAligner(PretrainedModel):
         num_queries: Learned read-out queries. Default 8.
         dim_hidden: Hidden width of the projector. Default 1024.
         dropout: Dropout of the projector. Default 0.5.
+        linear_path: Have the linear way too. Default False: latents alone.
     """
 
     embedding_mean: Tensor
@@ -41,11 +49,18 @@ class ImageAligner(PretrainedModel):
         num_queries: int = 8,
         dim_hidden: int = 1024,
         dropout: float = 0.5,
+        linear_path: bool = False,
     ):
         super().__init__()
         arguments = inspect.signature(ImageAligner.__init__).parameters
         self.config = {k: v for k, v in locals().items() if k in arguments and k != "self"}
         self.encoder = NeuroBridgeModel(**encoder)
+        if self.encoder.reads_events:
+            raise InputError(
+                expected="an encoder of values on a grid (modality 'mua' or 'spike_counts')",
+                found="one of spike events",
+                fix="Count the spikes in bins (build_recording's spike_counts) and pretrain on these.",
+            )
         self.projector = Projector(
             dim=self.encoder.dim,
             num_latents=self.encoder.num_latents,
@@ -53,19 +68,36 @@ class ImageAligner(PretrainedModel):
             dim_hidden=dim_hidden,
             dim_out=dim_embedding,
             dropout=dropout,
+            start_at_zero=linear_path,
         )
+        self.linear: ResponseReadout | None = None
+        if linear_path:
+            self.linear = ResponseReadout(
+                dim_out=dim_embedding,
+                num_steps=self.encoder.num_latents // self.encoder.num_latents_per_step,
+                latent_step=self.encoder.latent_step,
+            )
+            self.to_contrastive = nn.Linear(dim_embedding, dim_embedding, bias=False)
+            nn.init.eye_(self.to_contrastive.weight)
         self.register_buffer("embedding_mean", torch.zeros(dim_embedding))
         self.register_buffer("embedding_std", torch.ones(dim_embedding))
+
+    def set_encoder(self, encoder: NeuroBridgeModel) -> None:
+        """Take a pretrained encoder; its units get rows of the linear way, which start at zero."""
+        self.encoder = encoder
+        if self.linear is not None:
+            self.linear.initialize_vocab(list(encoder.unit_emb.vocab)[1:])  # the first one is padding
 
     def fit_embedding_statistics(self, embeddings: Tensor) -> None:
         """Take mean and standard deviation of each dimension from the training images' embeddings (n, E)."""
         self.embedding_mean.copy_(embeddings.mean(0))
         self.embedding_std.copy_(embeddings.std(0).clamp_min(1e-6))
 
-    def forward(self, **model_inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *, linear: Tensor | None = None, **model_inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of a batch of windows.
 
         Args:
+            linear: (B, E) to be taken for the answer of the linear way. Default: its own.
             **model_inputs: As :meth:`NeuroBridgeModel.encode` takes them.
 
         Returns:
@@ -73,7 +105,13 @@ class ImageAligner(PretrainedModel):
             regression (B, E), an estimate of the image embedding itself.
         """
         contrastive, regression = self.projector(self.encoder.encode(**model_inputs))
-        return contrastive, regression * self.embedding_std + self.embedding_mean
+        if self.linear is not None:
+            if linear is None:
+                units = model_inputs["input_unit_index"]
+                values = self.encoder.standardize(model_inputs["input_values"], units)
+                linear = self.linear(values, model_inputs["input_mask"], model_inputs["input_timestamps"], units)
+            contrastive, regression = contrastive + self.to_contrastive(linear), regression + linear
+        return F.normalize(contrastive, dim=-1), regression * self.embedding_std + self.embedding_mean
 
     def center(self, embeddings: Tensor) -> Tensor:
         """Image embeddings (n, E) less the training mean, unit norm: what the contrastive output is compared with."""

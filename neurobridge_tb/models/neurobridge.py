@@ -1,14 +1,15 @@
 """NeuroBridgeModel: a CaPOYO-derived encoder of neural activity with a masking head."""
 
 import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from neurobridge_tb._upstream import (
-    Data,
     Dataset,
     FeedForward,
     InfiniteVocabEmbedding,
@@ -16,23 +17,20 @@ from neurobridge_tb._upstream import (
     RotaryCrossAttention,
     RotarySelfAttention,
     RotaryTimeEmbedding,
-    create_linspace_latent_tokens,
-    pad,
-    pad2d,
-    pad8,
-    track_mask8,
 )
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.masking.schemes import Mask
 from neurobridge_tb.models.pretrained import PretrainedModel
+from neurobridge_tb.models.unit_statistics import pooled_statistics
+from neurobridge_tb.models.window_tokens import WindowTokens, check_modalities
 from neurobridge_tb.nn.grid_decoder import GridDecoder
 from neurobridge_tb.nn.population import PopulationEmbedding
-from neurobridge_tb.nn.unit_rows import UnitStatistics, shared_rows
+from neurobridge_tb.nn.rotary import cross_attention, self_attention
+from neurobridge_tb.nn.unit_rows import UnitStatistics, batch_rows
 from neurobridge_tb.nn.value_attention import grid_value_attention, value_token_rows
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
 
-class NeuroBridgeModel(PretrainedModel):
+class NeuroBridgeModel(WindowTokens, PretrainedModel):
     """Encoder of spikes, counts and multi-unit activity with a unit x time decoder.
 
     1. Every observation is a *value token* ``[value_map(value) || unit_emb(unit)]`` with its time as a rotary embedding
@@ -47,7 +45,9 @@ class NeuroBridgeModel(PretrainedModel):
 
     Args:
         modality: What is read and predicted: ``"mua"`` or ``"spike_counts"`` (grids) or ``"spikes"`` (events, predicted
-            as counts). Its loss is the registry's: MSE of standardised values, or Poisson NLL of counts.
+            as counts). Its loss is the registry's: MSE of standardised values, or Poisson NLL of counts. With the list
+            ``["mua", "spike_counts"]`` one model reads both kinds of recordings, also in one batch: each recording is
+            read, answered and scored as the first of them that it holds.
         sequence_length: Length of a window in s.
         latent_step: Time between latent steps in s.
         num_latents_per_step: Latents at each step. Default 8.
@@ -58,6 +58,10 @@ class NeuroBridgeModel(PretrainedModel):
         self_heads: Heads of the self-attentions. Default 4.
         dim_population: Width of the population embedding; 0 leaves it out. Default 256.
         unit_value_maps: Each unit has its own value direction (True), or all share CaPOYO's (False). Default True.
+        standardize_inputs: Grid values enter in units of each unit's training deviation around its mean (True), or as
+            they are (False), as CaPOYO reads them. Default True.
+        boundary_tokens: Each unit seen has two more tokens, at the window's start and end, as in POYO; for
+            ``"spikes"`` only. Default False.
         bin_size: Bin width in s of the counts predicted for ``"spikes"``. Default 0.02.
         ffn_dropout: Dropout in feed-forward networks. Default 0.2.
         lin_dropout: Dropout after each processing layer. Default 0.2.
@@ -65,12 +69,18 @@ class NeuroBridgeModel(PretrainedModel):
         emb_init_scale: Standard deviation of embeddings at initialisation. Default 0.02.
         t_min: Shortest rotary period in s. Default 1e-4.
         t_max: Longest rotary period in s. Default 2.0627.
+
+    Attributes:
+        gradient_checkpointing: While training, keep no activations inside the attentions and layers, and compute them
+            again for the gradient: the same gradients, less memory, more time. Default False; not saved.
     """
+
+    gradient_checkpointing = False
 
     def __init__(
         self,
         *,
-        modality: str,
+        modality: str | Sequence[str],
         sequence_length: float,
         latent_step: float,
         num_latents_per_step: int = 8,
@@ -81,6 +91,8 @@ class NeuroBridgeModel(PretrainedModel):
         self_heads: int = 4,
         dim_population: int = 256,
         unit_value_maps: bool = True,
+        standardize_inputs: bool = True,
+        boundary_tokens: bool = False,
         bin_size: float = 0.02,
         ffn_dropout: float = 0.2,
         lin_dropout: float = 0.2,
@@ -90,13 +102,15 @@ class NeuroBridgeModel(PretrainedModel):
         t_max: float = 2.0627,
     ):
         super().__init__()
+        self.modalities = check_modalities(modality)
+        modality = modality if isinstance(modality, str) else list(modality)
         arguments = inspect.signature(NeuroBridgeModel.__init__).parameters
         self.config = {k: v for k, v in locals().items() if k in arguments and k != "self"}
-        if modality not in ("mua", "spike_counts", "spikes"):
+        if boundary_tokens and not self.reads_events:
             raise InputError(
-                expected="modality 'mua', 'spike_counts' or 'spikes'",
-                found=repr(modality),
-                fix="Choose what the recording holds: MUA or counts on a grid, or spike events.",
+                expected="boundary_tokens with modality 'spikes' only",
+                found=f"modality {modality!r}",
+                fix="Leave boundary_tokens out: on a grid every unit seen has tokens anyway.",
             )
         if not sequence_length > 0 or not 0 < latent_step <= sequence_length or dim % 2:
             raise InputError(
@@ -107,17 +121,16 @@ class NeuroBridgeModel(PretrainedModel):
         self.modality = modality
         self.sequence_length, self.latent_step, self.bin_size = sequence_length, latent_step, bin_size
         self.num_latents_per_step, self.dim = num_latents_per_step, dim
-        spec = MODALITY_REGISTRY["spike_counts" if modality == "spikes" else modality]
-        self.loss_fn = spec.loss_fn
-        self.predicts_log_rates = modality != "mua"
-        self.reads_events = modality == "spikes"
-        self.series_name = spec.value_key.split(".")[0]
+        self.standardize_inputs, self.boundary_tokens = standardize_inputs, boundary_tokens
 
         self.input_value_map = nn.Linear(1, dim // 2)
         nn.init.trunc_normal_(self.input_value_map.weight, 0, emb_init_scale)
         nn.init.zeros_(self.input_value_map.bias)
         self.unit_emb = InfiniteVocabEmbedding(dim // 2, init_scale=emb_init_scale)
         self.gain_emb = InfiniteVocabEmbedding(dim // 2, init_scale=0.0) if unit_value_maps else None
+        self.token_type_emb = nn.Embedding(4, dim) if boundary_tokens else None  # POYO's: spike, start, end, unused
+        if self.token_type_emb is not None:
+            nn.init.normal_(self.token_type_emb.weight, std=emb_init_scale)
         self.unit_stats = UnitStatistics()
         self.session_emb = InfiniteVocabEmbedding(dim, init_scale=emb_init_scale)
         self.latent_emb = nn.Embedding(num_latents_per_step, dim)
@@ -158,16 +171,6 @@ class NeuroBridgeModel(PretrainedModel):
             atn_dropout=atn_dropout,
         )
 
-    @property
-    def num_latents(self) -> int:
-        """Latents of a window, L."""
-        return len(self._latent_tokens()[0])
-
-    def _latent_tokens(self) -> tuple[np.ndarray, np.ndarray]:
-        return create_linspace_latent_tokens(
-            0, self.sequence_length, step=self.latent_step, num_latents_per_step=self.num_latents_per_step
-        )
-
     # ------------------------------------------------------------------ vocabularies
 
     def init_vocabs(self, dataset: Dataset) -> None:
@@ -176,16 +179,23 @@ class NeuroBridgeModel(PretrainedModel):
         Args:
             dataset: A Dataset with ``get_unit_ids()`` (e.g. upstream's ``SpikingDatasetMixin``) and ``recording_ids``.
         """
-        if not callable(getattr(dataset, "get_unit_ids", None)):
-            raise InputError(
-                expected="a Dataset with get_unit_ids()",
-                found=type(dataset).__name__,
-                fix="Add torch_brain's SpikingDatasetMixin to the Dataset class, or use neurobridge_tb.datasets.",
-            )
-        unit_ids = dataset.get_unit_ids()
+        unit_ids = _unit_ids(dataset)
         for table in self._unit_tables():
             table.initialize_vocab(unit_ids)
         self.session_emb.initialize_vocab(dataset.recording_ids)
+
+    def extend_vocabs(self, dataset: Dataset) -> None:
+        """Give the units and recordings of ``dataset`` that the model does not know yet embeddings of their own.
+
+        The rows of those that it knows stay as they are. Needs :meth:`init_vocabs`, or a loaded model.
+
+        Args:
+            dataset: As :meth:`init_vocabs` takes it.
+        """
+        unit_ids = _unit_ids(dataset)
+        for table in self._unit_tables():
+            table.extend_vocab(unit_ids, exist_ok=True)
+        self.session_emb.extend_vocab(dataset.recording_ids, exist_ok=True)
 
     def fit_unit_statistics(self, dataset: Dataset, intervals: dict[str, Interval], max_windows: int = 2000) -> None:
         """Set each unit's mean and standard deviation from windows of the training intervals.
@@ -194,26 +204,12 @@ class NeuroBridgeModel(PretrainedModel):
             dataset: Where the recordings are.
             intervals: Training intervals of each recording, as ``dataset.get_sampling_intervals`` returns them.
             max_windows: At most so many windows of each recording are read, spread evenly. Default 2,000.
+
+        Raises:
+            InputError: A unit is read as MUA in one recording and as counts in another.
         """
-        for recording_id, interval in intervals.items():
-            recording = dataset.get_recording(recording_id)
-            starts = np.concatenate(
-                [
-                    np.arange(start, max(end - self.sequence_length, start) + 1e-9, self.sequence_length)
-                    for start, end in zip(interval.start, interval.end, strict=True)
-                ]
-            )
-            starts = starts[np.linspace(0, len(starts) - 1, min(max_windows, len(starts))).astype(int)]
-            total, square, count = (np.zeros(len(recording.units)) for _ in range(3))
-            for start in starts:
-                values = self.grid_values(recording.slice(start, start + self.sequence_length))[0]
-                total += np.nansum(values, axis=0, dtype=np.float64)
-                square += np.nansum(values.astype(np.float64) ** 2, axis=0)
-                count += (~np.isnan(values)).sum(0)
-            mean = total / np.maximum(count, 1)
-            std = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))
-            unit_ids = recording.units.id.astype(str).tolist()
-            self.unit_stats.set(unit_ids, torch.from_numpy(mean), torch.from_numpy(std))
+        unit_ids, mean, std = pooled_statistics(self, dataset, intervals, max_windows)
+        self.unit_stats.set(unit_ids, torch.from_numpy(mean), torch.from_numpy(std))
 
     def _unit_tables(self) -> list[InfiniteVocabEmbedding]:
         tables = [self.unit_emb, self.unit_stats, self.decoder.state_rows]
@@ -222,103 +218,6 @@ class NeuroBridgeModel(PretrainedModel):
         if self.population is not None:
             tables += [self.population.value_rows, self.population.presence_rows]
         return tables
-
-    # ------------------------------------------------------------------ tokenizing (CPU)
-
-    def window_grid(self, data: Data) -> tuple[int, np.ndarray]:
-        """Bins of a window, and the brain area of each unit ("" where unknown): what a masking scheme needs."""
-        n_bins = self._bin_edges().size - 1 if self.reads_events else len(self._series(data))
-        units = data.units
-        areas = units.area.astype(str) if "area" in units.keys() else np.full(len(units), "")
-        return n_bins, areas
-
-    def grid_values(self, data: Data) -> tuple[np.ndarray, np.ndarray]:
-        """Values (T, N) float32 and bin times (T,) float64 in s of a window; spike events are counted in bins."""
-        if not self.reads_events:
-            series = self._series(data)
-            return np.asarray(series.value, dtype=np.float32), series.timestamps
-        edges = self._bin_edges()
-        counts = np.zeros((edges.size - 1, len(data.units)), dtype=np.float32)
-        bins = np.searchsorted(edges, data.spikes.timestamps, side="right") - 1
-        inside = (bins >= 0) & (bins < len(counts))
-        np.add.at(counts, (bins[inside], data.spikes.unit_index[inside]), 1.0)
-        return counts, edges[:-1]
-
-    def _bin_edges(self) -> np.ndarray:
-        return np.arange(round(self.sequence_length / self.bin_size) + 1) * self.bin_size
-
-    def _series(self, data: Data) -> Any:
-        if self.series_name not in data.keys():
-            raise InputError(
-                expected=f"'{self.series_name}' in recording {data.session.id} (modality '{self.modality}')",
-                found=", ".join(sorted(data.keys())),
-                fix="Set the model's modality to what the recording holds, or prepare the recording with it.",
-            )
-        return getattr(data, self.series_name)
-
-    def tokenize(self, data: Data, mask: Mask | None = None) -> dict:
-        """Tokenize a window of ``sequence_length``; usable as a Dataset transform. Runs on the CPU.
-
-        Args:
-            data: A window of a recording.
-            mask: Which cells the encoder sees and which are asked for. Default: all are seen and asked for.
-
-        Returns:
-            ``model_inputs`` (keywords of :meth:`forward`), ``target_values`` (K, M), ``scheme``,
-            ``session_id``, ``absolute_start`` (s), wrapped for upstream's ``collate``. A NaN is an absent value: it is
-            neither seen nor asked for.
-        """
-        values, timestamps = self.grid_values(data)
-        present = ~np.isnan(values)
-        keep = present if mask is None else present & mask.keep
-        target = present if mask is None else present & mask.target
-        if not keep.any():
-            raise InputError(
-                expected="at least one value to encode in every window",
-                found=f"none in recording {data.session.id} at {float(data.absolute_start):.3f} s "
-                f"({values.shape[0]} bins x {values.shape[1]} units)",
-                fix="Leave this stretch of the recording out of its domains, or check the recording for NaN.",
-            )
-        unit_index = np.array(self.unit_emb.tokenizer(data.units.id.astype(str).tolist()), dtype=np.int64)
-        n_bins_asked, units_asked = target.any(1), target.any(0)
-        latent_index, latent_timestamps = self._latent_tokens()
-        inputs = (
-            self._event_inputs(data, keep, unit_index)
-            if self.reads_events
-            else {
-                "input_values": pad2d(torch.from_numpy(np.nan_to_num(values))),
-                "input_mask": pad2d(torch.from_numpy(keep)),
-                "input_timestamps": pad(torch.from_numpy(timestamps)),
-                "input_unit_index": pad(torch.from_numpy(unit_index)),
-            }
-        )
-        return {
-            "model_inputs": inputs
-            | {
-                "latent_index": torch.from_numpy(latent_index),
-                "latent_timestamps": torch.from_numpy(latent_timestamps),
-                "session_index": self.session_emb.tokenizer(str(data.session.id)),
-                "output_timestamps": pad(torch.from_numpy(timestamps[n_bins_asked])),
-                "output_unit_index": pad(torch.from_numpy(unit_index[units_asked])),
-                "output_mask": pad2d(torch.from_numpy(target[n_bins_asked][:, units_asked])),
-            },
-            "target_values": pad2d(torch.from_numpy(np.nan_to_num(values)[n_bins_asked][:, units_asked])),
-            "scheme": "none" if mask is None else mask.scheme,
-            "session_id": str(data.session.id),
-            "absolute_start": float(data.absolute_start),
-        }
-
-    def _event_inputs(self, data: Data, keep: np.ndarray, unit_index: np.ndarray) -> dict:
-        times = data.spikes.timestamps
-        bins = np.clip(np.searchsorted(self._bin_edges(), data.spikes.timestamps, side="right") - 1, 0, len(keep) - 1)
-        seen = keep[bins, data.spikes.unit_index]
-        units = unit_index[data.spikes.unit_index[seen]]
-        return {
-            "input_values": pad8(torch.ones(len(units))),
-            "input_mask": track_mask8(units),
-            "input_timestamps": pad8(torch.from_numpy(times[seen])),
-            "input_unit_index": pad8(torch.from_numpy(units)),
-        }
 
     # ------------------------------------------------------------------ the network
 
@@ -331,6 +230,7 @@ class NeuroBridgeModel(PretrainedModel):
         input_unit_index: Tensor,
         latent_index: Tensor,
         latent_timestamps: Tensor,
+        input_token_type: Tensor | None = None,
         **_: Tensor,
     ) -> Tensor:
         """Latents of a batch of windows.
@@ -342,37 +242,70 @@ class NeuroBridgeModel(PretrainedModel):
             input_unit_index: (B, N) or (B, n) unit indices.
             latent_index: (B, L).
             latent_timestamps: (B, L) in s.
+            input_token_type: (B, n) 0 for a spike, 1 for a window's start, 2 for its end; with ``boundary_tokens``.
 
         Returns:
             (B, L, D).
         """
         latents = self.latent_emb(latent_index)
-        n_steps = latents.shape[1] // self.num_latents_per_step
         rotary = self.rotary_emb(latent_timestamps)
+        seen = (input_values, input_mask, input_timestamps, input_unit_index)
         if input_values.ndim == 3:
-            index = shared_rows(input_unit_index)
-            values = self.standardize(input_values, index)
-            slope, offset = value_token_rows(self.input_value_map, self.unit_emb, self.gain_emb, index)
-            update = grid_value_attention(
-                self.enc_atn, latents, latent_timestamps, values, input_mask, input_timestamps,
-                slope, offset, self.rotary_emb,
-            )  # fmt: skip
-            if self.population is not None:
-                update = update + self.population.forward_grid(values, input_mask, input_timestamps, index, n_steps)
+            update = self._checkpointed(self._attend_to_grid, latents, latent_timestamps, *seen)
         else:
-            slope, offset = value_token_rows(self.input_value_map, self.unit_emb, self.gain_emb, input_unit_index)
-            tokens = input_values[..., None] * slope + offset
-            update = self.enc_atn(latents, tokens, rotary, self.rotary_emb(input_timestamps), input_mask)
-            if self.population is not None:
-                update = update + self.population.forward_events(
-                    input_timestamps, input_unit_index, input_mask, n_steps
-                )
+            update = self._checkpointed(self._attend_to_events, latents, rotary, *seen, input_token_type)
         latents = latents + update
         latents = latents + self.enc_ffn(latents)
-        for self_atn, ffn in cast(Any, self.proc_layers):
-            latents = latents + self.dropout(self_atn(latents, rotary))
-            latents = latents + self.dropout(ffn(latents))
+        for layer in self.proc_layers:
+            latents = self._checkpointed(self._process, layer, latents, rotary)
         return latents
+
+    def _attend_to_grid(
+        self, latents: Tensor, latent_timestamps: Tensor, values: Tensor, mask: Tensor, times: Tensor, units: Tensor
+    ) -> Tensor:
+        if self.standardize_inputs:
+            values = self.standardize(values, units)
+        rows, index = batch_rows(units, self.unit_stats)
+        slope, offset = value_token_rows(self.input_value_map, self.unit_emb, self.gain_emb, rows)
+        update = grid_value_attention(
+            self.enc_atn, latents, latent_timestamps, values, mask, times, slope, offset, index, self.rotary_emb
+        )
+        if self.population is not None:
+            n_steps = latents.shape[1] // self.num_latents_per_step
+            update = update + self.population.forward_grid(values, mask, times, rows, index, n_steps)
+        return update
+
+    def _attend_to_events(
+        self,
+        latents: Tensor,
+        rotary: Tensor,
+        values: Tensor,
+        mask: Tensor,
+        times: Tensor,
+        units: Tensor,
+        token_type: Tensor | None,
+    ) -> Tensor:
+        rows, index = batch_rows(units, self.unit_stats)
+        slope, offset = value_token_rows(self.input_value_map, self.unit_emb, self.gain_emb, rows)
+        tokens = values[..., None] * F.embedding(index, slope) + F.embedding(index, offset)
+        if self.token_type_emb is not None:
+            tokens = tokens + self.token_type_emb(token_type)
+        update = cross_attention(self.enc_atn, latents, tokens, rotary, self.rotary_emb(times), mask)
+        if self.population is not None:
+            spikes = mask if token_type is None else mask & (token_type == 0)
+            n_steps = latents.shape[1] // self.num_latents_per_step
+            update = update + self.population.forward_events(times, spikes, rows, index, n_steps)
+        return update
+
+    def _process(self, layer: nn.Module, latents: Tensor, rotary: Tensor) -> Tensor:
+        self_atn, ffn = cast(Any, layer)
+        latents = latents + self.dropout(self_attention(self_atn, latents, rotary))
+        return latents + self.dropout(ffn(latents))
+
+    def _checkpointed(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        if self.gradient_checkpointing and self.training:
+            return cast(Tensor, checkpoint(function, *inputs, use_reentrant=False))
+        return function(*inputs)
 
     def decode(
         self,
@@ -383,6 +316,7 @@ class NeuroBridgeModel(PretrainedModel):
         output_timestamps: Tensor,
         output_unit_index: Tensor,
         output_mask: Tensor,
+        modality_index: Tensor | None = None,
         **_: Tensor,
     ) -> Tensor:
         """What each unit asked for did at each time asked for.
@@ -394,24 +328,36 @@ class NeuroBridgeModel(PretrainedModel):
             output_timestamps: (B, K) in s.
             output_unit_index: (B, M).
             output_mask: (B, K, M) which cells are asked for.
+            modality_index: (B,) which of the model's modalities each window is; needed where there are several.
 
         Returns:
             (B, K, M): log-rates (counts a bin) for counts and spikes, standardised values for MUA; not meaningful where
             not asked for.
         """
-        output = self.decoder(
-            latents=latents,
-            latent_timestamps=latent_timestamps,
-            unit_emb=self.unit_emb(output_unit_index),
-            unit_index=output_unit_index,
-            session_emb=self.session_emb(session_index),
-            timestamps=output_timestamps,
-            rotary_emb=self.rotary_emb,
-            asked=output_mask,
-        )
-        if self.predicts_log_rates:
-            output = output + self.unit_stats(output_unit_index)[..., 0].clamp_min(1e-3).log()[:, None]
-        return output
+
+        def answer(latents: Tensor) -> Tensor:
+            return self.decoder(
+                latents=latents,
+                latent_timestamps=latent_timestamps,
+                unit_emb=self.unit_emb(output_unit_index),
+                unit_index=output_unit_index,
+                session_emb=self.session_emb(session_index),
+                timestamps=output_timestamps,
+                rotary_emb=self.rotary_emb,
+                asked=output_mask,
+            )
+
+        output = self._checkpointed(answer, latents)
+        if self.modalities == ("mua",):
+            return output
+        log_mean = self.unit_stats(output_unit_index)[..., 0].clamp_min(1e-3).log()[:, None]
+        if modality_index is not None:
+            log_mean = torch.where(self._is("mua", modality_index), 0.0, log_mean)
+        return output + log_mean
+
+    def _is(self, modality: str, modality_index: Tensor) -> Tensor:
+        """(B, 1, 1) which windows are of this modality."""
+        return (modality_index == self.modalities.index(modality))[:, None, None]
 
     def forward(
         self,
@@ -426,6 +372,8 @@ class NeuroBridgeModel(PretrainedModel):
         output_timestamps: Tensor,
         output_unit_index: Tensor,
         output_mask: Tensor,
+        input_token_type: Tensor | None = None,
+        modality_index: Tensor | None = None,
     ) -> Tensor:
         """Encode, then decode; see :meth:`encode` and :meth:`decode` for the arguments. Returns (B, K, M)."""
         latents = self.encode(
@@ -435,6 +383,7 @@ class NeuroBridgeModel(PretrainedModel):
             input_unit_index=input_unit_index,
             latent_index=latent_index,
             latent_timestamps=latent_timestamps,
+            input_token_type=input_token_type,
         )
         return self.decode(
             latents,
@@ -443,6 +392,7 @@ class NeuroBridgeModel(PretrainedModel):
             output_timestamps=output_timestamps,
             output_unit_index=output_unit_index,
             output_mask=output_mask,
+            modality_index=modality_index,
         )
 
     def standardize(self, values: Tensor, unit_index: Tensor) -> Tensor:
@@ -450,15 +400,53 @@ class NeuroBridgeModel(PretrainedModel):
         mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)
         return (values - mean) / std.clamp_min(1e-6)
 
-    def masked_loss(self, output: Tensor, batch: dict) -> Tensor:
-        """The modality's loss on the cells asked for (scalar).
+    def masked_losses(self, output: Tensor, batch: dict) -> dict[str, tuple[Tensor, int]]:
+        """Of each modality in a batch: its registry's loss on its cells asked for, and how many these are.
 
         Args:
             output: (B, K, M) from :meth:`forward`.
             batch: A collated batch of :meth:`tokenize`.
         """
-        target = batch["target_values"]
-        if not self.predicts_log_rates:
-            target = self.standardize(target, batch["model_inputs"]["output_unit_index"])
-        asked = batch["model_inputs"]["output_mask"]
-        return self.loss_fn(output[asked][:, None], target[asked][:, None])
+        inputs, target = batch["model_inputs"], batch["target_values"]
+        losses = {}
+        for modality in self.modalities:
+            cells, wanted = inputs["output_mask"], target
+            if len(self.modalities) > 1:
+                cells = cells & self._is(modality, inputs["modality_index"])
+            if modality == "mua":
+                wanted = self.standardize(target, inputs["output_unit_index"])
+            answers, wanted = output[cells][:, None], wanted[cells][:, None]
+            if len(answers) or len(self.modalities) == 1:
+                loss_fn = MODALITY_REGISTRY["spike_counts" if modality == "spikes" else modality].loss_fn
+                exact = torch.promote_types(answers.dtype, torch.float32)  # of half precision too
+                losses[modality] = loss_fn(answers.to(exact), wanted), len(answers)
+        return losses
+
+    def masked_loss(self, output: Tensor, batch: dict) -> Tensor:
+        """The loss on the cells asked for (scalar): their mean, each cell by its modality's loss.
+
+        Args:
+            output: (B, K, M) from :meth:`forward`.
+            batch: A collated batch of :meth:`tokenize`.
+        """
+        return mean_loss(self.masked_losses(output, batch))
+
+
+def mean_loss(losses: dict[str, tuple[Tensor, int]]) -> Tensor:
+    """Mean over all cells of the losses that :meth:`NeuroBridgeModel.masked_losses` returns."""
+    if len(losses) == 1:
+        return next(iter(losses.values()))[0]
+    total = sum(n for _, n in losses.values())
+    if not total:
+        return torch.tensor(torch.nan)  # as the mean of no cells is
+    return torch.stack([loss * (n / total) for loss, n in losses.values()]).sum()
+
+
+def _unit_ids(dataset: Dataset) -> list[str]:
+    if not callable(getattr(dataset, "get_unit_ids", None)):
+        raise InputError(
+            expected="a Dataset with get_unit_ids()",
+            found=type(dataset).__name__,
+            fix="Add torch_brain's SpikingDatasetMixin to the Dataset class, or use neurobridge_tb.datasets.",
+        )
+    return list(dict.fromkeys(dataset.get_unit_ids()))  # recordings may share units

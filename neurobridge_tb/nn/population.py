@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
-from neurobridge_tb.nn.unit_rows import shared_rows
 
 
 class PopulationEmbedding(nn.Module):
@@ -31,7 +30,7 @@ class PopulationEmbedding(nn.Module):
         self.to_latents = nn.Parameter(torch.randn(num_latents_per_step, dim_population, dim) * scale)
 
     def forward_grid(
-        self, values: Tensor, keep: Tensor, timestamps: Tensor, unit_index: Tensor, n_steps: int
+        self, values: Tensor, keep: Tensor, timestamps: Tensor, rows: Tensor, index: Tensor, n_steps: int
     ) -> Tensor:
         """Population term of every latent.
 
@@ -39,24 +38,35 @@ class PopulationEmbedding(nn.Module):
             values: (B, T, N) standardised values.
             keep: (B, T, N) which cells exist.
             timestamps: (B, T) in s.
-            unit_index: (B, N).
+            rows: (R,) unit indices, and
+            index: (B, N) which of them is each unit's, see :func:`neurobridge_tb.nn.unit_rows.batch_rows`.
             n_steps: Number of latent steps S.
 
         Returns:
             (B, S * J, D), latents of one step side by side as upstream lays them.
         """
-        unit_index = shared_rows(unit_index)
         kept = keep.to(values.dtype)
-        vector = (values * kept) @ self.value_rows(unit_index) + kept @ self.presence_rows(unit_index)
+        seen = torch.stack([values * kept, kept])  # (2, B, T, N)
+        if len(rows) <= 4 * index.shape[1]:  # one product for the batch costs less than rows for each item
+            place = index[:, None].expand_as(seen)
+            seen = seen.new_zeros(*seen.shape[:3], len(rows)).scatter_add(3, place, seen)
+        else:
+            rows = rows[index]
+        vector = seen[0] @ self.value_rows(rows) + seen[1] @ self.presence_rows(rows)
         vector = vector / kept.sum(-1, keepdim=True).clamp_min(1).sqrt()  # (B, T, P)
         weight = self._membership(timestamps, n_steps).to(vector) * kept.amax(-1)[:, None]  # (B, S, T)
         return self._spread(weight / weight.sum(-1, keepdim=True).clamp_min(1).sqrt() @ vector)
 
-    def forward_events(self, timestamps: Tensor, unit_index: Tensor, mask: Tensor, n_steps: int) -> Tensor:
-        """The same for events (value 1): ``timestamps``, ``unit_index``, ``mask`` are (B, n); returns (B, S * J, D)."""
-        rows = self.value_rows(unit_index) + self.presence_rows(unit_index)  # (B, n, P)
-        weight = self._membership(timestamps, n_steps).to(rows) * mask[:, None]
-        return self._spread(weight / weight.sum(-1, keepdim=True).clamp_min(1).sqrt() @ rows)
+    def forward_events(self, timestamps: Tensor, mask: Tensor, rows: Tensor, index: Tensor, n_steps: int) -> Tensor:
+        """The same for events (value 1): ``timestamps``, ``mask`` and ``index`` are (B, n); returns (B, S * J, D)."""
+        weight = self._membership(timestamps, n_steps).to(self.to_latents.dtype) * mask[:, None]  # (B, S, n)
+        weight = weight / weight.sum(-1, keepdim=True).clamp_min(1).sqrt()
+        if len(rows) * n_steps <= 64 * index.shape[1]:  # few rows: sum the events of each unit first
+            place = index[:, None].expand_as(weight)
+            weight = weight.new_zeros(*weight.shape[:2], len(rows)).scatter_add(2, place, weight)
+        else:
+            rows = rows[index]
+        return self._spread(weight @ (self.value_rows(rows) + self.presence_rows(rows)))
 
     def _membership(self, timestamps: Tensor, n_steps: int) -> Tensor:
         step = torch.floor(timestamps / self.latent_step + 1e-6).long().clamp(0, n_steps - 1)

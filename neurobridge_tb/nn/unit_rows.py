@@ -37,3 +37,21 @@ class UnitStatistics(InfiniteVocabEmbedding):
 def shared_rows(x: Tensor) -> Tensor:
     """``x[:1]`` when all items of the batch are equal, else ``x``: later products are then made once a batch."""
     return x[:1] if len(x) > 1 and bool((x == x[:1]).all()) else x
+
+
+def batch_rows(index: Tensor, table: InfiniteVocabEmbedding) -> tuple[Tensor, Tensor]:
+    """Rows of a table to make something from once a batch: all of them, or those of the batch where these are fewer.
+
+    Decided by shapes alone: that takes no look at the values, which would wait for a GPU.
+
+    Args:
+        index: (B, N) unit indices.
+        table: Where they point.
+
+    Returns:
+        Unit indices (R,), and (B, N) which of them each unit's is.
+    """
+    n_rows = table.weight.shape[0]
+    if n_rows <= index.numel():
+        return torch.arange(n_rows, device=index.device), index
+    return index.flatten(), torch.arange(index.numel(), device=index.device).view_as(index)

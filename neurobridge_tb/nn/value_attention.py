@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding, RotaryCrossAttention, RotaryTimeEmbedding
-from neurobridge_tb.nn.unit_rows import shared_rows
+from neurobridge_tb.nn.bin_attention import bin_attention
+from neurobridge_tb.nn.rotary import rotate
 
 
 def value_token_rows(
@@ -43,14 +44,17 @@ def grid_value_attention(
     timestamps: Tensor,
     slope: Tensor,
     offset: Tensor,
+    index: Tensor,
     rotary_emb: RotaryTimeEmbedding,
 ) -> Tensor:
     """Cross-attention of latents to the T*N value tokens of a grid: ``atn``'s own function and parameters.
 
     LayerNorm followed by a bias-free projection W of the token ``v * slope_u + offset_u`` is
     ``r * (v * A_u + B_u) + E`` with r = 1 / sqrt(var + eps), a scalar for each (v, u); A_u and B_u are one row a unit,
-    E = W bias. The rotation by a bin's time is shared by its units and moves to the query. So no [B, T*N, D] activation
-    exists. Accumulates the token variance in float32 at least.
+    E = W bias. The rotation by a bin's time is shared by its units: it moves to the query, and to the bin's answer. The
+    softmax over all cells is that over the units of each bin, and that over bins of its denominators. So no
+    [B, T*N, D] activation exists, and no [B, H, L, T, N] scores either (:mod:`neurobridge_tb.nn.bin_attention`).
+    Accumulates the token variance in float32 at least.
 
     Args:
         atn: The layer (``rotate_value=True``).
@@ -59,53 +63,41 @@ def grid_value_attention(
         values: (B, T, N) values (anything where not kept).
         keep: (B, T, N) which cells exist; each item needs at least one.
         timestamps: (B, T) bin times in s.
-        slope: (B or 1, N, D) and
-        offset: (B or 1, N, D), see :func:`value_token_rows`.
+        slope: (R, D) rows of units; likewise
+        offset: (R, D), see :func:`value_token_rows`.
+        index: (B, N) which of the R rows is each unit's.
         rotary_emb: Makes rotary embeddings from times.
 
     Returns:
         (B, L, D), what ``atn(latents, tokens, …)`` would return.
     """
-    heads, n_bins = atn.heads, values.shape[1]
     norm = atn.norm_context
-    values = values.masked_fill(~keep, 0.0)
+    high = torch.promote_types(latents.dtype, torch.float32)
+    with torch.autocast(latents.device.type, enabled=False):
+        # Token statistics: var(v, u) = a v^2 + 2 b v + c
+        v = values.masked_fill(~keep, 0.0).to(high)
+        slope, offset = (x.to(high) - x.to(high).mean(-1, keepdim=True) for x in (slope, offset))
+        moments = torch.stack([(slope**2).mean(-1), (slope * offset).mean(-1), (offset**2).mean(-1)], dim=-1)
+        a, b, c = F.embedding(index, moments)[:, None].unbind(-1)  # (B, 1, N)
+        r = torch.rsqrt(a * v**2 + 2 * b * v + c + norm.eps)
 
-    # Token statistics: var(v, u) = a v^2 + 2 b v + c
-    high = torch.promote_types(values.dtype, torch.float32)
-    slope, offset = (x.to(high) - x.to(high).mean(-1, keepdim=True) for x in (slope, offset))
-    v = values.to(high)
-    a, b, c = (slope**2).mean(-1), (slope * offset).mean(-1), (offset**2).mean(-1)
-    r = torch.rsqrt(a[:, None] * v**2 + 2 * b[:, None] * v + c[:, None] + norm.eps)  # (B, T, N)
+        # Rows (2, H, d, R) for keys and values: A, B; and E (2, H, d)
+        weight = atn.to_kv.weight.to(high).unflatten(0, (2, atn.heads, -1))
+        slope, offset = (torch.einsum("khdi,ri->khdr", weight, norm.weight * x) for x in (slope, offset))
+        e_key, e_value = (weight @ norm.bias.to(high))[:, None]  # (1, H, d)
 
-    # Rows: (B or 1, H, N, d) for keys (A_k, B_k) and values (A_v, B_v)
-    def rows(x: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = F.linear((norm.weight * x).to(atn.to_kv.weight.dtype), atn.to_kv.weight).chunk(2, dim=-1)
-        return tuple(y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in (k, v))  # type: ignore[return-value]
+    # Queries (B, T, H, L, d), rotated by the time between latent and bin
+    latent_rotary = rotary_emb(latent_timestamps)[:, None]  # (B, 1, L, 2d)
+    bin_rotary = rotary_emb(timestamps)[:, :, None, None]  # (B, T, 1, 1, 2d)
+    q = atn.to_q(atn.norm(latents)).unflatten(-1, (atn.heads, -1)).transpose(1, 2)
+    q = rotate(q * q.shape[-1] ** -0.5, latent_rotary)[:, None]
+    q = rotate(q, bin_rotary, inverse=True)
 
-    (a_key, a_value), (b_key, b_value) = rows(slope), rows(offset)
-    e_key, e_value = (
-        x.unflatten(-1, (heads, -1)) for x in F.linear(norm.bias, atn.to_kv.weight).chunk(2, dim=-1)
-    )  # (H, d)
-
-    # Queries, rotated by the time between latent and bin: (B or 1, H, L * T, d)
-    latents, latent_timestamps, timestamps = (shared_rows(x) for x in (latents, latent_timestamps, timestamps))
-    q = atn.to_q(atn.norm(latents)).unflatten(-1, (heads, -1)).transpose(1, 2)  # (b, H, L, d)
-    lag = rotary_emb(latent_timestamps[:, :, None] - timestamps[:, None, :])  # (b, L, T, 2d)
-    q = RotaryTimeEmbedding.rotate(q[:, :, :, None], lag, unsqueeze_dim=1)  # (b, H, L, T, d)
-    n_latents, dim_head = q.shape[2], q.shape[-1]
-    q = q.flatten(2, 3) * dim_head**-0.5
-
-    def on_grid(x: Tensor) -> Tensor:  # (b, H, L * T, …) -> (b, H, L, T, …)
-        return x.unflatten(2, (n_latents, n_bins))
-
-    r_, v_ = (x.to(q.dtype)[:, None, None] for x in (r, v))
-    score = r_ * (v_ * on_grid(q @ a_key.mT) + on_grid(q @ b_key.mT)) + on_grid(q @ e_key[:, :, None])
-    score = score.masked_fill(~keep[:, None, None], float("-inf"))  # (B, H, L, T, N)
-    p = F.softmax(score.flatten(3), dim=-1).view_as(score)
-    p = F.dropout(p, atn.dropout, atn.training)
-
-    pr = p * r_
-    out = (pr * v_).flatten(2, 3) @ a_value + pr.flatten(2, 3) @ b_value  # (B, H, L * T, d)
-    out = on_grid(out) + p.sum(-1, keepdim=True) * e_value[:, None, None]
-    out = RotaryTimeEmbedding.rotate(out, RotaryTimeEmbedding.invert(lag), unsqueeze_dim=1).sum(dim=3)
+    dropout = atn.dropout if atn.training else 0.0
+    seed = torch.randint(2**62, ()) if dropout else torch.zeros((), dtype=torch.long)
+    out, log_sum, mass = bin_attention(q, v, r, slope, offset, keep, index, dropout, seed)
+    bins = (log_sum + (q * e_key[..., None, :]).sum(-1)).softmax(dim=1)  # (B, T, H, L)
+    out = out + mass[..., None] * e_value[..., None, :]
+    out = (bins[..., None] * rotate(out, bin_rotary)).sum(1)  # (B, H, L, d)
+    out = rotate(out, latent_rotary, inverse=True)
     return atn.to_out(out.transpose(1, 2).flatten(2))

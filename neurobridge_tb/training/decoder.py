@@ -1,9 +1,5 @@
-"""Train the small diffusion model on any pictures and the embeddings of any image encoder."""
+"""Train decoders on any pictures and the embeddings of any image encoder; here, the small diffusion model."""
 
-import csv
-import math
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,12 +12,16 @@ from neurobridge_tb._upstream import Data
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside
+from neurobridge_tb.generation.autoencoder import CHANNELS, FACTOR, Autoencoder
 from neurobridge_tb.generation.conditional_unet import ConditionalUNet, to_signed
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+from neurobridge_tb.training.adapters import BACKENDS, train_adapter
+from neurobridge_tb.training.conditions import degrade
+from neurobridge_tb.training.denoising import Schedule, train_denoiser
 
 _IMAGE_SIZE = 64
 DEFAULT_NETWORK: dict[str, Any] = {"channels": (80, 96, 96), "code_dim": 192}  # 9 MB in half precision
+LATENT_NETWORK: dict[str, Any] = {"patch": 1, "channels": (128, 192), "code_dim": 192}
 
 
 def train_decoder(
@@ -30,21 +30,41 @@ def train_decoder(
     out_dir: str | Path,
     *,
     minutes: float,
+    backend: str = "small_diffusion",
     exclude: str | Path | None = None,
+    weights: str | None = None,
+    autoencoder: str | Path | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
     seed: int = 0,
     progress: Callable[[str, float, float], None] = lambda stage, done, total: None,
-) -> SmallDiffusion:
-    """Train the default network on a folder of images; see :func:`train_small_diffusion`.
+) -> None:
+    """Train a decoder from embeddings to pictures on a folder of images.
+
+    See :func:`train_small_diffusion` and :func:`~neurobridge_tb.training.adapters.train_adapter`.
 
     Args:
         images: Folder of images.
         embeddings: File that ``neurobridge embed`` made of this folder.
-        out_dir: Folder for ``model.safetensors`` and ``config.json``.
+        out_dir: Folder to write the decoder to.
         minutes: How long to train.
+        backend: ``"small_diffusion"``, ``"sd_adapter"`` or ``"ip_adapter"``.
         exclude: A recording (HDF5) whose test images are left out.
+        weights: For the adapters: hub id or local folder of Stable Diffusion.
+        autoencoder: For ``small_diffusion``: folder of the autoencoder in whose latents to draw; default: in pixels.
+        image_size: Side of the pictures in pixels; default: 64, or Stable Diffusion's own.
+        batch_size: Pictures a step; default: 64, for the adapters 8.
+        device: Where to train.
+        dtype: ``"float32"`` or ``"bfloat16"``.
         seed: Seed of everything random.
         progress: Called as ``progress(stage, done, total)``.
+
+    Raises:
+        InputError: A backend that cannot be trained, or an option that it does not have.
     """
+    _check_options(backend, weights=weights, autoencoder=autoencoder, dtype=dtype)
     cache = EmbeddingCache.load(embeddings)
     left_out: set[str] = set()
     if exclude is not None:
@@ -52,17 +72,49 @@ def train_decoder(
             presentations = Data.from_hdf5(file).presentations
             left_out = set(presentations.image_id[presentations.split.astype(str) == "test"].astype(str).tolist())
     ids = [image_id for image_id in find_images(images) if image_id not in left_out]
-    return train_small_diffusion(
-        StimulusImages(images, ids).load(ids, _IMAGE_SIZE),
+    stimuli = StimulusImages(images, ids)
+    if backend != "small_diffusion":
+        schedule = Schedule(max_minutes=minutes, lr=1e-4)
+        train_adapter(
+            backend, stimuli, cache, out_dir, schedule, weights=weights, image_size=image_size,
+            batch_size=batch_size or 8, dtype=dtype, device=device, seed=seed, progress=progress,
+        )  # fmt: skip
+        return
+    size = image_size or _IMAGE_SIZE
+    train_small_diffusion(
+        stimuli.load(ids, size),
         cache.lookup(ids),
         out_dir,
         encoder_name=cache.encoder,
         preprocessing_hash=cache.preprocessing_hash,
         max_minutes=minutes,
-        network=DEFAULT_NETWORK,
+        batch_size=batch_size or 64,
+        network={**DEFAULT_NETWORK, "image_size": size} if autoencoder is None else None,
+        autoencoder=None if autoencoder is None else Autoencoder.load(autoencoder),
+        bf16=dtype == "bfloat16",
+        device=device,
         seed=seed,
         progress=lambda step, done, loss: progress(f"step {step}, loss {loss:.3f}", done, 1.0),
     )
+
+
+def _check_options(backend: str, *, weights: str | None, autoencoder: str | Path | None, dtype: str) -> None:
+    wrong = ""
+    if backend not in ("small_diffusion", *BACKENDS):
+        wrong = f"backend {backend}"
+    elif dtype not in ("float32", "bfloat16"):
+        wrong = f"dtype {dtype}"
+    elif backend == "small_diffusion" and weights is not None:
+        wrong = "weights for small_diffusion, which starts from nothing"
+    elif backend != "small_diffusion" and autoencoder is not None:
+        wrong = f"an autoencoder for {backend}, whose Stable Diffusion has its own"
+    if wrong:
+        raise InputError(
+            expected="the backend small_diffusion (with or without an autoencoder), or sd_adapter or ip_adapter with "
+            "weights; dtype float32 or bfloat16",
+            found=wrong,
+            fix="Correct these options.",
+        )
 
 
 def train_small_diffusion(
@@ -82,15 +134,14 @@ def train_small_diffusion(
     bf16: bool = False,
     seed: int = 0,
     network: dict[str, Any] | None = None,
+    autoencoder: Autoencoder | None = None,
     device: str | torch.device = "cpu",
     log_every: int = 50,
     progress: Callable[[int, float, float], None] | None = None,
 ) -> SmallDiffusion:
     """Train a :class:`ConditionalUNet` and export its averaged weights to ``out_dir``.
 
-    The training state lies in ``<out_dir>.training`` (``checkpoint.pt``, ``loss.csv``) until the
-    export is written; a run that was cut off goes on from there. The loss curve ends up beside the
-    weights.
+    Run again with the same ``out_dir``, a training that was cut off goes on, see :func:`train_denoiser`.
 
     Args:
         pictures: uint8 ``(n, 3, size, size)``.
@@ -98,9 +149,8 @@ def train_small_diffusion(
         out_dir: Folder for ``model.safetensors`` and ``config.json``.
         encoder_name: The encoder that made the embeddings.
         preprocessing_hash: Its preprocessing.
-        max_steps: Stop after this many steps ...
-        max_minutes: ... or after this many minutes of training; at least one must be given. The
-            learning rate rises over the first 3 % and falls to zero (cosine) towards the end.
+        max_steps: See :class:`Schedule`.
+        max_minutes: See :class:`Schedule`.
         batch_size: Pictures a step.
         lr: Peak learning rate of AdamW.
         ema: Decay of the weight average.
@@ -108,23 +158,19 @@ def train_small_diffusion(
         min_reliability: Lowest reliability of the noisy conditions, see :func:`degrade`.
         bf16: Compute in bfloat16 where that is safe; pays on processors with support for it.
         seed: Seeds initialisation, order, noise and dropout.
-        network: Arguments of :class:`ConditionalUNet` besides ``embedding_dim``.
+        network: Arguments of :class:`ConditionalUNet` besides ``embedding_dim``; default: its own for pixels,
+            ``LATENT_NETWORK`` for latents.
+        autoencoder: Train in the latents of this one; default: in pixels.
         device: Where to train.
-        log_every: Steps between lines of ``loss.csv``; a checkpoint is written every tenth line.
-        progress: Called as ``progress(step, share_done, loss)`` at each line.
+        log_every: See :class:`Schedule`.
+        progress: Called as ``progress(step, share_done, loss)`` at each line of the log.
 
     Raises:
         InputError: No limit given, no pictures, embeddings that do not fit them, or a training
             state that other settings have left.
     """
-    if max_steps is None and max_minutes is None:
-        raise InputError(
-            expected="max_steps or max_minutes",
-            found="neither",
-            fix="Say how long to train, e.g. max_minutes=30.",
-        )
+    schedule = Schedule(max_steps=max_steps, max_minutes=max_minutes, lr=lr, ema=ema, log_every=log_every)
     out_dir = Path(out_dir)
-    work = out_dir.parent / f"{out_dir.name}.training"
     torch.manual_seed(seed)
     if embeddings.ndim != 2 or len(embeddings) != len(pictures):
         raise InputError(
@@ -132,22 +178,26 @@ def train_small_diffusion(
             found=f"shape {tuple(embeddings.shape)}",
             fix="Encode these very images.",
         )
-    model = ConditionalUNet(embedding_dim=embeddings.shape[1], **(network or {}))
-    size = model.image_size
+    if network is None:
+        side = pictures.shape[-1] // FACTOR
+        network = {} if autoencoder is None else {**LATENT_NETWORK, "data_channels": CHANNELS, "image_size": side}
+    network = {**network, "code_dim": min(network.get("code_dim", 256), embeddings.shape[1])}
+    model = ConditionalUNet(embedding_dim=embeddings.shape[1], **network)
+    size = model.image_size * (1 if autoencoder is None else FACTOR)
     if pictures.dtype != torch.uint8 or pictures.shape[1:] != (3, size, size) or not len(pictures):
         raise InputError(
             expected=f"uint8 images of shape (n, 3, {size}, {size})",
             found=f"{pictures.dtype} of shape {tuple(pictures.shape)}",
             fix="Resize the images first, or set the network's image_size.",
         )
-    model.fit_condition(embeddings, pictures)
+    data = pictures if autoencoder is None else torch.cat([autoencoder.encode(p).cpu() for p in pictures.split(64)])
+    model.fit_condition(embeddings, data)
     model.to(device).train()
     codes = model.code(embeddings.to(device)).cpu()
-    averaged = {name: value.clone() for name, value in model.state_dict().items()}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, betas=(0.9, 0.99))
     settings = {
         "network": model.config,
         "encoder": encoder_name,
+        "autoencoder": autoencoder and autoencoder.fingerprint,
         "images": len(pictures),
         "batch_size": batch_size,
         "lr": lr,
@@ -156,48 +206,27 @@ def train_small_diffusion(
         "min_reliability": min_reliability,
         "seed": seed,
     }
-    history = _resume(work, settings, model, optimizer, averaged)
-    step, elapsed = (history[-1][0], history[-1][1]) if history else (0, 0.0)
-    began = time.monotonic() - elapsed
-    losses: list[float] = []
-    while True:
-        elapsed = time.monotonic() - began
-        done = max(step / max_steps if max_steps else 0, elapsed / 60 / (max_minutes or math.inf))
-        if losses and step % log_every == 0:
-            history.append((step, elapsed, sum(losses) / len(losses)))
-            losses.clear()
-            _write_log(work / "loss.csv", history)
-            if progress is not None:
-                progress(step, done, history[-1][2])
-            if step % (10 * log_every) == 0:
-                _checkpoint(work, settings, model, optimizer, averaged, history)
-        if done >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min(1, 0.03 + done / 0.03) * 0.5 * (1 + math.cos(math.pi * done))
-        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        rows = torch.randint(len(pictures), (batch_size,), generator=rng)
+
+    def loss(rng: torch.Generator) -> Tensor:
+        rows = torch.randint(len(data), (batch_size,), generator=rng)
         code = degrade(codes[rows], model.spread.cpu(), min_reliability, rng)
         code = code * (torch.rand(batch_size, 1, generator=rng) >= condition_dropout)
-        loss = _velocity_loss(model, pictures[rows], code, rng, bf16)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        _average(averaged, model.state_dict(), min(ema, (1 + step) / (10 + step)))
-        losses.append(loss.item())
-    model.load_state_dict(averaged)
-    generator = SmallDiffusion(
-        model,
-        encoder_name=encoder_name,
-        preprocessing_hash=preprocessing_hash,
-        device=device,
-    )
-    generator.save(out_dir, training={**settings, "steps": step, "minutes": round(elapsed / 60, 1)})
-    _write_log(out_dir / "loss.csv", history)
-    shutil.rmtree(work, ignore_errors=True)
-    return generator
+        return _velocity_loss(model, data[rows], code, rng, bf16)
+
+    def generator() -> SmallDiffusion:
+        return SmallDiffusion(
+            model,
+            encoder_name=encoder_name,
+            preprocessing_hash=preprocessing_hash,
+            autoencoder=autoencoder,
+            device=device,
+        )
+
+    train_denoiser(
+        model, loss, out_dir, schedule, settings=settings, seed=seed, progress=progress,
+        save=lambda training: generator().save(out_dir, training=training),
+    )  # fmt: skip
+    return generator()
 
 
 def _velocity_loss(model: ConditionalUNet, pictures: Tensor, code: Tensor, rng: torch.Generator, bf16: bool) -> Tensor:
@@ -212,82 +241,3 @@ def _velocity_loss(model: ConditionalUNet, pictures: Tensor, code: Tensor, rng: 
         velocity = model(noisy=signal * clean + spread * noise, step=step, code=code.to(device))
     error = velocity - (signal * noise - spread * clean)
     return (error.square().mean((1, 2, 3)) / model.difficulty(step)).mean()
-
-
-def degrade(codes: Tensor, spread: Tensor, minimum: float, rng: torch.Generator) -> Tensor:
-    """Replace half of the codes by what a calibrated regression of that reliability would predict.
-
-    A prediction that explains a share ``a`` of a component's variance is shrunken by ``a`` and
-    carries noise of variance ``a (1 - a)``, so that it is itself the best guess of the truth. ``a``
-    is drawn for each item from [minimum, 1].
-
-    Args:
-        codes: ``(B, K)``.
-        spread: Standard deviation ``(K,)`` of each component over the training set.
-        minimum: Lowest reliability.
-        rng: Draws the noise.
-
-    Returns:
-        A new tensor ``(B, K)``.
-    """
-    a = minimum + (1 - minimum) * torch.rand(len(codes), 1, generator=rng)
-    a = torch.where(torch.rand(len(codes), 1, generator=rng) < 0.5, a, torch.ones_like(a))
-    noise = torch.randn(codes.shape, generator=rng) * spread
-    return a * codes + (a * (1 - a)).sqrt() * noise
-
-
-@torch.no_grad()
-def _average(averaged: dict[str, Tensor], state: dict[str, Tensor], decay: float) -> None:
-    names = [name for name, value in averaged.items() if value.is_floating_point()]
-    torch._foreach_lerp_([averaged[n] for n in names], [state[n] for n in names], 1 - decay)
-
-
-def _write_log(path: Path, history: list[tuple[int, float, float]]) -> None:
-    with write_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["step", "minutes", "train/loss"])
-        writer.writerows((step, f"{seconds / 60:.2f}", f"{loss:.6f}") for step, seconds, loss in history)
-
-
-def _checkpoint(
-    work: Path,
-    settings: dict[str, Any],
-    model: ConditionalUNet,
-    optimizer: torch.optim.Optimizer,
-    averaged: dict[str, Tensor],
-    history: list[tuple[int, float, float]],
-) -> None:
-    state = {
-        "settings": settings,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "averaged": averaged,
-        "history": history,
-    }
-    with write_aside(work / "checkpoint.pt") as aside:
-        torch.save(state, aside)
-
-
-def _resume(
-    work: Path,
-    settings: dict[str, Any],
-    model: ConditionalUNet,
-    optimizer: torch.optim.Optimizer,
-    averaged: dict[str, Tensor],
-) -> list[tuple[int, float, float]]:
-    """Load the training state, if there is one; returns steps, seconds and losses so far."""
-    path = work / "checkpoint.pt"
-    if not path.exists():
-        return []
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["settings"] != settings:
-        raise InputError(
-            expected=f"a training state of these settings: {settings}",
-            found=f"{state['settings']} in {path}",
-            fix=f"Delete {work} to start anew, or use its settings.",
-        )
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    for name, value in state["averaged"].items():
-        averaged[name].copy_(value)
-    return state["history"]

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.baselines import shuffled
 from neurobridge_tb.evaluation.mlp import fit_mlp
 from neurobridge_tb.evaluation.retrieval import chance, retrieval_rows, split_half_row
@@ -15,7 +16,9 @@ from neurobridge_tb.evaluation.ridge import fit_ridge
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import ImageAligner
 from neurobridge_tb.training.config import open_dataset
-from neurobridge_tb.training.responses import Responses, collect_responses, embed_responses
+from neurobridge_tb.training.responses import Responses, embed_responses, pair_splits
+
+_STAGES = {"linear start": "model_start", "stage 1": "model_stage1", "stage 2": "model"}  # folders of an alignment run
 
 
 def load_aligned(run: str | Path, embeddings: str | Path) -> tuple[ImageAligner, EmbeddingCache]:
@@ -28,25 +31,31 @@ def load_aligned(run: str | Path, embeddings: str | Path) -> tuple[ImageAligner,
 def evaluate(config: DictConfig) -> Path:
     """Write ``retrieval.json``; returns the run folder.
 
-    Rows: NeuroBridge after stage 1 and after stage 2, ridge, an MLP, ridge on shuffled labels, and the noise ceiling
-    (one half of an image's repeats finds the other half). All are compared in the image encoder's space, less the mean
-    training embedding. Responses averaged over repeats, and single trials.
+    Rows: NeuroBridge as it starts in closed form, after stage 1 and after stage 2, ridge, an MLP, ridge on shuffled
+    labels, and the noise ceiling (one half of an image's repeats finds the other half). All are compared in the image
+    encoder's space, less the mean training embedding. Responses averaged over repeats, and single trials.
 
     Args:
         config: ``configs/evaluate.yaml`` with its overrides.
     """
     dataset = open_dataset(config)
     model, cache = load_aligned(config.aligned, config.embeddings)
-    stages = {"NeuroBridge": model}
-    stage1 = Path(config.aligned) / "model_stage1"
-    if stage1.exists():
-        stages = {"NeuroBridge, stage 1": ImageAligner.load_pretrained(stage1), "NeuroBridge, stage 2": model}
+    _check_same_pairs(config)
+    stages = {}
+    for name, folder in _STAGES.items():
+        if (Path(config.aligned) / folder).exists():
+            stages[f"NeuroBridge, {name}"] = ImageAligner.load_pretrained(Path(config.aligned) / folder)
+    if "NeuroBridge, stage 1" not in stages:  # there was one stage only
+        stages["NeuroBridge"] = stages.pop("NeuroBridge, stage 2")
     rows: list[dict[str, Any]] = []
+    by_area: dict[str, list[dict[str, Any]]] = {}
     for recording_id in dataset.recording_ids:
-        splits = {s: collect_responses(dataset, model.encoder, recording_id, s) for s in ("train", "valid", "test")}
-        found = _recording_rows(splits, stages, cache, config)
-        many = len(dataset.recording_ids) > 1
-        rows += [row | {"model": f"{row['model']} ({recording_id})"} if many else row for row in found]
+        splits = pair_splits(dataset, model.encoder, recording_id, config)
+        name = f" ({recording_id})" if len(dataset.recording_ids) > 1 else ""
+        rows += _recording_rows(splits, stages, cache, config, name)
+        for area in np.unique(splits["train"].areas) if config.per_area else ():
+            of_area = {split: responses.only([area]) for split, responses in splits.items()}
+            by_area.setdefault(str(area), []).extend(_recording_rows(of_area, stages, cache, config, name))
     n_images = len(np.unique(splits["test"].image_ids))
     write_json(
         Path(config.run_dir) / "retrieval.json",
@@ -55,15 +64,31 @@ def evaluate(config: DictConfig) -> Path:
             "simulated": is_simulated(dataset),
             "command": config.command,
             "n_candidates": n_images,
+            "areas": list(config.areas) if config.areas else None,
+            "time_window": list(config.time_window) if config.time_window else None,
+            "test concepts in training": not config.exclude_test_concepts,
             "rows": rows,
+            "rows by area": by_area,
             "chance": chance(n_images),
         },
     )
     return Path(config.run_dir)
 
 
+def _check_same_pairs(config: DictConfig) -> None:
+    """Baselines are fitted to the very pairs that the aligner was trained on."""
+    trained: Any = OmegaConf.load(Path(config.aligned) / "config.yaml")
+    excluded = bool(trained.get("exclude_test_concepts"))
+    if excluded != config.exclude_test_concepts:
+        raise InputError(
+            expected=f"exclude_test_concepts={str(excluded).lower()}, as {config.aligned} was trained",
+            found=str(config.exclude_test_concepts).lower(),
+            fix="Evaluate with the setting of the alignment run, or align again.",
+        )
+
+
 def _recording_rows(
-    splits: dict[str, Responses], stages: dict[str, ImageAligner], cache: EmbeddingCache, config: DictConfig
+    splits: dict[str, Responses], stages: dict[str, ImageAligner], cache: EmbeddingCache, config: DictConfig, name: str
 ) -> list[dict[str, Any]]:
     model = next(iter(stages.values()))
 
@@ -86,7 +111,17 @@ def _recording_rows(
         for name, aligner in stages.items()
     } | {name: [fit.predict(r.features) for r in (averaged, test)] for name, fit in baselines.items()}
     rows = []
-    for name, (of_average, of_trials) in predictions.items():
+    for model_name, (of_average, of_trials) in predictions.items():
         for predicted in (of_average, of_trials[order]):
-            rows += retrieval_rows(predicted, images, model=name, resamples=config.resamples, seed=config.seed)
-    return [*rows, split_half_row(test.features[order], resamples=config.resamples, seed=config.seed)]
+            rows += retrieval_rows(
+                predicted,
+                images,
+                model=model_name + name,
+                resamples=config.resamples,
+                permutations=config.permutations,
+                seed=config.seed,
+            )
+    if len(order) > 1:
+        ceiling = split_half_row(test.features[order], resamples=config.resamples, seed=config.seed)
+        rows.append(ceiling | {"model": ceiling["model"] + name})
+    return rows

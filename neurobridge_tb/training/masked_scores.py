@@ -29,14 +29,23 @@ def masked_scores(
         Rows of ``scheme``, ``metric``, ``model`` and ``baselines``; for bits/spike the training mean rate is the null
         model, so its baseline is 0 by definition.
     """
-    if model.predicts_log_rates:
-        return [{"scheme": scheme, **_masked_bits_per_spike(model, loader)} for scheme, loader in loaders.items()]
-    rows = [{"scheme": scheme, **_masked_mse(model, loader)} for scheme, loader in loaders.items()]
-    if train is not None:
-        ridge = _ridge_mse(model, train, loaders)
+    amplitudes = {scheme: loader for scheme, loader in loaders.items() if _modality(model, loader) == "mua"}
+    rows = [
+        {"scheme": s, **(_masked_mse(model, x) if s in amplitudes else _masked_bits_per_spike(model, x))}
+        for s, x in loaders.items()
+    ]
+    if train is not None and amplitudes:
+        ridge = _ridge_mse(model, train, amplitudes)
         for row in rows:
-            row["baselines"]["ridge from the units kept"] = ridge[row["scheme"]]
+            if row["scheme"] in ridge:
+                row["baselines"]["ridge from the units kept"] = ridge[row["scheme"]]
     return rows
+
+
+def _modality(model: NeuroBridgeModel, loader: DataLoader) -> str:
+    """What the windows of a loader are read as."""
+    source: Any = loader.dataset
+    return model.modality_of(source.windows[next(iter(loader.sampler))])
 
 
 def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
@@ -62,6 +71,8 @@ def _ridge_mse(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, Da
     indices = list(train.sampler)
     for i in np.linspace(0, len(indices) - 1, min(_RIDGE_WINDOWS, len(indices))).astype(int):
         window = source.windows[indices[i]]
+        if model.modality_of(window) != "mua":
+            continue
         activity.setdefault(str(window.session.id), []).append(_standard_grid(model, window))
     masked: dict[str, dict[str, list[tuple]]] = {}
     for scheme, loader in loaders.items():
@@ -90,7 +101,7 @@ def _standard_grid(model: NeuroBridgeModel, window: Data) -> np.ndarray:
 
 
 def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
-    total = BitsPerSpike(model.unit_stats.weight[:, 0].numpy())
+    total = BitsPerSpike(model.unit_stats.weight[:, 0].clamp_min(0).numpy())  # units of MUA have no rates
     for batch in loader:
         inputs = batch["model_inputs"]
         units = inputs["output_unit_index"][:, None]
@@ -123,8 +134,9 @@ def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> d
     output = model(**batch["model_inputs"])[0]
     target = mask.target & ~np.isnan(values)
     predicted = np.full_like(values, np.nan)
-    predicted[np.ix_(target.any(1), target.any(0))] = (output.exp() if model.predicts_log_rates else output).numpy()
-    if not model.predicts_log_rates:
+    is_mua = model.modality_of(window) == "mua"
+    predicted[np.ix_(target.any(1), target.any(0))] = (output if is_mua else output.exp()).numpy()
+    if is_mua:
         values = _standard_grid(model, window)
     return {
         "values": values,

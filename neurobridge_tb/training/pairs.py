@@ -1,53 +1,98 @@
-"""The transform that alignment puts on a Dataset: a window, its image, and the same window masked."""
+"""Batches of presentations and their image embeddings, from arrays: no window is tokenized twice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
 
-from neurobridge_tb._upstream import Data
-from neurobridge_tb.masking import Mask, MaskedTokenizer
-from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.training.responses import Responses
 
 
-class PairTokenizer:
-    """Tokenize a presentation for alignment.
+class PairBatches:
+    """Loader of batches of presentations; a batch is of one recording.
+
+    Shuffled, each recording's incomplete last batch is left out, or its only one kept; the order is a function of
+    (seed, epoch) alone. In a distributed run each process takes every W-th batch.
 
     Args:
-        model: Its ``tokenize`` makes the samples.
-        schemes: Weights of the masking schemes of the masked copy, for replay; None: no masked copy.
-        masked_from: First epoch with a masked copy. Default 0.
-        unit_dropout: A random share of the units, at most this, is hidden. Default 0.
-        seed: Seed of the masks.
+        recordings: Presentations of each recording.
+        embeddings: Embeddings of their images.
+        batch_size: Presentations in a batch, two or more.
+        shuffle: Random order. Default False.
+        seed: Seed of the order.
+
+    Attributes:
+        linear: Answers of the linear way to each recording's presentations that take its place in training, or None.
+
+    Raises:
+        InputError: ``batch_size`` is 1, or an image has no embedding.
     """
 
     def __init__(
         self,
-        model: NeuroBridgeModel,
+        recordings: Sequence[Responses],
+        embeddings: EmbeddingCache,
         *,
-        schemes: Mapping[str, float] | None = None,
-        masked_from: int = 0,
-        unit_dropout: float = 0.0,
+        batch_size: int,
+        shuffle: bool = False,
         seed: int = 0,
     ):
-        self.model, self.unit_dropout, self.masked_from = model, unit_dropout, masked_from
-        self.masked = None if schemes is None else MaskedTokenizer(model, schemes, seed=seed)
+        if batch_size < 2:
+            raise InputError(
+                expected="loader.batch_size of two or more: the contrastive loss tells a presentation from the others",
+                found=f"{batch_size}",
+                fix="Raise loader.batch_size; 128 is usual.",
+            )
+        self.recordings, self.batch_size, self.shuffle, self.seed = recordings, batch_size, shuffle, seed
+        self.targets = [embeddings.lookup(list(r.image_ids)) for r in recordings]
+        self.linear: list[torch.Tensor] | None = None
+        self.epoch, self.num_replicas, self.rank = 0, 1, 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """See :meth:`MaskedTokenizer.set_epoch`."""
-        if self.masked is not None:
-            self.masked.set_epoch(epoch)
+    def __len__(self) -> int:
+        return len(self._batches()) // self.num_replicas
 
-    def __call__(self, data: Data) -> dict[str, Any]:
-        """``window`` and, for replay, ``masked`` (as ``model.tokenize`` makes them) and ``image_id``."""
-        n_bins, areas = self.model.window_grid(data)
-        hidden = torch.rand(len(areas)).numpy() < self.unit_dropout * float(torch.rand(()))
-        keep = np.broadcast_to(~hidden, (n_bins, len(areas)))
-        sample = {
-            "window": self.model.tokenize(data, Mask("none", keep, np.zeros_like(keep))),
-            "image_id": str(data.presentations.image_id[0]),
-        }
-        if self.masked is None or self.masked.epoch < self.masked_from:
-            return sample
-        return sample | {"masked": self.masked(data)}
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        batches = self._batches()
+        for recording, rows in batches[self.rank :: self.num_replicas][: len(self)]:
+            responses, index = self.recordings[recording], torch.from_numpy(rows)
+            pairs = {
+                "model_inputs": responses.batch(rows),
+                "target": self.targets[recording][index],
+                "image_id": responses.image_ids[rows].tolist(),
+            }
+            yield pairs if self.linear is None else pairs | {"linear": self.linear[recording][index]}
+
+    def _batches(self) -> list[tuple[int, np.ndarray]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        batches = []
+        for k, responses in enumerate(self.recordings):
+            n = len(responses.values)
+            rows = rng.permutation(n) if self.shuffle else np.arange(n)
+            parts = [rows[i : i + self.batch_size] for i in range(0, n, self.batch_size)]
+            if len(parts) > 1 and (self.shuffle or len(parts[-1]) < 2) and len(parts[-1]) < self.batch_size:
+                parts.pop()
+            batches += [(k, part) for part in parts]
+        return [batches[i] for i in rng.permutation(len(batches))] if self.shuffle else batches
+
+
+class PairEpochs(Callback):
+    """Tells the loaders which epoch begins and which process asks, and seeds dropout and augmentation by (seed, epoch).
+
+    Args:
+        seed: The run's seed.
+        train: Training loader.
+    """
+
+    def __init__(self, seed: int, train: PairBatches):
+        self.seed, self.train = seed, train
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.train.num_replicas, self.train.rank = trainer.world_size, trainer.global_rank
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.train.epoch = trainer.current_epoch
+        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch + 7_368_787 * trainer.global_rank)

@@ -1,5 +1,6 @@
 """Pictures of the test images from neural activity, beside baselines, with metrics."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ from neurobridge_tb.datasets import StimulusImages, is_simulated
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.baselines import mean_image
 from neurobridge_tb.evaluation.feature_networks import feature_networks
-from neurobridge_tb.evaluation.image_metrics import reconstruction_metrics
+from neurobridge_tb.evaluation.image_metrics import SeenImages
 from neurobridge_tb.evaluation.ridge import Standardizer
 from neurobridge_tb.files import write_aside, write_json
-from neurobridge_tb.generation import NearestImage, RidgePixels, SmallDiffusion
-from neurobridge_tb.generation.small_diffusion import SHIPPED
+from neurobridge_tb.generation import NearestImage, RidgePixels, generator_names, load_generator
+from neurobridge_tb.generation.base import check_source
 from neurobridge_tb.models import ImageAligner
 from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.evaluate import load_aligned
-from neurobridge_tb.training.responses import Responses, collect_responses, embed_responses
+from neurobridge_tb.training.responses import Responses, embed_responses, pair_splits
 
 _CIRCULAR = (
     "The network that judges the pictures is also the one whose last layer is the alignment target: its columns "
@@ -37,6 +38,15 @@ def reconstruct(config: DictConfig) -> Path:
     Args:
         config: ``configs/reconstruct.yaml`` with its overrides.
     """
+    for module in config.modules:
+        import_module(module)
+    unknown = [name for name in config.backends if name not in generator_names()]
+    if unknown:
+        raise InputError(
+            expected=f"backends among {', '.join(generator_names())}",
+            found=", ".join(unknown),
+            fix="Correct `backends`, or name the module that registers yours in `modules`.",
+        )
     dataset = open_dataset(config)
     if len(dataset.recording_ids) != 1:
         raise InputError(
@@ -45,31 +55,33 @@ def reconstruct(config: DictConfig) -> Path:
             fix="Choose one with dataset.recording_ids=[...].",
         )
     model, cache = load_aligned(config.aligned, config.embeddings)
-    train = collect_responses(dataset, model.encoder, dataset.recording_ids[0], "train")
-    test = collect_responses(dataset, model.encoder, dataset.recording_ids[0], "test").averaged()
+    splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config)
+    train, test = splits["train"], splits["test"].averaged()
     stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])
     train_images = stimuli.load(list(train.image_ids), config.image_size)
     seen = stimuli.load(list(test.image_ids), config.image_size)
 
     pictures, predicted = _generate(config, model, cache, train, train_images, test)
+    truth = cache.lookup(list(test.image_ids))
     with write_aside(Path(config.run_dir) / "reconstructions.h5") as aside, h5py.File(aside, "w") as file:
         file.create_dataset("image_id", data=list(test.image_ids), dtype=h5py.string_dtype())
         file["seen"] = _channels_last(seen)
+        file["cosine"] = torch.cosine_similarity(predicted - model.embedding_mean, truth - model.embedding_mean)
         for name, samples in pictures.items():
             file[name] = _channels_last(samples)
     networks = feature_networks(encoder=load_image_encoder(config.judge.encoder, config.judge.image_size))
+    shown = SeenImages(_channels_last(seen), networks)
     rows: list[dict[str, Any]] = []
-    true = _channels_last(seen)
     for name, samples in {**pictures, "mean training image": _mean(train_images, len(seen))}.items():
-        metrics, unavailable = reconstruction_metrics(true, _channels_last(samples)[:, 0], networks)
+        metrics, unavailable = shown.compare(_channels_last(samples)[:, 0])
         rows.append({"backend": name, "metrics": metrics, "unavailable": unavailable})
-    truth = cache.lookup(list(test.image_ids))
     write_json(
         Path(config.run_dir) / "metrics.json",
         {
             "dataset": ", ".join(dataset.recording_ids),
             "simulated": is_simulated(dataset),
             "command": config.command,
+            "areas": list(config.areas) if config.areas else None,
             "rows": rows,
             "chance": {"two-way": 0.5},
             "notes": [_CIRCULAR] if config.judge.encoder == model.config["image_encoder"] else [],
@@ -105,22 +117,13 @@ def _generate(
             pictures[name] = nearest.generate(contrastive, num_samples=config.num_samples)
         elif name == "ridge_pixels":
             pictures[name] = layout
-        elif name == "small_diffusion":
-            settings = dict(config.small_diffusion)
-            diffusion = SmallDiffusion.load(
-                settings.pop("weights") or SHIPPED,
-                encoder_name=cache.encoder,
-                preprocessing_hash=cache.preprocessing_hash,
-                **settings,
-            )
-            pictures[name] = diffusion.generate(
-                regression, num_samples=config.num_samples, seed=config.seed, init_images=layout[:, 0]
-            )
         else:
-            raise InputError(
-                expected="backends among nearest, ridge_pixels, small_diffusion",
-                found=name,
-                fix="Correct `backends`.",
+            options = config.get(name) or {}
+            generator = load_generator(name, **{key: value for key, value in options.items() if value is not None})
+            stored = getattr(generator, "encoder_name", None), getattr(generator, "preprocessing_hash", None)
+            check_source(name, stored, (cache.encoder, cache.preprocessing_hash))
+            pictures[name] = generator.generate(
+                regression, num_samples=config.num_samples, seed=config.seed, init_images=layout[:, 0]
             )
     return pictures, regression
 

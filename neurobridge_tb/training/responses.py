@@ -1,10 +1,12 @@
 """Responses to images, as arrays: what baselines and evaluation work on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from torch import Tensor
 
 from neurobridge_tb._upstream import Dataset, collate
@@ -14,7 +16,7 @@ from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 
 @dataclass(frozen=True)
 class Responses:
-    """Presentations of one recording.
+    """Presentations of one recording, each with at least one value.
 
     Attributes:
         values: (n, T, N) float32; NaN where absent.
@@ -30,10 +32,65 @@ class Responses:
     areas: NDArray[np.str_]
     model_inputs: dict[str, Tensor]
 
+    def __post_init__(self) -> None:
+        absent = np.isnan(self.values).all((1, 2))
+        if absent.any():
+            raise InputError(
+                expected="a value in every presentation",
+                found=f"{absent.sum()} of {len(absent)} that are NaN throughout, the first of image "
+                f"{self.image_ids[absent.argmax()]} (repeat {self.repeats[absent.argmax()]})",
+                fix="Leave them out of the recording's train_domain, valid_domain and test_domain; with areas or "
+                "time_window, check that these have values.",
+            )
+
     @property
     def features(self) -> NDArray[np.float32]:
         """(n, T * N) flat values; NaN where absent."""
         return self.values.reshape(len(self.values), -1)
+
+    @property
+    def concepts(self) -> NDArray[np.str_]:
+        """(n,) concept of each image: the folder in its id, as in ``"aardvark/aardvark_01b.jpg"``."""
+        return np.array([id_.rpartition("/")[0] for id_ in self.image_ids])
+
+    def rows(self, chosen: NDArray[np.bool_]) -> "Responses":
+        """Some of the presentations."""
+        return replace(self, values=self.values[chosen], image_ids=self.image_ids[chosen], repeats=self.repeats[chosen])
+
+    def batch(self, rows: NDArray[np.intp] | slice) -> dict[str, Tensor]:
+        """What :meth:`NeuroBridgeModel.encode` takes, for some of the presentations."""
+        values = torch.from_numpy(self.values[rows])
+        shared = {k: v.expand(len(values), *v.shape[1:]) for k, v in self.model_inputs.items()}
+        return {**shared, "input_values": values.nan_to_num(), "input_mask": ~values.isnan()}
+
+    def only(self, areas: Sequence[str] | None, window: Sequence[float] | None = None) -> "Responses":
+        """Hide (make NaN) the units of other areas and the bins that begin outside of a time window.
+
+        Args:
+            areas: Names of areas; None: all.
+            window: First and last time in s from the window's start, the last one excluded. Default: all.
+
+        Raises:
+            InputError: Nothing would be left.
+        """
+        if areas is None and window is None:
+            return self
+        shown = np.ones(self.values.shape[1:], dtype=bool)
+        if areas is not None:
+            shown &= np.isin(self.areas, list(areas))
+        if window is not None:
+            times = self.model_inputs["input_timestamps"][0].numpy() + 1e-6
+            shown &= ((times >= window[0]) & (times < window[1]))[:, None]
+        if not shown.any():
+            begins = self.model_inputs["input_timestamps"][0].tolist()
+            raise InputError(
+                expected=f"areas among {', '.join(np.unique(self.areas))}, and a window with a bin that begins in it "
+                f"(bins begin at {begins[0]:.3g} to {begins[-1]:.3g} s)",
+                found=f"areas={areas if areas is None else list(areas)}, "
+                f"window={window if window is None else list(window)}",
+                fix="Correct areas=[...] or time_window=[...].",
+            )
+        return replace(self, values=np.where(shown, self.values, np.nan).astype(np.float32))
 
     def averaged(self) -> "Responses":
         """The mean response to each image, images in sorted order."""
@@ -83,14 +140,42 @@ def collect_responses(dataset: Dataset, model: NeuroBridgeModel, recording_id: s
     )
 
 
+def pair_splits(
+    dataset: Dataset, model: NeuroBridgeModel, recording_id: str, config: DictConfig
+) -> dict[str, Responses]:
+    """Training, validation and test presentations of a recording, as alignment and its evaluation use them.
+
+    Args:
+        dataset: With ``presentations`` in its recordings.
+        model: Knows what to read of a window.
+        recording_id: Which recording.
+        config: Needs ``areas`` and ``time_window`` (see :meth:`Responses.only`), and ``exclude_test_concepts``: leave
+            training and validation images out whose concept (the folder in their id) is that of a test image.
+    """
+    splits = {
+        split: collect_responses(dataset, model, recording_id, split).only(config.areas, config.time_window)
+        for split in ("train", "valid", "test")
+    }
+    if config.exclude_test_concepts:
+        concepts = np.unique(splits["test"].concepts)
+        for split in ("train", "valid"):
+            left = ~np.isin(splits[split].concepts, concepts)
+            if not left.any():
+                raise InputError(
+                    expected=f"images of other concepts than the test images' in '{split}' of {recording_id}",
+                    found="none",
+                    fix="Leave exclude_test_concepts out, or split the recording by concept.",
+                )
+            splits[split] = splits[split].rows(left)
+    return splits
+
+
 @torch.no_grad()
 def embed_responses(aligner: ImageAligner, responses: Responses, batch_size: int = 256) -> tuple[Tensor, Tensor]:
     """Contrastive (n, E) and regression (n, E) outputs of an aligner for each response."""
     aligner.eval()
     outputs = []
     for start in range(0, len(responses.values), batch_size):
-        values = torch.from_numpy(responses.values[start : start + batch_size])
-        shared = {k: v.expand(len(values), *v.shape[1:]) for k, v in responses.model_inputs.items()}
-        outputs.append(aligner(**{**shared, "input_values": values.nan_to_num(), "input_mask": ~values.isnan()}))
+        outputs.append(aligner(**responses.batch(slice(start, start + batch_size))))
     contrastive, regression = zip(*outputs, strict=True)
     return torch.cat(contrastive), torch.cat(regression)

@@ -1,7 +1,7 @@
 """DataLoaders of windows, from upstream's samplers and collate."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from neurobridge_tb._upstream import (
     Data,
     Dataset,
     DatasetIndex,
+    DistributedEvaluationSamplerWrapper,
     Interval,
     RandomFixedWindowSampler,
     SequentialFixedWindowSampler,
@@ -19,6 +20,7 @@ from neurobridge_tb._upstream import (
     collate,
 )
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.training.samplers import DistributedTrainingSampler, RecordingBalancedSampler
 
 _CACHED_WINDOWS = 4096
 
@@ -56,8 +58,9 @@ def window_loader(
     num_workers: int = 0,
     shuffle: bool = False,
     seed: int = 0,
+    recording_exponent: float = 1.0,
 ) -> DataLoader:
-    """Loader of collated windows of ``dataset``.
+    """Loader of collated windows of ``dataset``; each process of a distributed run takes its share of them.
 
     Args:
         dataset: Where the recordings are; it is not changed.
@@ -70,34 +73,41 @@ def window_loader(
         num_workers: Worker processes. Default 0.
         shuffle: Random order and placement, and an incomplete last batch is left out. Default False.
         seed: Seed of the order and placement.
+        recording_exponent: When shuffled, recordings are drawn in proportion to the number of their windows to this
+            power: 1 as they are, 0 all alike. Default 1.
     """
     source = _WindowSource(dataset, transform, cached=windows == "trial" or not shuffle)
-    generator = torch.Generator().manual_seed(seed)
-    sampler: Any
-    if windows == "trial":
-        sampler = TrialSampler(sampling_intervals=intervals, shuffle=shuffle, generator=generator)
-    elif windows == "continuous" and shuffle:
-        sampler = RandomFixedWindowSampler(
-            sampling_intervals=intervals, window_length=window_length, generator=generator
-        )
-    elif windows == "continuous":
-        sampler = SequentialFixedWindowSampler(
-            sampling_intervals=intervals, window_length=window_length, drop_short=True
-        )
-    else:
+    if windows == "continuous":
+        intervals = {r: i for r, i in intervals.items() if (i.end - i.start >= window_length).any()}
+    elif windows != "trial":
         raise InputError(
             expected="windows=trial or windows=continuous", found=repr(windows), fix="Correct the dataset config."
         )
+    generator = torch.Generator().manual_seed(seed)
+
+    def upstream_sampler(intervals: dict[str, Interval]) -> Any:
+        if windows == "trial":
+            return TrialSampler(sampling_intervals=intervals, shuffle=shuffle, generator=generator)
+        lengths = dict(sampling_intervals=intervals, window_length=window_length, drop_short=True)
+        if shuffle:
+            return RandomFixedWindowSampler(**lengths, generator=generator)
+        return SequentialFixedWindowSampler(**lengths)
+
+    sampler: Any = upstream_sampler(intervals)
     if len(sampler) < (batch_size if shuffle else 1):
         raise InputError(
             expected=f"at least {batch_size if shuffle else 1} windows of {window_length} s",
             found=f"{len(sampler)} in {sum(len(i) for i in intervals.values())} intervals",
             fix="Use a smaller batch_size or window, or check the recording's train_domain and valid_domain.",
         )
+    if shuffle and len(intervals) > 1 and recording_exponent != 1:
+        alone = {r: upstream_sampler({r: i}) for r, i in intervals.items()}
+        sampler = RecordingBalancedSampler(alone, exponent=recording_exponent, generator=generator)
+    share = DistributedTrainingSampler if shuffle else DistributedEvaluationSamplerWrapper
     return DataLoader(
         source,
         batch_size=batch_size,
-        sampler=sampler,
+        sampler=share(sampler, num_replicas=1, rank=0),
         collate_fn=collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
@@ -106,30 +116,45 @@ def window_loader(
 
 
 class EpochSeeds(Callback):
-    """Begin each epoch from seeds that depend on (seed, epoch) alone.
+    """Begin each epoch from seeds that depend on (seed, epoch) alone, and give each process its share of the windows.
 
     So a resumed run goes on exactly as an uninterrupted one would have.
 
     Args:
         seed: The run's seed.
-        loaders: Loaders whose samplers draw with a generator, and whose transforms may draw by epoch.
+        train: Loader whose sampler draws with a generator, and whose transform may draw by epoch.
+        valid: Loaders whose windows are shared among the processes too. Default: none.
     """
 
-    def __init__(self, seed: int, *loaders: DataLoader):
-        self.seed, self.loaders = seed, loaders
+    def __init__(self, seed: int, train: DataLoader, valid: Mapping[str, DataLoader] | None = None):
+        self.seed, self.train, self.valid = seed, train, valid or {}
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._share(trainer.world_size, trainer.global_rank)
         self._seed(0)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self._share(1, 0)  # whoever goes on with the loaders sees all windows
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        self._seed(checkpoint["epoch"] + 1)  # workers of the loader ask for windows before the epoch starts
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._seed(trainer.current_epoch)
-        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:  # for dropout; a loader draws from this generator too, at times before the epoch starts
+            torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch + 7_368_787 * trainer.global_rank)
+
+    def _share(self, num_replicas: int, rank: int) -> None:
+        for loader in (self.train, *self.valid.values()):
+            sampler: Any = loader.sampler
+            sampler.set_params(num_replicas, rank)
 
     def _seed(self, epoch: int) -> None:
-        for loader in self.loaders:
-            generator = getattr(loader.sampler, "generator", None)
-            if generator is not None:
-                generator.manual_seed(self.seed * 1_000_003 + epoch)
-            transform: Any = getattr(loader.dataset, "transform", None)
-            if hasattr(transform, "set_epoch"):
-                transform.set_epoch(epoch)
+        sampler: Any = self.train.sampler
+        if sampler.sampler.generator is not None:
+            sampler.sampler.generator.manual_seed(self.seed * 1_000_003 + epoch)
+        transform: Any = getattr(self.train.dataset, "transform", None)
+        if hasattr(transform, "set_epoch"):
+            transform.set_epoch(epoch)

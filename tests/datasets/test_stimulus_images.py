@@ -1,5 +1,8 @@
 """Image ids bound to files, and decoding of what image folders really hold."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +22,19 @@ def save(folder, name, image, **options):
 
 def load(folder, name, size=None):
     return StimulusImages(folder, [name]).load([name], size)[0]
+
+
+def sixteen_bit_png(colour_type, values, transparent=None):
+    """A PNG with 16 bits a sample, which Pillow reads but does not write."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.tobytes() for row in values.astype(">u2"))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
+    key = b"" if transparent is None else chunk(b"tRNS", struct.pack(">H", transparent))
+    return b"\x89PNG\r\n\x1a\n" + head + key + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_images_come_in_the_order_asked_for_and_as_often(tmp_path):
@@ -42,6 +58,23 @@ def test_transparency_is_laid_on_white(tmp_path):
     image = load(tmp_path, save(tmp_path, "a.png", Image.fromarray(rgba)))
     assert (image[:, :4] == 255).all()
     np.testing.assert_array_equal(image[:, 4:].permute(1, 2, 0), RGB[4:])
+
+
+def test_sixteen_bits_of_any_layout_become_eight(tmp_path):
+    """Colour with and without transparency, and gray with a transparent value, as PNG stores them."""
+    deep = RGB.astype(">u2") * 257
+    opaque, clear = np.full((8, 8, 1), 65535, ">u2"), np.zeros((8, 8, 1), ">u2")
+    (tmp_path / "c.png").write_bytes(sixteen_bit_png(2, deep))
+    assert torch.equal(load(tmp_path, "c.png"), torch.tensor(RGB).permute(2, 0, 1))
+    (tmp_path / "o.png").write_bytes(sixteen_bit_png(6, np.dstack([deep, opaque])))
+    assert torch.equal(load(tmp_path, "o.png"), torch.tensor(RGB).permute(2, 0, 1))
+    (tmp_path / "t.png").write_bytes(sixteen_bit_png(6, np.dstack([deep, clear])))
+    assert (load(tmp_path, "t.png") == 255).all()
+    gray = np.zeros((8, 8, 1), ">u2")
+    gray[4:] = 257
+    (tmp_path / "g.png").write_bytes(sixteen_bit_png(0, gray, transparent=0))
+    image = load(tmp_path, "g.png")
+    assert (image[:, :4] == 255).all() and (image[:, 4:] == 1).all()
 
 
 def test_cmyk_and_palette_become_rgb(tmp_path):
@@ -70,7 +103,9 @@ def test_truncated_and_unknown_files_are_named(tmp_path):
     (tmp_path / "t.jpg").write_bytes((tmp_path / "t.jpg").read_bytes()[:2000])
     (tmp_path / "u.jpg").write_bytes(b"not an image")
     save(tmp_path, "f.tif", Image.fromarray(RGB[..., 0].astype(np.float32)))
-    for name, reason in (("t.jpg", "truncated"), ("u.jpg", "cannot identify"), ("f.tif", "floating-point")):
+    save(tmp_path, "i.tif", Image.fromarray(RGB[..., 0].astype(np.int32) * 1000))
+    reasons = {"t.jpg": "truncated", "u.jpg": "cannot identify", "f.tif": "floating-point", "i.tif": "beyond 16 bits"}
+    for name, reason in reasons.items():
         with pytest.raises(InputError, match=f"{name}[\\s\\S]*{reason}"):
             load(tmp_path, name)
 

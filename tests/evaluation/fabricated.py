@@ -68,7 +68,7 @@ def write_evaluate(workspace: Path) -> None:
     })  # fmt: skip
 
 
-def write_reconstruct(workspace: Path, image_id: str = "cat/cat_{:02d}.jpg") -> None:
+def write_reconstruct(workspace: Path, image_id: str = "cat/cat_{:02d}.jpg", samples: int = 2) -> None:
     run = workspace / "runs" / "reconstruct"
     run.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -77,7 +77,8 @@ def write_reconstruct(workspace: Path, image_id: str = "cat/cat_{:02d}.jpg") -> 
         file["image_id"] = [image_id.format(i) for i in range(N_IMAGES)]
         file["seen"] = seen
         file["nearest"] = np.roll(seen, 1, axis=0)[:, None]
-        noise = rng.integers(-40, 40, (N_IMAGES, 2, 8, 8, 3))
+        noise = rng.integers(-40, 40, (N_IMAGES, samples, 8, 8, 3))
+        file["cosine"] = np.linspace(-1, 1, N_IMAGES)
         file["small_diffusion"] = np.clip(seen[:, None] + noise, 0, 255).astype(np.uint8)
     metrics = {"nearest": (0.1, 0.6), "small_diffusion": (0.3, 0.8)}
     _json(run / "metrics.json", {

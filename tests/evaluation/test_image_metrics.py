@@ -8,9 +8,9 @@ from scipy.spatial.distance import correlation
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.feature_networks import FeatureNetwork
 from neurobridge_tb.evaluation.image_metrics import (
+    SeenImages,
     correlation_distance,
     pixcorr,
-    reconstruction_metrics,
     ssim,
     two_way_identification,
     two_way_scores,
@@ -100,17 +100,23 @@ def test_correlation_distance_matches_scipy():
 
 
 def test_row_holds_what_can_be_had_and_names_the_rest(images):
+    calls = []
+
     def extract(pictures):
+        calls.append(len(pictures))
         return {"two-way toy": pictures.reshape(len(pictures), -1).astype(np.float32)}
 
     networks = [
         FeatureNetwork(("two-way toy",), "two-way", extract),
         FeatureNetwork(("distance far",), "distance", needs="needs a file"),
     ]
-    metrics, unavailable = reconstruction_metrics(images, images, networks)
+    shown = SeenImages(images, networks)
+    metrics, unavailable = shown.compare(images)
     assert list(metrics) == ["PixCorr", "SSIM", "two-way toy"]
     assert metrics["two-way toy"] == 1
     assert unavailable == {"distance far": "needs a file"}
+    assert shown.compare(images[::-1])[0]["two-way toy"] < 1
+    assert len(calls) == 3  # the seen images' features are extracted once
 
 
 def test_faults_are_named(images):

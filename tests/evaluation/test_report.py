@@ -101,10 +101,28 @@ def test_simulated_results_say_so_and_others_do_not(report, tmp_path):
 
 def test_gallery_holds_all_images_and_says_how_they_were_chosen(report):
     html, page = report
-    assert html.count("The image that was shown: cat/cat_") == 8 + 9 + N_IMAGES
-    for words in ("Best by", "Median by", "Worst by", "The first 24 test images", "6 more", "Not picked by hand"):
+    assert html.count("The image that was shown: cat/cat_") == 8 + 3 * 6 + N_IMAGES
+    for words in ("Best by", "Median by", "Worst by", "All 30 test images, from the best to", "Not picked by hand"):
         assert words in page.text
-    assert "Of 2 samples an image, the first is shown." in page.text
+    assert "ranked by it, on the first of 2 samples." in page.text
+    ranks = [int(rank) for rank in re.findall(r"rank (\d+) · ", page.text.split("All 30 test images")[1])]
+    assert ranks == list(range(1, N_IMAGES + 1))
+
+
+def test_gallery_prints_how_near_each_predicted_embedding_is(report):
+    _, page = report
+    assert "cat_00 · rank" in page.text and "embedding cosine -1.00" in page.text
+    assert "cat_29 · rank" in page.text and "embedding cosine 1.00" in page.text
+
+
+def test_of_many_samples_best_median_and_worst_are_shown_and_said_to_be_picked(tmp_path):
+    write_reconstruct(tmp_path, samples=5)
+    _, page = read(build_report(tmp_path))
+    found = re.findall(r"small diffusion, (best|median|worst)(-?[\d.]+)", page.text)
+    assert len(found) == 3 * (3 * 6 + N_IMAGES)
+    for (best, high), (median, middle), (worst, low) in zip(found[::3], found[1::3], found[2::3], strict=True):
+        assert (best, median, worst) == ("best", "median", "worst") and float(high) >= float(middle) >= float(low)
+    assert "which a decoder does not know" in page.text
 
 
 def test_commands_times_and_settings_are_told(report):

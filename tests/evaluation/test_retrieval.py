@@ -9,6 +9,7 @@ from neurobridge_tb.evaluation.retrieval import (
     bootstrap_interval,
     chance,
     cosine_similarity,
+    permutation_test,
     retrieval_rows,
     split_half_row,
     topk_hits,
@@ -126,3 +127,24 @@ def test_bad_matrix_and_k_are_refused():
         topk_hits(np.ones((2, 3)), 1)
     with pytest.raises(InputError, match="two repeats"):
         split_half_row(np.ones((1, 5, 5)))
+
+
+def test_permutation_test_by_hand():
+    """Perfect retrieval of three images: of their six orders, one is the truth."""
+    p = permutation_test(np.eye(3), permutations=6000)
+    assert p == pytest.approx(1 / 6, abs=0.02)
+    assert permutation_test(np.eye(8), permutations=999) == pytest.approx(0.001, abs=0.002)
+
+
+def test_permutation_test_of_a_model_that_knows_nothing_is_uniform():
+    rng = np.random.default_rng(0)
+    p = [permutation_test(rng.normal(size=(4, 15, 15)), 5, permutations=100, seed=i) for i in range(150)]
+    assert abs(np.mean(p) - 0.5) < 0.1 and np.mean(np.array(p) < 0.1) < 0.2
+
+
+def test_rows_tell_p_where_asked():
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(12, 6))
+    rows = retrieval_rows(images, images, model="perfect", resamples=10, permutations=99)
+    assert [row["p"] for row in rows] == [0.01, 0.01]
+    assert "p" not in retrieval_rows(images, images, model="perfect", resamples=10)[0]

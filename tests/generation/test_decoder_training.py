@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from neurobridge_tb._upstream import Interval
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets import build_recording, save_recording
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.generation.autoencoder import Autoencoder
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
 from neurobridge_tb.training import decoder
-from neurobridge_tb.training.decoder import degrade, train_decoder, train_small_diffusion
+from neurobridge_tb.training.conditions import degrade
+from neurobridge_tb.training.decoder import train_decoder, train_small_diffusion
 
 NETWORK = {"image_size": 16, "patch": 2, "channels": (32, 32), "code_dim": 6, "tokens": 2, "token_dim": 16}
 
@@ -69,6 +72,49 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(images, tmp_path):
     for name, value in whole.network.state_dict().items():
         torch.testing.assert_close(resumed.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
     assert losses(tmp_path / "cut" / "loss.csv") == pytest.approx(losses(tmp_path / "whole" / "loss.csv"))
+
+
+def save_autoencoder(folder, seed):
+    torch.manual_seed(seed)
+    model = Autoencoder()
+    folder.mkdir()
+    for half in ("encoder", "decoder"):
+        save_file(getattr(model, half).state_dict(), folder / f"taef2_{half}.safetensors")
+    return folder
+
+
+def test_an_autoencoder_is_read_as_published_and_squashes_its_latents(images, tmp_path):
+    """Names and shapes of TAEF2's files: 79 tensors each, as its page counts them."""
+    model = Autoencoder.load(save_autoencoder(tmp_path / "a", 0))
+    sizes = [sum(p.numel() for p in half.parameters()) for half in (model.encoder, model.decoder)]
+    assert sizes == [1_338_528, 1_338_499]
+    assert [len(half.state_dict()) for half in (model.encoder, model.decoder)] == [79, 79]
+    assert {"0.weight", "1.conv.0.weight", "2.weight", "11.pool.0.weight", "14.bias"} <= set(model.encoder.state_dict())
+    assert {"1.weight", "3.pool.3.weight", "7.weight", "19.bias"} <= set(model.decoder.state_dict())
+    latents = model.encode(images[:2])
+    assert latents.shape == (2, 32, 2, 2) and latents.abs().max() <= 4
+    assert model.decode(latents).shape == images[:2].shape
+    torch.testing.assert_close(model.decode(latents * 1e4), model.decode(latents * 1e6), rtol=0, atol=1)
+
+
+def test_in_latents_it_trains_saves_loads_and_wants_the_same_autoencoder(images, tmp_path):
+    folder = save_autoencoder(tmp_path / "a", 0)
+    made = train(images, tmp_path / "m", max_steps=3, network=None, autoencoder=Autoencoder.load(folder))
+    embeddings = encode(images[:3])
+    back = SmallDiffusion.load(tmp_path / "m")
+    pictures = back.generate(embeddings, num_samples=2)
+    assert pictures.shape == (3, 2, 3, 16, 16)
+    assert (pictures.int() - made.generate(embeddings, num_samples=2).int()).abs().float().mean() < 2
+    init = images[:3]
+    same = SmallDiffusion.load(tmp_path / "m", strength=0.0).generate(embeddings, init_images=init)
+    assert torch.equal(same[:, 0], back.autoencoder.decode(back.autoencoder.encode(init)))
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(InputError, match="taef2_encoder"):
+        SmallDiffusion.load(tmp_path / "m")
+    SmallDiffusion.load(tmp_path / "m", autoencoder=tmp_path / "moved")
+    other = save_autoencoder(tmp_path / "b", 1)
+    with pytest.raises(InputError, match="fingerprint"):
+        SmallDiffusion.load(tmp_path / "m", autoencoder=other)
 
 
 def test_other_settings_do_not_resume_a_training_state(images, tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.base import generator_names, load_generator, register_generator
+from neurobridge_tb.generation.batches import draw_items
 from neurobridge_tb.generation.nearest import NearestImage
 from neurobridge_tb.generation.ridge_pixels import RidgePixels
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
@@ -106,6 +107,26 @@ def test_embeddings_matter_and_guidance_changes_the_pictures(diffusion, embeddin
     pictures = diffusion.generate(embeddings)
     assert not torch.equal(pictures, diffusion.generate(embeddings + 3))
     assert not torch.equal(pictures, make_diffusion(guidance=5.0).generate(embeddings))
+
+
+def test_a_full_memory_halves_the_batch_and_other_errors_pass():
+    asked = []
+
+    def draw(rows, generators):
+        asked.append(len(rows))
+        if len(rows) > 2:
+            torch.empty(10**15)  # the allocator's own error
+        return torch.stack([torch.rand(3, 2, 2, generator=g) for g in generators]) + rows.view(-1, 1, 1, 1)
+
+    with pytest.warns(UserWarning, match="batches of 2"):
+        drawn = draw_items(3, 3, draw, seed=4, batch_size=32)
+    assert asked == [9, 4, 2, 2, 2, 2, 1]
+    torch.testing.assert_close(drawn, draw_items(3, 3, draw, seed=4, batch_size=1))
+    assert drawn.shape == (3, 3, 3, 2, 2) and drawn.floor()[:, :, 0, 0, 0].tolist() == [[k] * 3 for k in range(3)]
+    with pytest.raises(RuntimeError, match="allocat"):
+        draw_items(1, 1, lambda rows, generators: torch.empty(10**15), seed=0, batch_size=1)
+    with pytest.raises(RuntimeError, match="shape"):
+        draw_items(2, 1, lambda rows, generators: torch.zeros(2, 3) @ torch.zeros(2, 3), seed=0, batch_size=2)
 
 
 @pytest.fixture
@@ -251,7 +272,7 @@ def test_generators_are_found_by_name_and_registered_once(monkeypatch):
     from neurobridge_tb.generation import base
 
     monkeypatch.setattr(base, "_generators", dict(base._generators))
-    with pytest.raises(InputError, match="nearest, ridge_pixels, small_diffusion"):
+    with pytest.raises(InputError, match="nearest, ridge_pixels, sd_adapter, small_diffusion, stable_unclip"):
         load_generator("stable_diffusion")
     register_generator("mine", make_nearest)
     assert "mine" in generator_names()

@@ -4,6 +4,7 @@ import json
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -50,7 +51,7 @@ def workspace(tmp_path_factory):
 
     data = build_recording(
         brainset_id="tvsd",
-        session_id="tiny",
+        session_id="tiny_norm",
         subject_id="virtual",
         units={"id": [f"u{i}" for i in range(N_UNITS)], "area": ["V1", "IT"] * (N_UNITS // 2)},
         mua=(values, 0.4),
@@ -70,7 +71,7 @@ def workspace(tmp_path_factory):
         repeat=np.repeat(np.arange(-1, N_REPEATS), [len(train)] + [N_TEST] * N_REPEATS).clip(0),
         timekeys=["start", "end"],
     )
-    save_recording(data, ws / "processed" / "tvsd" / "tiny.h5")
+    save_recording(data, ws / "processed" / "tvsd" / "tiny_norm.h5")
     return ws
 
 
@@ -102,7 +103,14 @@ def aligned(workspace, pretrained):
 @pytest.fixture(scope="module")
 def evaluated(workspace, aligned):
     run = evaluate(
-        config("evaluate", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5", "resamples=50")
+        config(
+            "evaluate",
+            workspace,
+            f"aligned={aligned}",
+            f"embeddings={workspace}/embeddings.h5",
+            "resamples=50",
+            "per_area=true",
+        )
     )
     return json.loads((run / "retrieval.json").read_text())
 
@@ -136,6 +144,33 @@ def test_forgetting_is_a_number(aligned):
     assert all(row["before"] > 0 and row["after"] > 0 for row in rows)
 
 
+def test_l2sp_holds_the_free_layers_near_their_pretrained_weights(workspace, pretrained, tmp_path):
+    """Also MindEye2's losses from end to end, and augmentations."""
+    moved = {}
+    for weight in (0.0, 100.0):
+        run = align(
+            alignment(
+                workspace, f"run_dir={tmp_path}/{weight}", "loss=mixco_softclip", "stage1.epochs=2", "stage2.epochs=4",
+                "stage2.replay_weight=0", f"stage2.l2sp_weight={weight}", "augment.noise=0.1",
+                "augment.average_repeats=true",
+            )
+        )  # fmt: skip
+        layers = [
+            ImageAligner.load_pretrained(run / m).encoder.proc_layers.state_dict() for m in ("model_start", "model")
+        ]
+        moved[weight] = sum(float(((layers[1][name] - x) ** 2).sum()) for name, x in layers[0].items())
+        losses = pd.read_csv(run / "metrics.csv")["val/contrastive"].dropna()
+        assert losses.iloc[-1] < np.log(N_VALID)  # of a model that knows nothing
+    assert 0 < moved[100.0] < 0.3 * moved[0.0]
+
+
+def test_an_unknown_loss_and_a_batch_of_one_are_refused(workspace, pretrained, tmp_path):
+    with pytest.raises(InputError, match="info_nce or loss=mixco_softclip"):
+        align(alignment(workspace, f"run_dir={tmp_path}/a", "loss=clip"))
+    with pytest.raises(InputError, match="batch_size of two or more"):
+        align(alignment(workspace, f"run_dir={tmp_path}/b", "loader.batch_size=1"))
+
+
 def test_retrieval_is_above_chance_and_has_its_baselines(evaluated):
     assert evaluated["n_candidates"] == N_TEST and evaluated["simulated"]
     top5 = {
@@ -144,12 +179,20 @@ def test_retrieval_is_above_chance_and_has_its_baselines(evaluated):
     assert top5["NeuroBridge, stage 2", "repeat average"] > 0.7
     assert top5["ridge", "repeat average"] > 0.7
     assert top5["ridge, shuffled labels", "repeat average"] < 0.7
-    assert {"MLP", "NeuroBridge, stage 1"} <= {model for model, _ in top5}
+    assert {"MLP", "NeuroBridge, linear start", "NeuroBridge, stage 1"} <= {model for model, _ in top5}
+
+
+def test_each_area_alone_has_the_same_table(evaluated):
+    assert set(evaluated["rows by area"]) == {"V1", "IT"}
+    names = [(row["model"], row["trials"], row["direction"]) for row in evaluated["rows"]]
+    for rows in evaluated["rows by area"].values():
+        assert [(row["model"], row["trials"], row["direction"]) for row in rows] == names
+        assert rows != evaluated["rows"]
 
 
 def test_averaged_responses_equal_the_mean_over_repeats(workspace, aligned):
     model = ImageAligner.load_pretrained(aligned / "model")
-    test = collect_responses(Tvsd(root=workspace / "processed"), model.encoder, "tiny", "test")
+    test = collect_responses(Tvsd(root=workspace / "processed"), model.encoder, "tiny_norm", "test")
     averaged = test.averaged()
     assert list(averaged.image_ids) == sorted(set(test.image_ids))
     np.testing.assert_allclose(averaged.values, test.values[test.by_repeat()].mean(0), rtol=1e-5)
@@ -158,7 +201,26 @@ def test_averaged_responses_equal_the_mean_over_repeats(workspace, aligned):
     torch.testing.assert_close(contrastive.norm(dim=1), torch.ones(N_TEST))
 
 
-def test_reconstruction_and_report(workspace, evaluated, aligned):
+MODULE = """
+from neurobridge_tb.generation import register_generator
+
+class Halved:
+    def __init__(self, by):
+        self.by = by
+
+    def generate(self, embedding, *, num_samples=1, seed=0, init_images=None):
+        return (init_images // self.by)[:, None].expand(-1, num_samples, -1, -1, -1)
+
+register_generator("halved", Halved)
+"""
+
+
+def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monkeypatch):
+    from neurobridge_tb.generation import base
+
+    monkeypatch.setattr(base, "_generators", dict(base._generators))
+    (tmp_path / "my_generator.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
     torch.manual_seed(0)
     network = ConditionalUNet(embedding_dim=DIM, channels=(32, 32, 32), code_dim=4)
     SmallDiffusion(network, encoder_name="random", preprocessing_hash="none").save(workspace / "decoder")
@@ -166,19 +228,49 @@ def test_reconstruction_and_report(workspace, evaluated, aligned):
         config(
             "reconstruct", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5",
             f"images={workspace}/images", f"small_diffusion.weights={workspace}/decoder", "small_diffusion.steps=2",
-            "judge.image_size=64", "num_samples=2",
+            "judge.image_size=64", "num_samples=2", "modules=[my_generator]",
+            "backends=[nearest, ridge_pixels, small_diffusion, halved]", "+halved.by=2",
         )
     )  # fmt: skip
     with h5py.File(run / "reconstructions.h5") as file:
         assert file["seen"].shape == (N_TEST, 64, 64, 3)
         assert file["small_diffusion"].shape == (N_TEST, 2, 64, 64, 3)
+        np.testing.assert_array_equal(file["halved"][:, 1], file["ridge_pixels"][:, 0] // 2)
+        cosine = file["cosine"][:]
     metrics = read_metrics(run)
     backends = {row["backend"]: row["metrics"] for row in metrics["rows"]}
-    assert set(backends) == {"nearest", "ridge_pixels", "small_diffusion", "mean training image"}
+    assert set(backends) == {"nearest", "ridge_pixels", "small_diffusion", "halved", "mean training image"}
     assert all(-1 <= m["PixCorr"] <= 1 for m in backends.values())
-    assert 0 < metrics["predicted embedding"]["norm over true norm"] < 2
+    predicted = metrics["predicted embedding"]
+    assert 0 < predicted["norm over true norm"] < 2
+    assert cosine.mean() == pytest.approx(predicted["cosine to true, less the training mean"], abs=1e-5)
     page = build_report(workspace).read_text(encoding="utf-8")
     assert "simulated" in page.lower() and "small_diffusion" in page
+
+
+def test_what_one_area_gives_is_drawn_from_its_units_alone(workspace, aligned, tmp_path):
+    drawn = {}
+    for areas in ("[V1]", "[IT]", "null"):
+        run = reconstruct(
+            config(
+                "reconstruct", workspace, f"run_dir={tmp_path}/{areas}", f"aligned={aligned}",
+                f"embeddings={workspace}/embeddings.h5", f"images={workspace}/images", "backends=[ridge_pixels]",
+                "judge.image_size=32", f"areas={areas}",
+            )
+        )  # fmt: skip
+        assert read_metrics(run)["areas"] == (None if areas == "null" else [areas.strip("[]")])
+        with h5py.File(run / "reconstructions.h5") as file:
+            drawn[areas] = file["cosine"][:]
+    assert len({tuple(cosine) for cosine in drawn.values()}) == 3
+
+
+def test_a_backend_that_nothing_registers_is_refused_before_any_work(workspace, tmp_path):
+    job = config(
+        "reconstruct", workspace, f"run_dir={tmp_path}/run", "aligned=nowhere", f"embeddings={workspace}/embeddings.h5",
+        f"images={workspace}/images", "backends=[nearest, mine]",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="Found mine[\\s\\S]*modules"):
+        reconstruct(job)
 
 
 def test_embeddings_of_another_encoder_are_refused(workspace, aligned, tmp_path):

@@ -1,0 +1,23 @@
+"""Forecasting as a Hydra script: the same job as `neurobridge forecast`, with Hydra's sweeps and launchers.
+
+python examples/forecast.py dataset=binned dataset.root=processed forecaster=laptop model.bin_size=0.05
+python examples/forecast.py --multirun dataset.root=processed seed=0,1,2 run_dir='runs/seed${seed}'
+"""
+
+import sys
+
+import hydra
+from omegaconf import DictConfig, open_dict
+
+from neurobridge_tb.training.forecast import forecast
+
+
+@hydra.main(version_base="1.3", config_path="pkg://neurobridge_tb.configs", config_name="forecast")
+def main(config: DictConfig) -> None:
+    with open_dict(config):
+        config.command = " ".join(["python", *sys.argv])
+    print(f"Results lie in {forecast(config)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,459 @@
+"""NeuroHorizonModel: forecasts each unit's spikes from the population's past."""
+
+import inspect
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neurobridge_tb._upstream import (
+    Data,
+    Dataset,
+    InfiniteVocabEmbedding,
+    Interval,
+    create_linspace_latent_tokens,
+    pad,
+    pad2d,
+    pad8,
+    track_mask8,
+)
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.models.neurobridge import NeuroBridgeModel
+from neurobridge_tb.models.pretrained import PretrainedModel
+from neurobridge_tb.nn.causal_decoder import CausalDecoder, KeysValues
+from neurobridge_tb.nn.feedback import OwnHistory, PopulationFeedback
+from neurobridge_tb.nn.id_encoder import IdentityRows, UnitIdentity
+from neurobridge_tb.nn.per_neuron_head import PerNeuronHead
+from neurobridge_tb.nn.unit_rows import UnitStatistics, shared_rows
+from neurobridge_tb.registry_ext import PoissonNLLLoss
+
+_OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
+_LARGEST = 10.0  # standard deviations: what is fed back is clipped there
+
+
+class _Rows(NamedTuple):
+    """What a batch needs of its units, made once."""
+
+    feedback: tuple[Tensor, Tensor]
+    head: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+class NeuroHorizonModel(PretrainedModel):
+    """The encoder of :class:`NeuroBridgeModel` on the past, and a causal decoder over the bins to come.
+
+    1. The past (``history`` s of spikes or counts) becomes latents.
+    2. One query a future bin attends to the latents and, causally, to the bins before it. It is told the population's
+       activity in the bin before: the observed one (:meth:`forward`, teacher-forced), or the predicted one
+       (:meth:`generate`, rolled out).
+    3. :class:`PerNeuronHead` reads each unit's log-rate from the bin's state, the unit's embedding and averages of the
+       unit's own recent activity. The loss is the Poisson negative log-likelihood of the counts.
+
+    Units have trained embeddings, or, with ``unit_identity="features"``, everything about a unit comes from its
+    reference features (:mod:`neurobridge_tb.datasets.reference_features`): then units that were never trained can be
+    forecast, see :meth:`add_units`.
+
+    Args:
+        modality: ``"spikes"`` (events) or ``"spike_counts"`` (a grid whose bins are ``bin_size`` wide).
+        history: Length of the past in s, a whole number of bins.
+        horizon: Length of the future in s, a whole number of bins.
+        bin_size: Bin width in s. Default 0.02.
+        latent_step: Time between latent steps in s. Default 0.125.
+        num_latents_per_step: Latents at each step. Default 8.
+        decoder_depth: Layers of the decoder. Default 2.
+        decoder_heads: Attention heads of the decoder. Default 4.
+        dim_feedback: Width of the population vector that is fed back. Default 256.
+        dim_hidden: Hidden width of the head. Default 128.
+        unit_identity: ``"embedding"``, one trained row a unit, or ``"features"``. Default ``"embedding"``.
+        dim_identity: Width of the IDEncoder's embeddings. Default 256.
+        encoder: Further arguments of :class:`NeuroBridgeModel` (``dim``, ``depth``, ``dim_head``, …).
+    """
+
+    def __init__(
+        self,
+        *,
+        modality: str,
+        history: float,
+        horizon: float,
+        bin_size: float = 0.02,
+        latent_step: float = 0.125,
+        num_latents_per_step: int = 8,
+        decoder_depth: int = 2,
+        decoder_heads: int = 4,
+        dim_feedback: int = 256,
+        dim_hidden: int = 128,
+        unit_identity: str = "embedding",
+        dim_identity: int = 256,
+        encoder: dict[str, Any],
+    ):
+        super().__init__()
+        arguments = inspect.signature(NeuroHorizonModel.__init__).parameters
+        self.config = {k: v for k, v in locals().items() if k in arguments and k != "self"}
+        self.config["encoder"] = dict(encoder)
+        if modality not in ("spikes", "spike_counts") or unit_identity not in ("embedding", "features"):
+            raise InputError(
+                expected="modality 'spikes' or 'spike_counts', unit_identity 'embedding' or 'features'",
+                found=f"modality={modality!r}, unit_identity={unit_identity!r}",
+                fix="Correct the model config; multi-unit activity is not forecast.",
+            )
+        self.modality, self.bin_size = modality, bin_size
+        self.n_past, self.n_future = _whole_bins("history", history, bin_size), self.bins_of(horizon)
+        self.history, self.horizon = history, horizon
+        self.encoder = NeuroBridgeModel(
+            modality=modality,
+            sequence_length=history,
+            latent_step=latent_step,
+            num_latents_per_step=num_latents_per_step,
+            bin_size=bin_size,
+            **self.config["encoder"],
+        )
+        settings = self.encoder.config
+        del self.encoder.decoder, self.encoder.session_emb  # a past has neither masked cells nor a session's row
+        dim = settings["dim"]
+        self.decoder = CausalDecoder(
+            dim=dim,
+            depth=decoder_depth,
+            dim_head=settings["dim_head"],
+            heads=decoder_heads,
+            ffn_dropout=settings["ffn_dropout"],
+            atn_dropout=settings["atn_dropout"],
+        )
+        self.feedback = PopulationFeedback(dim=dim, dim_population=dim_feedback)
+        self.own_history = OwnHistory(_OWN_TIME_CONSTANTS, bin_size)
+        self.unit_rows = InfiniteVocabEmbedding(dim, init_scale=0.02)
+        self.head = PerNeuronHead(
+            dim=dim, dim_own=len(_OWN_TIME_CONSTANTS), dim_hidden=dim_hidden, dropout=settings["lin_dropout"]
+        )
+        self.loss_fn = PoissonNLLLoss()
+        self.identity: UnitIdentity | None = None
+        if unit_identity == "features":
+            self.identity = UnitIdentity(dim_identity)
+            for name, table in self._tables().items():
+                if not isinstance(table, UnitStatistics) and not name.startswith("identity."):
+                    parent, _, attribute = name.rpartition(".")
+                    setattr(self.get_submodule(parent), attribute, IdentityRows(self.identity, table, dim_identity))
+
+    def bins_of(self, horizon: float) -> int:
+        """Number of bins of a horizon in s."""
+        return _whole_bins("horizon", horizon, self.bin_size)
+
+    @property
+    def unit_stats(self) -> UnitStatistics:
+        """Mean and standard deviation of each unit's counts a bin."""
+        return self.encoder.unit_stats
+
+    def _tables(self) -> dict[str, InfiniteVocabEmbedding]:
+        return {name: m for name, m in self.named_modules() if isinstance(m, InfiniteVocabEmbedding)}
+
+    # ------------------------------------------------------------------ units
+
+    def init_vocabs(self, dataset: Dataset) -> None:
+        """Give every unit of ``dataset`` its rows (or, with reference features, a place for them)."""
+        for table in self._tables().values():
+            table.initialize_vocab(dataset.get_unit_ids())
+
+    def fit_units(
+        self, dataset: Dataset, intervals: dict[str, Interval], features: dict[str, np.ndarray] | None = None
+    ) -> None:
+        """Set what is known of each unit before training.
+
+        Args:
+            dataset: Where the recordings are.
+            intervals: Training intervals of each recording.
+            features: Reference features (N, 33) of each recording's units, for ``unit_identity="features"``.
+        """
+        if self.identity is None:
+            self.encoder.fit_unit_statistics(dataset, intervals)
+            return
+        if features is None or not set(dataset.recording_ids) <= set(features):
+            raise InputError(
+                expected="reference features of every recording (unit_identity='features')",
+                found="none" if features is None else ", ".join(sorted(features)),
+                fix="Compute them with neurobridge_tb.datasets.recording_features.",
+            )
+        for recording_id in dataset.recording_ids:
+            self._set_features(
+                dataset.get_recording(recording_id).units.id.astype(str).tolist(), features[recording_id]
+            )
+        self.identity.encoder.fit(self.identity.features.weight[1:])
+
+    def add_units(self, unit_ids: list[str], features: np.ndarray) -> None:
+        """Make units known that were not trained, by their reference features alone (zero-shot).
+
+        Args:
+            unit_ids: Their ids; those that are known already get the new features.
+            features: (len(unit_ids), 33).
+        """
+        if self.identity is None:
+            raise InputError(
+                expected="a model with unit_identity='features'",
+                found="one with a trained embedding for each unit",
+                fix="Train with model.unit_identity=features.",
+            )
+        for table in self._tables().values():
+            table.extend_vocab(unit_ids, exist_ok=True)
+        self._set_features(unit_ids, features)
+
+    def _set_features(self, unit_ids: list[str], features: np.ndarray) -> None:
+        """Features, and from them each unit's mean count a bin and its Poisson standard deviation."""
+        assert self.identity is not None
+        rows = torch.from_numpy(np.array(features, dtype=np.float32))
+        self.identity.features.set(unit_ids, rows)
+        mean = rows[:, 0] * self.bin_size
+        self.unit_stats.set(unit_ids, mean, mean.sqrt())
+
+    # ------------------------------------------------------------------ tokenizing (CPU)
+
+    def tokenize(self, data: Data) -> dict:
+        """Tokenize a window that begins with ``history`` s of past; usable as a Dataset transform. Runs on the CPU.
+
+        Args:
+            data: A window of ``history`` s and up to ``horizon`` s more; what is missing at the end is absent.
+
+        Returns:
+            ``model_inputs`` (keywords of :meth:`forward` but ``future``), ``target_values`` (T, N) and ``target_mask``
+            (T, N), ``session_id``, ``absolute_start`` (s), wrapped for upstream's ``collate``.
+        """
+        counts = self._counts(data)
+        unit_index = self._unit_index(data)
+        past, future = counts[: self.n_past], counts[self.n_past : self.n_past + self.n_future]
+        target = np.full((self.n_future, counts.shape[1]), np.nan, np.float32)
+        target[: len(future)] = future
+        present = ~np.isnan(past)
+        if len(past) < self.n_past or not present.any():
+            raise InputError(
+                expected=f"{self.n_past} bins of {self.bin_size} s of past in every window",
+                found=f"{len(past)} bins with {present.sum()} values in recording {data.session.id} "
+                f"at {float(data.absolute_start):.3f} s",
+                fix="Draw windows of at least the model's history inside the recording.",
+            )
+        latent_index, latent_timestamps = create_linspace_latent_tokens(
+            0, self.history, step=self.encoder.latent_step, num_latents_per_step=self.encoder.num_latents_per_step
+        )
+        inputs = (
+            self._events(data, unit_index)
+            if self.encoder.reads_events
+            else {
+                "input_values": pad2d(torch.from_numpy(np.nan_to_num(past))),
+                "input_mask": pad2d(torch.from_numpy(present)),
+                "input_timestamps": torch.arange(self.n_past) * self.bin_size,
+                "input_unit_index": pad(torch.from_numpy(unit_index)),
+            }
+        )
+        return {
+            "model_inputs": inputs
+            | {
+                "latent_index": torch.from_numpy(latent_index),
+                "latent_timestamps": torch.from_numpy(latent_timestamps),
+                "past": pad2d(torch.from_numpy(np.nan_to_num(past))),
+                "past_mask": pad2d(torch.from_numpy(present)),
+                "unit_index": pad(torch.from_numpy(unit_index)),
+            },
+            "target_values": pad2d(torch.from_numpy(np.nan_to_num(target))),
+            "target_mask": pad2d(torch.from_numpy(~np.isnan(target))),
+            "session_id": str(data.session.id),
+            "absolute_start": float(data.absolute_start),
+        }
+
+    def _counts(self, data: Data) -> np.ndarray:
+        """(T, N) float32 counts of a window's bins."""
+        if not self.encoder.reads_events:
+            values, _ = self.encoder.grid_values(data)
+            width = 1 / data.spike_counts.sampling_rate
+            if abs(width - self.bin_size) > 1e-6 * self.bin_size:
+                raise InputError(
+                    expected=f"bins of {self.bin_size} s, those of the model",
+                    found=f"bins of {width:.6g} s in recording {data.session.id}",
+                    fix="Set model.bin_size to the recording's (a trained model keeps its own), or prepare it anew.",
+                )
+            return values
+        n_bins = int((data.domain.end[-1] - data.domain.start[0]) / self.bin_size + 1e-6)
+        counts = np.zeros((n_bins, len(data.units)), np.float32)
+        bins = np.floor(data.spikes.timestamps / self.bin_size + 1e-9).astype(np.int64)
+        inside = (bins >= 0) & (bins < n_bins)
+        np.add.at(counts, (bins[inside], data.spikes.unit_index[inside]), 1.0)
+        return counts
+
+    def _unit_index(self, data: Data) -> np.ndarray:
+        ids = data.units.id.astype(str).tolist()
+        try:
+            return np.array(self.unit_stats.tokenizer(ids), dtype=np.int64)
+        except KeyError as unknown:
+            raise InputError(
+                expected="units that the model knows",
+                found=f"unit {unknown} of recording {data.session.id}",
+                fix="Units that were not trained need model.unit_identity=features and add_units(ids, features).",
+            ) from None
+
+    def _events(self, data: Data, unit_index: np.ndarray) -> dict:
+        """The past's spikes as tokens of value 1; a past without any is one token of no unit, with value 0."""
+        times = data.spikes.timestamps
+        seen = times < self.n_past * self.bin_size - 1e-9
+        times, units = times[seen], unit_index[data.spikes.unit_index[seen]]
+        silent = not len(times)
+        if silent:
+            times, units = np.zeros(1), np.zeros(1, np.int64)
+        return {
+            "input_values": pad8(torch.full((len(times),), 0.0 if silent else 1.0)),
+            "input_mask": track_mask8(units),
+            "input_timestamps": pad8(torch.from_numpy(times)),
+            "input_unit_index": pad8(torch.from_numpy(units)),
+        }
+
+    # ------------------------------------------------------------------ the network
+
+    def forward(self, *, future: Tensor, future_mask: Tensor, observed: Tensor | None = None, **past: Tensor) -> Tensor:
+        """Log-rates of all future bins at once, each told the bins before it (teacher-forced).
+
+        Args:
+            future: (B, T, N) counts; bin t is seen by the bins after t only.
+            future_mask: (B, T, N) which of them exist.
+            observed: (B, T) bool: where ``future`` was observed; elsewhere it holds predicted rates. Default: all.
+            **past: The other ``model_inputs`` of :meth:`tokenize`.
+
+        Returns:
+            (B, T, N) log of the expected counts a bin.
+        """
+        context, rows, last, own = self._start(**past)
+        return self._teacher_forced(context, rows, last, own, future, future_mask, observed)
+
+    def training_loss(
+        self, batch: dict, *, unit_dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Poisson loss of a batch, with what is fed back partly observed and partly predicted.
+
+        A window is told observed counts up to a random bin, and from there on what it predicts itself when rolled out
+        (scheduled sampling, Bengio et al. 2015, arXiv:1506.03099): half of the windows from the first bin on. So the
+        model learns both to use observations and to go on without them. Predictions are fed back as they are, without
+        gradient.
+
+        Args:
+            batch: A collated batch of :meth:`tokenize`.
+            unit_dropout: In each window up to this share of the units is hidden from the model; what they do is asked
+                for all the same. Default 0.
+            generator: Draws the bin of each window, and the hidden units. Default: torch's own.
+        """
+        future, mask = batch["target_values"], batch["target_mask"]
+        inputs = batch["model_inputs"]
+        shown = torch.ones_like(mask[:, 0])
+        if unit_dropout:
+            share = unit_dropout * torch.rand((len(mask), 1), generator=generator)
+            shown = (torch.rand(shown.shape, generator=generator) >= share).to(mask.device)
+            inputs = self._show(inputs, shown)
+        started = self._start(**inputs)
+        cut = torch.randint(1, self.n_future + 1, (len(future), 1), generator=generator)
+        cut = torch.where(torch.rand(cut.shape, generator=generator) < 0.5, 0, cut).to(future.device)
+        observed = torch.arange(future.shape[1], device=future.device) < cut  # (B, T)
+        told = future, mask & shown[:, None], observed
+        with torch.no_grad():
+            rates = self._roll_out(*started, inputs["unit_index"] > 0, future.shape[1], told).exp()
+        mixed = torch.where(observed[..., None], future, rates)
+        present = torch.where(observed[..., None], mask & shown[:, None], inputs["unit_index"][:, None] > 0)
+        return self.loss(self._teacher_forced(*started, mixed, present, observed), batch)
+
+    @staticmethod
+    def _show(inputs: dict[str, Tensor], shown: Tensor) -> dict[str, Tensor]:
+        """The inputs without the units that are not shown (B, N); a window that would lose all tokens keeps them."""
+        if inputs["input_values"].ndim == 3:
+            kept = inputs["input_mask"] & shown[:, None]
+        else:
+            table = torch.ones((len(shown), int(inputs["unit_index"].max()) + 1), dtype=torch.bool, device=shown.device)
+            table.scatter_(1, inputs["unit_index"], shown)
+            kept = inputs["input_mask"] & table.gather(1, inputs["input_unit_index"])
+        kept = torch.where(kept.flatten(1).any(1).view(-1, *[1] * (kept.ndim - 1)), kept, inputs["input_mask"])
+        return inputs | {"input_mask": kept, "past_mask": inputs["past_mask"] & shown[:, None]}
+
+    def loss(self, log_rates: Tensor, batch: dict) -> Tensor:
+        """Poisson negative log-likelihood (nats a bin and unit) over the bins that exist."""
+        asked = batch["target_mask"]
+        return self.loss_fn(log_rates[asked][:, None], batch["target_values"][asked][:, None])
+
+    @torch.no_grad()
+    def generate(self, *, horizon: float | None = None, use_cache: bool = True, **past: Tensor) -> Tensor:
+        """Roll out: each bin is told the rates predicted for the bin before. Linear in the horizon.
+
+        Args:
+            horizon: In s, a whole number of bins. Default: the model's.
+            use_cache: Keep keys and values of earlier bins; without, each bin runs the decoder over all of them.
+            **past: ``model_inputs`` of :meth:`tokenize`.
+
+        Returns:
+            (B, T, N) log of the expected counts a bin.
+        """
+        n_bins = self.n_future if horizon is None else self.bins_of(horizon)
+        return self._roll_out(*self._start(**past), past["unit_index"] > 0, n_bins, use_cache=use_cache)
+
+    def _roll_out(
+        self, context: list[KeysValues], rows: _Rows, last: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor],
+        units: Tensor, n_bins: int, told: tuple[Tensor, Tensor, Tensor] | None = None, *, use_cache: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """(B, T, N) log-rates; ``told`` gives counts, which of them exist, and for which bins (B, T) they are told."""
+        (values, present), predicted = last, torch.zeros(len(units), dtype=torch.bool, device=units.device)
+        fed, caches, outputs = [], None, []
+        for step in range(n_bins):
+            fed.append(self.feedback(values[:, None], present[:, None], predicted[:, None], rows.feedback))
+            if use_cache:
+                states, caches = self.decoder(fed[-1], self._rotary(step, 1, values), context, caches)
+            else:
+                states, _ = self.decoder(torch.cat(fed, 1), self._rotary(0, step + 1, values), context)
+            outputs.append(self._log_rates(states[:, -1:], rows, self.own_history.read(own)[:, None]))
+            counts, present, predicted = outputs[-1].exp(), units, torch.ones_like(predicted)
+            if told is not None:
+                predicted = ~told[2][:, step]
+                counts = torch.where(predicted[:, None, None], counts, told[0][:, step, None])
+                present = torch.where(predicted[:, None], present, told[1][:, step])
+            values = self._standardize(counts, rows)[:, 0]
+            own = self.own_history.step(own, values, present)
+        return torch.cat(outputs, dim=1)
+
+    def _start(self, **past: Tensor) -> tuple[list[KeysValues], _Rows, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Latents' keys and values, the units' rows, the last observed bin, and each unit's own history."""
+        encoder_inputs = {k: past[k] for k in past if k.startswith(("input_", "latent_"))}
+        latents = self.encoder.encode(**encoder_inputs)
+        context = self.decoder.latent_context(latents, self.encoder.rotary_emb(past["latent_timestamps"]))
+        index = shared_rows(past["unit_index"])
+        mean, std = self.unit_stats(index)[:, None].unbind(-1)
+        rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std.clamp_min(1e-6))
+        values, present = self._standardize(past["past"], rows), past["past_mask"]
+        return context, rows, (values[:, -1], present[:, -1]), self.own_history.start(values, present)
+
+    def _teacher_forced(
+        self, context: list[KeysValues], rows: _Rows, last: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor],
+        future: Tensor, present: Tensor, observed: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        values = torch.cat([last[0][:, None], self._standardize(future, rows)[:, :-1]], dim=1)
+        present = torch.cat([last[1][:, None], present[:, :-1]], dim=1)
+        predicted = torch.zeros(future.shape[:2], dtype=torch.bool, device=future.device)
+        if observed is not None:
+            predicted[:, 1:] = ~observed[:, :-1]
+        feedback = self.feedback(values, present, predicted, rows.feedback)
+        states, _ = self.decoder(feedback, self._rotary(0, future.shape[1], future), context)
+        histories = [self.own_history.read(own)]
+        for step in range(1, future.shape[1]):
+            own = self.own_history.step(own, values[:, step], present[:, step])
+            histories.append(self.own_history.read(own))
+        return self._log_rates(states, rows, torch.stack(histories, dim=1))
+
+    def _log_rates(self, states: Tensor, rows: _Rows, own: Tensor) -> Tensor:
+        return self.head(states, rows.head, own) + rows.mean.clamp_min(1e-3).log()
+
+    def _standardize(self, counts: Tensor, rows: _Rows) -> Tensor:
+        return ((counts - rows.mean) / rows.std).clamp(-_LARGEST, _LARGEST)
+
+    def _rotary(self, first: int, n_bins: int, like: Tensor) -> Tensor:
+        """(B, T, 2d) rotary embeddings of the middles of future bins."""
+        bins = self.n_past + first + torch.arange(n_bins, device=like.device) + 0.5
+        return self.encoder.rotary_emb(bins * self.bin_size).expand(len(like), -1, -1)
+
+
+def _whole_bins(name: str, length: float, bin_size: float) -> int:
+    bins = round(length / bin_size)
+    if bins < 1 or abs(bins * bin_size - length) > 1e-6 * length:
+        raise InputError(
+            expected=f"a {name} of a whole number of bins",
+            found=f"{length} s with bins of {bin_size} s",
+            fix=f"Set it to {max(int(length / bin_size), 1) * bin_size:.6g} s, or change bin_size.",
+        )
+    return bins

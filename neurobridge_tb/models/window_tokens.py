@@ -1,0 +1,226 @@
+"""What a model reads of a window of a recording, values on a grid or spike events, and how it becomes tensors."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neurobridge_tb._upstream import (
+    Data,
+    InfiniteVocabEmbedding,
+    create_linspace_latent_tokens,
+    pad,
+    pad2d,
+    pad8,
+    track_mask8,
+)
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.masking.schemes import Mask
+from neurobridge_tb.registry_ext import MODALITY_REGISTRY
+
+GRID_MODALITIES = ("mua", "spike_counts")
+
+
+def check_modalities(modality: Any) -> tuple[str, ...]:
+    """The modalities that a model reads, in order.
+
+    Args:
+        modality: ``"mua"``, ``"spike_counts"``, ``"spikes"``, or a list of the first two.
+
+    Raises:
+        InputError: It is anything else. Spike events do not mix with grids: their tokens have another form.
+    """
+    names = (modality,) if isinstance(modality, str) else tuple(modality)
+    allowed = GRID_MODALITIES if len(names) != 1 else (*GRID_MODALITIES, "spikes")
+    if not names or len(set(names)) != len(names) or not set(names) <= set(allowed):
+        raise InputError(
+            expected="modality 'mua', 'spike_counts' or 'spikes', or the list [mua, spike_counts]",
+            found=repr(modality if isinstance(modality, str) else list(modality)),
+            fix="Choose what the recordings hold: MUA or counts on a grid, or spike events. To train on spike events "
+            "together with MUA, prepare their counts in bins.",
+        )
+    return names
+
+
+class WindowTokens:
+    """Mixin of models that read windows of recordings; everything here runs on the CPU.
+
+    A subclass sets the attributes.
+
+    Attributes:
+        modalities: What is read, see :func:`check_modalities`. Of several, each recording is read as the first that it
+            holds.
+        sequence_length: Length of a window in s.
+        latent_step: Time between latent steps in s.
+        num_latents_per_step: Latents at each step.
+        bin_size: Bin width in s in which spike events are counted.
+        boundary_tokens: Each unit seen has two more tokens, at the window's start and end (spike events).
+        unit_emb: Its vocabulary numbers the units.
+        session_emb: Its vocabulary numbers the recordings.
+    """
+
+    modalities: tuple[str, ...]
+    sequence_length: float
+    latent_step: float
+    num_latents_per_step: int
+    bin_size: float
+    boundary_tokens: bool
+    unit_emb: InfiniteVocabEmbedding
+    session_emb: InfiniteVocabEmbedding
+
+    @property
+    def reads_events(self) -> bool:
+        """Whether the input is spike events, and not values on a grid."""
+        return self.modalities == ("spikes",)
+
+    @property
+    def predicts_log_rates(self) -> bool:
+        """Whether the answers are log-rates (counts, spikes), and not standardised values (MUA).
+
+        Raises:
+            InputError: The model does both; :meth:`modality_of` tells of a window which.
+        """
+        if len(self.modalities) > 1:
+            raise InputError(
+                expected="a model of one modality",
+                found=f"one of {', '.join(self.modalities)}",
+                fix="Ask model.modality_of(window): 'mua' is answered in standardised values, counts in log-rates.",
+            )
+        return self.modalities != ("mua",)
+
+    def modality_of(self, data: Data) -> str:
+        """Which of the model's modalities a recording, or a window of it, is read as: the first that it holds."""
+        names = {m: MODALITY_REGISTRY[m].value_key.split(".")[0] for m in GRID_MODALITIES} | {"spikes": "spikes"}
+        held = data.keys()
+        for modality in self.modalities:
+            if names[modality] in held:
+                return modality
+        wanted = "modality" if len(self.modalities) == 1 else "modalities"
+        raise InputError(
+            expected=f"'{', '.join(names[m] for m in self.modalities)}' in recording {data.session.id} "
+            f"({wanted} '{', '.join(self.modalities)}')",
+            found=", ".join(sorted(held)),
+            fix="Set the model's modality to what the recording holds, or prepare the recording with it.",
+        )
+
+    def window_grid(self, data: Data) -> tuple[int, NDArray[np.str_]]:
+        """Bins of a window, and the brain area of each unit ("" where unknown): what a masking scheme needs."""
+        n_bins = self._bin_edges().size - 1 if self.reads_events else len(self._series(data))
+        units = data.units
+        areas = units.area.astype(str) if "area" in units.keys() else np.full(len(units), "")
+        return n_bins, areas
+
+    def grid_values(self, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Values (T, N) float32 and bin times (T,) float64 in s of a window; spike events are counted in bins."""
+        if not self.reads_events:
+            series = self._series(data)
+            return np.asarray(series.value, dtype=np.float32), series.timestamps
+        edges = self._bin_edges()
+        counts = np.zeros((edges.size - 1, len(data.units)), dtype=np.float32)
+        bins = np.searchsorted(edges, data.spikes.timestamps, side="right") - 1
+        inside = (bins >= 0) & (bins < len(counts))
+        np.add.at(counts, (bins[inside], data.spikes.unit_index[inside]), 1.0)
+        return counts, edges[:-1]
+
+    def tokenize(self, data: Data, mask: Mask | None = None) -> dict:
+        """Tokenize a window of ``sequence_length``; usable as a Dataset transform.
+
+        Args:
+            data: A window of a recording.
+            mask: Which cells the encoder sees and which are asked for. Default: all are seen and asked for.
+
+        Returns:
+            ``model_inputs`` (keywords of :meth:`forward`), ``target_values`` (K, M), ``scheme``,
+            ``session_id``, ``absolute_start`` (s), wrapped for upstream's ``collate``. A NaN is an absent value: it is
+            neither seen nor asked for.
+        """
+        values, timestamps = self.grid_values(data)
+        present = ~np.isnan(values)
+        keep = present if mask is None else present & mask.keep
+        target = present if mask is None else present & mask.target
+        if not keep.any():
+            raise InputError(
+                expected="at least one value to encode in every window",
+                found=f"none in recording {data.session.id} at {float(data.absolute_start):.3f} s "
+                f"({values.shape[0]} bins x {values.shape[1]} units)",
+                fix="Leave this stretch of the recording out of its domains, or check the recording for NaN.",
+            )
+        unit_index = np.array(_numbers(self.unit_emb, data.units.id.astype(str).tolist(), data), dtype=np.int64)
+        n_bins_asked, units_asked = target.any(1), target.any(0)
+        latent_index, latent_timestamps = self._latent_tokens()
+        inputs = (
+            self._event_inputs(data, keep, unit_index)
+            if self.reads_events
+            else self._modality_index(data)
+            | {
+                "input_values": pad2d(torch.from_numpy(np.nan_to_num(values))),
+                "input_mask": pad2d(torch.from_numpy(keep)),
+                "input_timestamps": pad(torch.from_numpy(timestamps)),
+                "input_unit_index": pad(torch.from_numpy(unit_index)),
+            }
+        )
+        return {
+            "model_inputs": inputs
+            | {
+                "latent_index": torch.from_numpy(latent_index),
+                "latent_timestamps": torch.from_numpy(latent_timestamps),
+                "session_index": _numbers(self.session_emb, [str(data.session.id)], data)[0],
+                "output_timestamps": pad(torch.from_numpy(timestamps[n_bins_asked])),
+                "output_unit_index": pad(torch.from_numpy(unit_index[units_asked])),
+                "output_mask": pad2d(torch.from_numpy(target[n_bins_asked][:, units_asked])),
+            },
+            "target_values": pad2d(torch.from_numpy(np.nan_to_num(values)[n_bins_asked][:, units_asked])),
+            "scheme": "none" if mask is None else mask.scheme,
+            "session_id": str(data.session.id),
+            "absolute_start": float(data.absolute_start),
+        }
+
+    def _event_inputs(self, data: Data, keep: np.ndarray, unit_index: np.ndarray) -> dict:
+        bins = np.clip(np.searchsorted(self._bin_edges(), data.spikes.timestamps, side="right") - 1, 0, len(keep) - 1)
+        seen = keep[bins, data.spikes.unit_index]
+        times, units = data.spikes.timestamps[seen], unit_index[data.spikes.unit_index[seen]]
+        inputs = {}
+        if self.boundary_tokens:
+            bounded = unit_index[keep.any(0)]
+            types = np.concatenate([np.tile([1, 2], len(bounded)), np.zeros(len(units), dtype=np.int64)])
+            times = np.concatenate([np.tile([0.0, self.sequence_length], len(bounded)), times])
+            units = np.concatenate([np.repeat(bounded, 2), units])
+            inputs["input_token_type"] = pad8(torch.from_numpy(types))
+        return inputs | {
+            "input_values": pad8(torch.ones(len(units))),
+            "input_mask": track_mask8(units),
+            "input_timestamps": pad8(torch.from_numpy(times)),
+            "input_unit_index": pad8(torch.from_numpy(units)),
+        }
+
+    def _modality_index(self, data: Data) -> dict:
+        """Which of several modalities a window is."""
+        return {"modality_index": self.modalities.index(self.modality_of(data))} if len(self.modalities) > 1 else {}
+
+    @property
+    def num_latents(self) -> int:
+        """Latents of a window, L."""
+        return len(self._latent_tokens()[0])
+
+    def _latent_tokens(self) -> tuple[np.ndarray, np.ndarray]:
+        return create_linspace_latent_tokens(
+            0, self.sequence_length, step=self.latent_step, num_latents_per_step=self.num_latents_per_step
+        )
+
+    def _bin_edges(self) -> NDArray[Any]:
+        return np.arange(round(self.sequence_length / self.bin_size) + 1) * self.bin_size
+
+    def _series(self, data: Data) -> Any:
+        return getattr(data, MODALITY_REGISTRY[self.modality_of(data)].value_key.split(".")[0])
+
+
+def _numbers(table: InfiniteVocabEmbedding, words: list[str], data: Data) -> list[int]:
+    try:
+        return table.tokenizer(words)
+    except KeyError as unknown:
+        raise InputError(
+            expected="units and recordings that the model knows",
+            found=f"{unknown} in recording {data.session.id}",
+            fix="Adapt the model to new recordings with `neurobridge adapt`, or call model.extend_vocabs(dataset).",
+        ) from unknown

@@ -1,0 +1,44 @@
+"""From the state of a time bin to each unit's log-rate."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class PerNeuronHead(nn.Module):
+    """One MLP for all units on [bin state, unit embedding, the unit's own recent activity].
+
+    A linear read-out of the bin state by the unit embedding is added: a short way for what units share. The first
+    layer of the MLP is the sum of a part that depends on the bin and one that depends on the unit, so that no
+    concatenation exists.
+
+    Args:
+        dim: Width of the bin states and of the unit embeddings.
+        dim_own: Numbers about a unit's own recent activity.
+        dim_hidden: Hidden width of the MLP.
+        dropout: Dropout of the bin states.
+    """
+
+    def __init__(self, *, dim: int, dim_own: int, dim_hidden: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.from_state = nn.Linear(dim, dim_hidden)
+        self.from_unit = nn.Linear(dim, dim_hidden, bias=False)
+        self.from_own = nn.Linear(dim_own, dim_hidden, bias=False)
+        self.out = nn.Linear(dim_hidden, 1)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, states: Tensor, units: Tensor, own: Tensor) -> Tensor:
+        """Log-rate relative to the unit's mean.
+
+        Args:
+            states: (B, T, D).
+            units: (B or 1, N, D) unit embeddings.
+            own: (B, T, N, C) recent activity of each unit before each bin.
+
+        Returns:
+            (B, T, N).
+        """
+        states = self.dropout(self.norm(states))
+        hidden = self.from_state(states)[:, :, None] + self.from_unit(units)[:, None] + self.from_own(own)
+        return self.out(F.gelu(hidden)).squeeze(-1) + states @ units.mT

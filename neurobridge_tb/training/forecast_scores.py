@@ -1,0 +1,301 @@
+"""How good a forecaster is on the test split, beside its baselines: rows for the table, arrays for the figures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.evaluation.baselines import fit_poisson_glm
+from neurobridge_tb.evaluation.figure_style import save_png
+from neurobridge_tb.evaluation.forecast import ForecastScore, ForecastScores, PsthScores
+from neurobridge_tb.evaluation.forecast_baselines import SmoothedRate, fit_smoothed_rate
+from neurobridge_tb.evaluation.forecast_figures import decay_curves, rasters, unit_scatter
+from neurobridge_tb.evaluation.spikes import BitsPerSpike
+from neurobridge_tb.files import write_aside
+from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.training.forecast_windows import ForecastSampler, anchors_of, forecast_loader
+
+ROLLED, FORCED, SMOOTHED = "rolled out", "one bin ahead (told each bin before)", "last smoothed rate"
+_GLM_BINS = 5  # of past that the GLM reads
+_EXAMPLES = 6  # windows drawn
+
+
+@torch.no_grad()
+def forecast_scores(
+    model: NeuroHorizonModel,
+    dataset: Dataset,
+    config: DictConfig,
+    loaders: Callable[[str], DataLoader],
+    folder: Path,
+    *,
+    group: str,
+    smoothed: SmoothedRate | None = None,
+) -> tuple[list[dict[str, Any]], SmoothedRate]:
+    """Rows of scores; also writes ``forecast_<group>.npz`` and its figures.
+
+    Args:
+        model: In evaluation mode; it knows the units of ``dataset``.
+        dataset: The recordings to score.
+        config: ``configs/forecast.yaml``.
+        loaders: Gives the loader of a split of ``dataset``.
+        folder: Where files go.
+        group: What these recordings are to the model: ``"trained"`` or ``"unseen"``.
+        smoothed: The baseline "last smoothed rate". Default: fitted on the validation split.
+
+    Returns:
+        A row for each forecast: ``recordings``, ``forecast``, and its scores; ``bits/spike by bin`` is how they decay
+        with the horizon. And the baseline, which other recordings may take as it is.
+    """
+    null = mean_counts(model, dataset)
+    scored = _scored_units(model, config.units)
+    if smoothed is None:
+        smoothed = fit_smoothed_rate([_smoothing_batch(b, null, scored) for b in loaders("valid")])
+    scores = {name: ForecastScores(null, model.n_future) for name in (ROLLED, FORCED, SMOOTHED)}
+    examples: list[dict[str, np.ndarray]] = []
+    for batch in loaders("test"):
+        forecasts = _forecasts(model, batch, smoothed, null)
+        units = batch["model_inputs"]["unit_index"]
+        for name, rates in forecasts.items():
+            scores[name].update(rates, batch["target_values"], mask=_mask(batch, scored), units=units)
+        if len(examples) < _EXAMPLES:
+            examples += _examples(batch, forecasts[ROLLED])
+    results = {name: accumulated.compute() for name, accumulated in scores.items()}
+    psth = _psth_r2(model, dataset, config, smoothed, null, scored)
+    rows = [_row(group, name, results[name], psth.get(name)) for name in results]
+    rows += _glm_rows(model, config, loaders, null, scored, group)
+    rows.append({"recordings": group, "forecast": "training mean rate", "bits/spike": 0.0, "mean over units": 0.0})
+
+    index = np.flatnonzero(scored & np.isin(np.arange(len(null)), _unit_indices(model, dataset)))
+    arrays = {
+        "unit_id": np.array([model.unit_stats.detokenizer(i) for i in index]),
+        "mean_rate": null[index] / model.bin_size,
+        "bits_per_spike": results[ROLLED].bits_per_spike.per_unit[index],
+        "bits_per_spike_smoothed": results[SMOOTHED].bits_per_spike.per_unit[index],
+        "r2": results[ROLLED].r2[index],
+        "rate_correlation": results[ROLLED].rate_correlation[index],
+        "psth_r2": psth[ROLLED][index] if psth else np.full(len(index), np.nan),
+        "bin_size": np.array(model.bin_size),
+        "decay": np.array([[b.spike_weighted for b in results[name].by_bin] for name in results]),
+        "decay_names": np.array(list(results)),
+    }
+    for key in ("past", "future", "rates", "mask"):
+        widest = max(e[key].shape[1] for e in examples)
+        padded = [np.pad(e[key], ((0, 0), (0, widest - e[key].shape[1]))) for e in examples[:_EXAMPLES]]
+        arrays[f"example_{key}"] = np.stack(padded)
+    with write_aside(folder / f"forecast_{group}.npz") as aside, aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    for name, draw in (("rasters", rasters), ("decay", decay_curves), ("units", unit_scatter)):
+        save_png(draw(arrays), folder / f"forecast_{group}_{name}.png")
+    return rows, smoothed
+
+
+def mean_counts(model: NeuroHorizonModel, dataset: Dataset) -> np.ndarray:
+    """Mean count a bin of each unit over the training intervals, by the model's unit index; 0 for other units."""
+    spikes, bins = np.zeros(len(model.unit_stats.weight)), np.zeros(len(model.unit_stats.weight))
+    for recording_id, intervals in dataset.get_sampling_intervals("train").items():
+        recording = dataset.get_recording(recording_id)
+        index = np.array(model.unit_stats.tokenizer(recording.units.id.astype(str).tolist()))
+        if model.encoder.reads_events:
+            times, units = recording.spikes.timestamps, recording.spikes.unit_index
+            used = _inside(times, intervals)
+            spikes[index] += np.bincount(units[used], minlength=len(index))
+            bins[index] += (intervals.end - intervals.start).sum() / model.bin_size
+        else:
+            values = recording.spike_counts.value.astype(float)
+            values = values[_inside(recording.spike_counts.timestamps + 0.5 * model.bin_size, intervals)]
+            spikes[index] += np.nansum(values, axis=0)
+            bins[index] += (~np.isnan(values)).sum(0)
+    return spikes / np.maximum(bins, 1)
+
+
+def _inside(times: np.ndarray, intervals: Interval) -> np.ndarray:
+    which = np.searchsorted(intervals.start, times, side="right") - 1
+    return (which >= 0) & (times < intervals.end[which])
+
+
+def _unit_indices(model: NeuroHorizonModel, dataset: Dataset) -> list[int]:
+    return model.unit_stats.tokenizer(dataset.get_unit_ids())
+
+
+def _scored_units(model: NeuroHorizonModel, unit_ids: list[str] | None) -> np.ndarray:
+    """(units,) bool by unit index; padding is never scored."""
+    known = model.unit_stats.vocab
+    scored = np.arange(len(known)) > 0
+    if unit_ids is None:
+        return scored
+    unknown = [u for u in unit_ids if u not in known]
+    if unknown:
+        raise InputError(
+            expected="units=[ids of units in the recordings]",
+            found=f"{', '.join(unknown[:5])}",
+            fix="`neurobridge validate FILE` shows a recording's unit ids.",
+        )
+    return np.isin(np.arange(len(known)), model.unit_stats.tokenizer(list(unit_ids)))
+
+
+def _mask(batch: dict, scored: np.ndarray) -> np.ndarray:
+    return batch["target_mask"].numpy() & scored[batch["model_inputs"]["unit_index"].numpy()][:, None]
+
+
+def _smoothing_batch(batch: dict, null: np.ndarray, scored: np.ndarray) -> tuple:
+    inputs = batch["model_inputs"]
+    mean = null[inputs["unit_index"].numpy()]
+    return inputs["past"], inputs["past_mask"], mean, batch["target_values"], _mask(batch, scored)
+
+
+def _forecasts(model: NeuroHorizonModel, batch: dict, smoothed: SmoothedRate, null: np.ndarray) -> dict[str, Any]:
+    """(B, T, N) rates of each forecast."""
+    inputs, future = batch["model_inputs"], batch["target_values"]
+    past, present, mean, *_ = _smoothing_batch(batch, null, np.ones(len(null), bool))
+    repeated = smoothed.predict(past, present, mean)[:, None]
+    return {
+        ROLLED: model.generate(**inputs).exp().numpy(),
+        FORCED: model(future=future, future_mask=batch["target_mask"], **inputs).exp().numpy(),
+        SMOOTHED: np.broadcast_to(repeated, future.shape),
+    }
+
+
+def _examples(batch: dict, rates: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """A few whole windows, spread over the batch."""
+    mask = batch["target_mask"].numpy()
+    whole = np.flatnonzero(mask[:, -1].any(1))
+    chosen = whole[np.linspace(0, len(whole) - 1, min(3, len(whole))).astype(int)]
+    past = batch["model_inputs"]["past"].numpy()
+    future = batch["target_values"].numpy()
+    return [{"past": past[i], "future": future[i], "rates": rates[i], "mask": mask[i]} for i in chosen]
+
+
+def _row(group: str, name: str, score: ForecastScore, psth: np.ndarray | None) -> dict[str, Any]:
+    bits = score.bits_per_spike
+    row = {
+        "recordings": group,
+        "forecast": name,
+        "bits/spike": bits.spike_weighted,
+        "mean over units": bits.unit_mean,
+        "silent units left out": bits.silent_units,
+        "R2 on counts": _mean(score.r2),
+        "rate correlation": _mean(score.rate_correlation),
+    }
+    if psth is not None:
+        row["PSTH R2 (median unit)"] = float(np.nanmedian(psth)) if np.isfinite(psth).any() else float("nan")
+    row["bits/spike by bin"] = [b.spike_weighted for b in score.by_bin]
+    row["mean over units by bin"] = [b.unit_mean for b in score.by_bin]
+    return row
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else float("nan")
+
+
+def _glm_rows(
+    model: NeuroHorizonModel,
+    config: DictConfig,
+    loaders: Callable[[str], DataLoader],
+    null: np.ndarray,
+    scored: np.ndarray,
+    group: str,
+) -> list[dict[str, Any]]:
+    """One row a horizon: a Poisson GLM for each unit on the last bins of all units, fitted for each recording."""
+    rows = []
+    for horizon in config.glm_horizons:
+        step = model.bins_of(horizon) - 1
+        if step >= model.n_future:
+            raise InputError(
+                expected=f"glm_horizons up to the model's, {model.horizon} s",
+                found=f"{horizon} s",
+                fix="Ask for a shorter one.",
+            )
+        splits = {split: _lagged(loaders(split), step, scored) for split in ("train", "valid", "test")}
+        total = BitsPerSpike(null)
+        for session, (inputs, counts, units) in splits["test"].items():
+            train, valid = splits["train"][session], splits["valid"][session]
+            rates = fit_poisson_glm(train[0], train[1], valid[0], valid[1], inputs, penalties=[1e-2])
+            total.update(rates, counts, units=units)
+        bits = total.compute()
+        rows.append(
+            {
+                "recordings": group,
+                "forecast": f"Poisson GLM, {step + 1} bins ahead",
+                "bits/spike": bits.spike_weighted,
+                "mean over units": bits.unit_mean,
+            }
+        )
+    return rows
+
+
+def _lagged(loader: DataLoader, step: int, scored: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """For each recording: (n, lags * units) last counts, (n, scored units) counts ``step`` bins on, unit indices."""
+    parts: dict[str, tuple[list, list, np.ndarray]] = {}
+    for batch in loader:
+        for i, session in enumerate(batch["session_id"]):
+            index = batch["model_inputs"]["unit_index"][i].numpy()
+            n = int((index > 0).sum())
+            columns = np.flatnonzero(scored[index[:n]])
+            if not batch["target_mask"][i, step, :n].all():
+                continue
+            inputs, counts, _ = parts.setdefault(session, ([], [], index[columns]))
+            inputs.append(batch["model_inputs"]["past"][i, -_GLM_BINS:, :n].flatten().numpy())
+            counts.append(batch["target_values"][i, step, columns].numpy())
+    return {session: (np.stack(x), np.stack(y), units) for session, (x, y, units) in parts.items()}
+
+
+def _psth_r2(
+    model: NeuroHorizonModel,
+    dataset: Dataset,
+    config: DictConfig,
+    smoothed: SmoothedRate,
+    null: np.ndarray,
+    scored: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """R^2 of each unit's PSTH over the future of trial-aligned windows; empty where the recordings have no trials."""
+    recordings = {r: dataset.get_recording(r) for r in dataset.recording_ids}
+    if not all("trials" in recording.keys() for recording in recordings.values()):
+        return {}
+    domains = dataset.get_sampling_intervals("test")
+    trials, conditions, starts = {}, {}, {}
+    for r, recording in recordings.items():
+        table = recording.trials
+        middle = (table.start + table.end) / 2
+        inside = _inside(middle, domains[r])
+        trials[r] = Interval(start=np.asarray(table.start)[inside], end=np.asarray(table.end)[inside])
+        column = getattr(table, config.psth_condition) if config.psth_condition else np.zeros(len(table.start))
+        conditions[r], starts[r] = np.asarray(column)[inside].astype(str), trials[r].start
+    names = np.unique(np.concatenate(list(conditions.values())))
+    past = model.n_past * model.bin_size
+    aligned = config.align is not None
+    try:
+        sampler = ForecastSampler(
+            {r: domains[r] if aligned else trials[r] for r in trials},
+            windows="trial",
+            n_past=model.n_past,
+            n_future=model.n_future,
+            bin_size=model.bin_size,
+            anchors=anchors_of(dataset, config.align) if aligned else None,
+        )
+    except InputError:  # no trial is as long as a past and a bin
+        return {}
+    scores = {name: PsthScores(len(names), model.n_future, len(null)) for name in (ROLLED, SMOOTHED)}
+    sizes = {name: config.loader[name] for name in ("batch_size", "num_workers")}
+    for batch in forecast_loader(dataset, model.tokenize, sampler, **sizes):
+        forecasts = _forecasts(model, batch, smoothed, null)
+        begins = batch["absolute_start"].numpy() + (past if aligned else 0.0)
+        which = [
+            int(np.searchsorted(starts[s], t + 1e-6, side="right")) - 1
+            for s, t in zip(batch["session_id"], begins, strict=True)
+        ]
+        names_of = [conditions[s][max(k, 0)] for s, k in zip(batch["session_id"], which, strict=True)]
+        for name, accumulated in scores.items():
+            accumulated.update(
+                forecasts[name],
+                batch["target_values"],
+                condition=np.searchsorted(names, names_of),
+                mask=_mask(batch, scored),
+                units=batch["model_inputs"]["unit_index"],
+            )
+    return {name: accumulated.r2() for name, accumulated in scores.items()}
