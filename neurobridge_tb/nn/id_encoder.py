@@ -12,18 +12,21 @@ class IDEncoder(nn.Module):
     """3-layer MLP (Linear, GELU, LayerNorm) from reference features to unit embeddings.
 
     Features are compressed (``sign(x) log(1 + |x|)``), standardised by those of the training units (see :meth:`fit`)
-    and clipped at 5 standard deviations.
+    and clipped at 5 standard deviations. In training they are made noisy: another reference window would give other
+    values, and units that were never trained are to be embedded close to those that are like them.
 
     Args:
         dim: Width of the embeddings.
         n_features: Features of a unit. Default 33, see :mod:`neurobridge_tb.datasets.reference_features`.
+        noise: Standard deviation of that noise, in standard deviations of the training units. Default 0.5.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, dim: int, n_features: int = N_FEATURES):
+    def __init__(self, dim: int, n_features: int = N_FEATURES, noise: float = 0.5):
         super().__init__()
+        self.noise = noise
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("std", torch.ones(n_features))
         widths = [n_features, dim, dim, dim]
@@ -43,7 +46,10 @@ class IDEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(..., n_features) -> (..., dim)."""
-        return self.layers(((_compress(features) - self.mean) / self.std).clamp(-5, 5))
+        standard = ((_compress(features) - self.mean) / self.std).clamp(-5, 5)
+        if self.training:
+            standard = standard + self.noise * torch.randn_like(standard)
+        return self.layers(standard)
 
 
 def _compress(features: Tensor) -> Tensor:

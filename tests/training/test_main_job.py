@@ -123,7 +123,7 @@ def test_pretraining_reports_ridge_beside_the_model(pretrained):
 
 
 def test_stage_1_leaves_the_encoder_as_pretrained_and_stage_2_moves_its_last_layer_alone(pretrained, aligned):
-    stage1, stage2 = (ImageAligner.load_pretrained(aligned / m) for m in ("model_stage1", "model"))
+    stage1, stage2 = (ImageAligner.load_pretrained(aligned / m) for m in ("model_stage1", "checkpoints/last.ckpt"))
     from neurobridge_tb import NeuroBridgeModel
 
     encoder = NeuroBridgeModel.load_pretrained(pretrained / "model").state_dict()
@@ -136,6 +136,15 @@ def test_stage_1_leaves_the_encoder_as_pretrained_and_stage_2_moves_its_last_lay
     for name, value in encoder.items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(stage1.encoder.state_dict()[name], value), name
+
+
+def test_each_stage_exports_the_best_model_so_far_and_the_linear_way_stays_in_closed_form(aligned):
+    losses = pd.read_csv(aligned / "metrics.csv").dropna(subset="val/loss")
+    best = {m: ImageAligner.load_pretrained(aligned / m).state_dict() for m in ("model_start", "model_stage1", "model")}
+    for name in ("linear.unit_rows.weight", "linear.mean_rows.weight", "to_contrastive.weight"):
+        assert best["model_start"][name].any() and torch.equal(best["model_start"][name], best["model"][name])
+    if losses["val/loss"].idxmin() != losses.index[0]:
+        assert not torch.equal(*(best[m]["projector.linear_contrastive.weight"] for m in ("model_start", "model")))
 
 
 def test_forgetting_is_a_number(aligned):
@@ -155,10 +164,9 @@ def test_l2sp_holds_the_free_layers_near_their_pretrained_weights(workspace, pre
                 "augment.average_repeats=true",
             )
         )  # fmt: skip
-        layers = [
-            ImageAligner.load_pretrained(run / m).encoder.proc_layers.state_dict() for m in ("model_start", "model")
-        ]
-        moved[weight] = sum(float(((layers[1][name] - x) ** 2).sum()) for name, x in layers[0].items())
+        before, after = (ImageAligner.load_pretrained(run / m) for m in ("model_start", "checkpoints/last.ckpt"))
+        pairs = zip(before.encoder.proc_layers.parameters(), after.encoder.proc_layers.parameters(), strict=True)
+        moved[weight] = sum(float(((a - b) ** 2).sum()) for a, b in pairs)
         losses = pd.read_csv(run / "metrics.csv")["val/contrastive"].dropna()
         assert losses.iloc[-1] < np.log(N_VALID)  # of a model that knows nothing
     assert 0 < moved[100.0] < 0.3 * moved[0.0]
@@ -250,17 +258,17 @@ def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monk
 
 def test_what_one_area_gives_is_drawn_from_its_units_alone(workspace, aligned, tmp_path):
     drawn = {}
-    for areas in ("[V1]", "[IT]", "null"):
+    for area in ("V1", "IT", None):
         run = reconstruct(
             config(
-                "reconstruct", workspace, f"run_dir={tmp_path}/{areas}", f"aligned={aligned}",
+                "reconstruct", workspace, f"run_dir={tmp_path}/{area}", f"aligned={aligned}",
                 f"embeddings={workspace}/embeddings.h5", f"images={workspace}/images", "backends=[ridge_pixels]",
-                "judge.image_size=32", f"areas={areas}",
+                "judge.image_size=32", f"areas=[{area}]" if area else "areas=null",
             )
         )  # fmt: skip
-        assert read_metrics(run)["areas"] == (None if areas == "null" else [areas.strip("[]")])
+        assert read_metrics(run)["areas"] == ([area] if area else None)
         with h5py.File(run / "reconstructions.h5") as file:
-            drawn[areas] = file["cosine"][:]
+            drawn[area] = file["cosine"][:]
     assert len({tuple(cosine) for cosine in drawn.values()}) == 3
 
 

@@ -1,5 +1,8 @@
 """Moving averages, accumulation, checkpointing and precision change what they should, and a cut run goes on exactly."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,6 +121,24 @@ def test_accumulated_batches_train_as_one_large_batch(binned_root, tmp_path):
     )
     np.testing.assert_allclose(losses(small), losses(large), rtol=1e-4)
     assert_same_weights(large, small, rtol=1e-2, atol=1e-4)
+
+
+def test_a_run_starts_from_a_checkpoint_of_capoyo_and_says_what_it_took(mixed_root, tmp_path):
+    checkpoint = Path(__file__).parents[1] / "models" / "legacy" / "capoyo.ckpt"
+    sizes = ["dim=16", "depth=1", "dim_head=8", "cross_heads=2", "self_heads=2", "latent_step=0.25"]
+    sizes += ["num_latents_per_step=2", "modality=mua", "standardize_inputs=false"]
+    run = pretrain(
+        config(
+            mixed_root, tmp_path, "dataset.recording_ids=[envelope]", f"warm_start={checkpoint}", "optimizer.lr=0",
+            "trainer.max_epochs=1", "gradient_checkpointing=true", *(f"model.{setting}" for setting in sizes),
+        )
+    )  # fmt: skip
+    report = json.loads((run / "warm_start.json").read_text())
+    assert report["source"] == "CaPOYO" and report["new_sessions"] == ["envelope"] and report["units"] == []
+    theirs = torch.load(checkpoint, weights_only=False)["state_dict"]  # a file of ours
+    ours = NeuroBridgeModel.load_pretrained(run / "model").state_dict()
+    for name in ("enc_atn.to_kv.weight", "proc_layers.0.0.to_qkv.weight", "latent_emb.weight"):
+        assert torch.equal(ours[name], theirs[f"model.{name}"])
 
 
 @pytest.mark.parametrize("modality", ["spike_counts", "spikes"])
