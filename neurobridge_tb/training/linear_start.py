@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from neurobridge_tb.alignment.losses import info_nce
-from neurobridge_tb.evaluation.retrieval import cosine_similarity, topk_hits
+from neurobridge_tb.evaluation.retrieval import cosine_similarity
 from neurobridge_tb.evaluation.ridge import Ridge, fit_ridge
 from neurobridge_tb.models import ImageAligner
 from neurobridge_tb.training.responses import Responses
@@ -71,9 +71,11 @@ def fit_linear_path(
 
     def top5(shrinkage: float) -> float:
         hits = []
-        for of_valid, (_, target) in zip(predicted, valid, strict=True):
-            similarity = cosine_similarity(of_valid @ maps[shrinkage], model.center(target).numpy())
-            hits.append(topk_hits(similarity, min(5, len(of_valid))))
+        for of_valid, (responses, target) in zip(predicted, valid, strict=True):
+            _, first, own = np.unique(responses.image_ids, return_index=True, return_inverse=True)
+            similarity = cosine_similarity(of_valid @ maps[shrinkage], model.center(target[first]).numpy())
+            better = similarity > similarity[np.arange(len(own)), own][:, None]
+            hits.append(better.sum(1) < 5)
         return float(np.concatenate(hits).mean())
 
     best = max(SHRINKAGES, key=top5)

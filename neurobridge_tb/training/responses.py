@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from neurobridge_tb._upstream import Dataset, collate
+from neurobridge_tb._upstream import Data, Dataset, collate
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 
@@ -106,17 +106,17 @@ class Responses:
         """(repeats, images) rows of this object, images in sorted order.
 
         Raises:
-            InputError: Images were shown unequally often.
+            InputError: Images were shown unequally often, or their repeats are not counted from 0 on.
         """
         order = np.lexsort((self.image_ids, self.repeats))
-        n_images = len(np.unique(self.image_ids))
-        if len(order) % n_images:
+        images = np.unique(self.image_ids)
+        if len(order) % len(images) or (self.image_ids[order].reshape(-1, len(images)) != images).any():
             raise InputError(
-                expected="every test image shown equally often",
-                found=f"{len(order)} presentations of {n_images} images",
-                fix="Evaluate repeat averages only, or leave the surplus presentations out of test_domain.",
+                expected="every test image shown equally often, its presentations counted by `repeat` from 0 on",
+                found=f"{len(order)} presentations of {len(images)} images, {(self.repeats == 0).sum()} with repeat 0",
+                fix="Correct `repeat`, or leave the surplus presentations out of test_domain.",
             )
-        return order.reshape(-1, n_images)
+        return order.reshape(-1, len(images))
 
 
 def collect_responses(dataset: Dataset, model: NeuroBridgeModel, recording_id: str, split: str) -> Responses:
@@ -131,13 +131,20 @@ def collect_responses(dataset: Dataset, model: NeuroBridgeModel, recording_id: s
     recording = dataset.get_recording(recording_id)
     intervals = dataset.get_sampling_intervals(split)[recording_id]
     windows = [recording.slice(s, e) for s, e in zip(intervals.start, intervals.end, strict=True)]
+    shown = [_presentation_of(w, e - s) for w, s, e in zip(windows, intervals.start, intervals.end, strict=True)]
     return Responses(
         values=np.stack([model.grid_values(w)[0] for w in windows]),
-        image_ids=np.array([str(w.presentations.image_id[0]) for w in windows]),
-        repeats=np.array([int(w.presentations.repeat[0]) for w in windows]),
+        image_ids=np.array([str(w.presentations.image_id[k]) for w, k in zip(windows, shown, strict=True)]),
+        repeats=np.array([int(w.presentations.repeat[k]) for w, k in zip(windows, shown, strict=True)]),
         areas=model.window_grid(windows[0])[1],
         model_inputs=collate([model.tokenize(windows[0])])["model_inputs"],
     )
+
+
+def _presentation_of(window: Data, length: float) -> int:
+    """Which presentation fills most of a window; one that only touches it is in the slice too, by rounding."""
+    shown = window.presentations
+    return int((np.minimum(shown.end, length) - np.maximum(shown.start, 0.0)).argmax())
 
 
 def pair_splits(

@@ -1,5 +1,7 @@
 """Presentations as arrays: batches of pairs, hidden areas and times, bad input, and the closed-form start."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ SHOWN = {"train": 60, "valid": 20, "test": 10}
 IDS = [f"c{i % 10}/{i}.jpg" for i in range(70)] + [f"c{i}/t{i}.jpg" for i in range(2) for _ in range(10)]
 
 
-def save(root, name, n_units, seed, nan_at=None):
+def save(root, name, n_units, seed, nan_at=None, presentations=None):
     """90 presentations of 0.2 s in 4 bins; units answer linearly to the image's embedding, in the later two bins."""
     from neurobridge_tb._upstream import Interval
 
@@ -40,7 +42,7 @@ def save(root, name, n_units, seed, nan_at=None):
         splits={s: (starts[a:b], starts[a:b] + WINDOW) for s, a, b in zip(SHOWN, edges[:-1], edges[1:], strict=True)},
         simulated=True,
     )
-    data.presentations = Interval(
+    data.presentations = presentations or Interval(
         start=starts,
         end=starts + WINDOW / 2,
         image_id=np.array(IDS),
@@ -125,6 +127,31 @@ def test_presentations_without_any_value_are_named(tmp_path):
     encoder = encoder_of(dataset)
     with pytest.raises(InputError, match=rf"2 of 60 that are NaN throughout, the first of image {IDS[7]}"):
         collect_responses(dataset, encoder, "a", "train")
+
+
+def test_a_presentation_that_only_touches_the_window_is_not_its_image(tmp_path):
+    """Images follow one another without a gap, at times that floating point rounds."""
+    from neurobridge_tb._upstream import Interval
+
+    starts = WINDOW * np.arange(90)
+    shown = Interval(
+        start=starts, end=starts + WINDOW, image_id=np.array([f"{i}" for i in range(90)]), repeat=np.zeros(90, int),
+        timekeys=["start", "end"],
+    )  # fmt: skip
+    save(tmp_path, "a", 8, seed=0, presentations=shown)
+    dataset = BinnedRecordings(tmp_path)
+    found = collect_responses(dataset, encoder_of(dataset), "a", "train").image_ids
+    assert found.tolist() == [f"{i}" for i in range(60)]
+
+
+def test_single_trials_need_repeats_that_are_counted(recordings):
+    test = recordings["test"][0]
+    twice = replace(test, image_ids=np.repeat(["a", "b"], 5), repeats=np.tile(np.arange(5), 2))
+    assert (twice.image_ids[twice.by_repeat()] == ["a", "b"]).all()
+    with pytest.raises(InputError, match="counted by `repeat`"):
+        replace(twice, repeats=np.arange(10)).by_repeat()
+    with pytest.raises(InputError, match="10 presentations of 3 images"):
+        replace(twice, image_ids=np.array(["a", "b", "c"] * 3 + ["a"])).by_repeat()
 
 
 def test_other_areas_and_times_are_hidden_from_encoder_and_baselines_alike(recordings):
