@@ -33,7 +33,7 @@ class Responses:
     model_inputs: dict[str, Tensor]
 
     def __post_init__(self) -> None:
-        absent = np.isnan(self.values).all((1, 2))
+        absent = np.asarray(np.isnan(self.values).all((1, 2)))
         if absent.any():
             raise InputError(
                 expected="a value in every presentation",
