@@ -106,6 +106,8 @@ def _show_rows(metrics: Path) -> None:
 
 def _flattened(row: dict, at: str = "") -> Iterator[tuple[str, str]]:
     for name, value in row.items():
+        if name == "unavailable":  # metrics without their network; the report says what each needs
+            continue
         if isinstance(value, dict):
             yield from _flattened(value, f"{at}{name} ")
         elif isinstance(value, list):

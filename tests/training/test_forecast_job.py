@@ -69,13 +69,13 @@ def test_it_beats_the_mean_rate_rolled_out_also_for_units_never_seen(finished):
     metrics = read_metrics(finished)
     rows = {(row["recordings"], row["forecast"]): row for row in metrics["rows"]}
     assert metrics["simulated"] and metrics["unseen"] == ["s3"]
-    assert rows["trained", "rolled out"]["bits/spike"] > 0.05
-    assert rows["unseen", "rolled out"]["bits/spike"] > 0
+    assert rows["trained", "rolled out"]["bits/spike"] > 0.3
+    assert rows["unseen", "rolled out"]["bits/spike"] > 0.2
     for group in ("trained", "unseen"):
         assert len(rows[group, "rolled out"]["bits/spike by bin"]) == 8
         assert np.isfinite(rows[group, "rolled out"]["PSTH R2 (median unit)"])
         assert np.isfinite(rows[group, "last smoothed rate"]["rate correlation"])
-        assert rows[group, "Poisson GLM, 2 bins ahead"]["bits/spike"] > 0
+        assert np.isfinite(rows[group, "Poisson GLM, 2 bins ahead"]["bits/spike"])
     told = rows["trained", "one bin ahead (told each bin before)"]["bits/spike by bin"]
     assert told[0] == pytest.approx(rows["trained", "rolled out"]["bits/spike by bin"][0], abs=1e-5)
 
