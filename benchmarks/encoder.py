@@ -29,12 +29,13 @@ def forward(name: str, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 @click.option("--units", "-n", type=int, multiple=True, default=(96, 384, 1024), help="Units N; may be given again.")
 @click.option("--bins", "-t", type=int, multiple=True, default=(1, 6, 30), help="Bins T of a grid; may be given again.")
 @click.option("--repeats", type=int, default=7, help="Steps of each model that count, taken in turn.")
+@click.option("--cpu-time", is_flag=True, help="Count processor time: for a busy machine, with OMP_NUM_THREADS=1.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda.")
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16"]), multiple=True, default=("fp32",), help="bf16: autocast."
 )
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: benchmarks/results/encoder_….md")
-def main(units, bins, repeats, device, precision, out) -> None:
+def main(units, bins, repeats, cpu_time, device, precision, out) -> None:
     """Time the encoder alone, forward and backward: what reads the tokens into the latents.
 
     As benchmarks/train_step.py, with neither processing layers nor decoder. NeuroBridge's encoder has unit-specific
@@ -46,7 +47,12 @@ def main(units, bins, repeats, device, precision, out) -> None:
       .venv/bin/python benchmarks/encoder.py -n 1024
     """
     grids = bins if UPSTREAM == "CaPOYO" else (0,)
-    cases = [Case(n, t, depth=0, device=device, precision=p) for p in precision for n in units for t in grids]
+    cases = [
+        Case(n, t, depth=0, device=device, precision=p, cpu_time=cpu_time)
+        for p in precision
+        for n in units
+        for t in grids
+    ]
     title = f"The encoder, NeuroBridge beside {UPSTREAM}"
     out = out or RESULTS / f"encoder_{UPSTREAM.lower()}.md"
     write_table(title, cases, forward, repeats=repeats, peak_tflops=None, out=out)

@@ -51,6 +51,7 @@ class Case:
         masked: Ask for every cell of 30 % of the units, which are left out of the input; else for 64 cells.
         depth: Self-attention layers.
         device, precision, compiled: How it runs.
+        cpu_time: Count processor time, which other work on the machine hardly touches, in place of time on the clock.
     """
 
     units: int
@@ -60,6 +61,7 @@ class Case:
     device: str = "cpu"
     precision: str = "fp32"
     compiled: bool = False
+    cpu_time: bool = False
 
     @property
     def units_masked(self) -> int:
@@ -202,12 +204,13 @@ def seconds_of(case: Case, forward: Forward, repeats: int) -> list[list[float]]:
     """Seconds of the steps of both models, taken in turn; two steps of each before them do not count."""
     steps = [make_step(name, case, forward) for name in MODELS]
     seconds: list[list[float]] = [[] for _ in steps]
+    clock = time.process_time if case.cpu_time else time.perf_counter
     for i in range(repeats + 2):
         for step, measured in zip(steps, seconds, strict=True):
-            start = time.perf_counter()
+            start = clock()
             step()
             if i >= 2:
-                measured.append(time.perf_counter() - start)
+                measured.append(clock() - start)
     return seconds
 
 
@@ -308,7 +311,7 @@ def write_table(
         f"python {' '.join(sys.argv)}",
         "```",
         "",
-        f"{about}. {repeats} steps of each in turn.",
+        f"{about}. {repeats} steps of each in turn{', processor time' if cases[0].cpu_time else ''}.",
         "",
     ]
     lines += [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]

@@ -25,6 +25,7 @@ def forward(name: str, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 )  # fmt: skip
 @click.option("--depth", type=int, default=6, help="Self-attention layers.")
 @click.option("--repeats", type=int, default=7, help="Steps of each model that count, taken in turn.")
+@click.option("--cpu-time", is_flag=True, help="Count processor time: for a busy machine, with OMP_NUM_THREADS=1.")
 @click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda.")
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16"]), multiple=True, default=("fp32",), help="bf16: autocast."
@@ -36,7 +37,7 @@ def forward(name: str, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: benchmarks/results/train_step_….md"
 )
-def main(units, bins, queries, depth, repeats, device, precision, compiled, peak_tflops, out) -> None:
+def main(units, bins, queries, depth, repeats, cpu_time, device, precision, compiled, peak_tflops, out) -> None:
     """Time a training step (forward, backward, AdamW) of NeuroBridge and of the upstream model that is installed.
 
     \b
@@ -54,7 +55,7 @@ def main(units, bins, queries, depth, repeats, device, precision, compiled, peak
     """
     grids = bins if UPSTREAM == "CaPOYO" else (0,)
     cases = [
-        Case(n, t, masked=q == "masked", depth=depth, device=device, precision=p, compiled=compiled)
+        Case(n, t, masked=q == "masked", depth=depth, device=device, precision=p, compiled=compiled, cpu_time=cpu_time)
         for p in precision
         for q in queries
         for n in units

@@ -69,7 +69,7 @@ def prepare(source: Path, out: Path, seed: int = 0, merge: int = 1) -> Path:
     session = read(source)
     n_trials, n_units, n_bins = session["counts"].shape
     if n_bins % merge:
-        raise InputError(expected=f"a divisor of the {n_bins} bins of a trial", found=f"{merge}", fix="Correct --merge.")
+        raise InputError(expected=f"a divisor of the {n_bins} bins of a trial", found=f"{merge}", fix="Correct merge.")
     counts = session["counts"].swapaxes(1, 2).reshape(n_trials * n_bins // merge, merge, n_units).sum(1, dtype=np.uint8)
     session_id = f"steinmetz_{source.stem.removeprefix('session_')}_{session['mouse']}_{session['date']}"
     edges = BIN_WIDTH * n_bins * np.arange(n_trials + 1)

@@ -87,7 +87,7 @@ def _score_task(
     settings = dict(held_out=config.held_out, max_asked=config.max_asked, seed=config.seed)
     lengths = {len(values) for some in counts.values() for values in some}
     variants = {n_bins: task_masks(task, n_bins, areas, **settings) for n_bins in lengths}
-    rates: dict[str, list[np.ndarray]] = {"NeuroBridge": [], "Poisson GLM": []}
+    rates: dict[str, list[list[np.ndarray]]] = {"NeuroBridge": [], "Poisson GLM": []}
     observed, null_rates = [], []
     for k, variant in enumerate(next(iter(variants.values()))):
         units = variant.target.any(0)
@@ -121,15 +121,15 @@ def _bits_per_spike(
         null: For each mask (units asked,) training mean rates.
         seed: Of the bootstrap.
     """
-    gain, spikes, by_unit = 0.0, 0.0, []
+    gain, spikes, by_unit = np.zeros(len(counts[0])), np.zeros(len(counts[0])), []
     for some_rates, some_counts, mean in zip(rates, counts, null, strict=True):
-        gain = gain + np.array(
+        gain += np.array(
             [
                 (poisson_log_likelihood(r, c) - poisson_log_likelihood(np.broadcast_to(mean, c.shape), c)).sum()
                 for r, c in zip(some_rates, some_counts, strict=True)
             ]
         )
-        spikes = spikes + np.array([c.sum() for c in some_counts])
+        spikes += np.array([c.sum() for c in some_counts])
         together = bits_per_spike(np.concatenate(some_rates), np.concatenate(some_counts), mean)
         by_unit.append(together.per_unit)
     draws = np.random.default_rng(seed).integers(0, len(gain), (_RESAMPLES, len(gain)))
