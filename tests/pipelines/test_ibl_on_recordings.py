@@ -14,7 +14,7 @@ pytestmark = pytest.mark.recordings
 
 @pytest.fixture
 def alf(recordings_dir):
-    return recordings_dir / "ibl_alf"
+    return recordings_dir / "recordings" / "ibl_alf"
 
 
 def test_spikes_of_clusters_at_1_hz_or_more_become_a_recording(alf, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def example():
 
 @pytest.fixture(scope="module")
 def populations(example, recordings_dir):
-    return example.read(recordings_dir / "henaff_v1")
+    return example.read(recordings_dir / "recordings" / "henaff_v1")
 
 
 def test_copies_of_an_image_are_one(populations):
@@ -51,7 +51,7 @@ def test_images_are_dealt_out_once(example, populations, by_movie):
 
 
 def test_held_out_images_are_found_from_single_trials(example, recordings_dir, tmp_path):
-    result = example.run(recordings_dir / "henaff_v1", tmp_path, repeats=4, epochs=1)
+    result = example.run(recordings_dir / "recordings" / "henaff_v1", tmp_path, repeats=4, epochs=1)
     rows = {(row["model"], row["trials"]): row for row in result["rows"] if row["direction"] == "neural to image"}
     assert result["n_candidates"] == 100 and not result["simulated"]
     for model in ("NeuroBridge, linear start", "NeuroBridge, stage 2", "ridge"):
