@@ -86,36 +86,6 @@ def _progress() -> Iterator[Callable[[str, float, float], None]]:
         yield show
 
 
-def _show_rows(metrics: Path) -> None:
-    """Print the rows of a finished job's metrics as a table."""
-    import json
-
-    from rich.console import Console
-    from rich.table import Table
-
-    rows = json.loads(metrics.read_text(encoding="utf-8")).get("rows") if metrics.exists() else None
-    if not rows:
-        return
-    flat = [dict(_flattened(row)) for row in rows]
-    columns = list(dict.fromkeys(name for row in flat for name in row))
-    table = Table(*columns)
-    for row in flat:
-        table.add_row(*(row.get(name, "") for name in columns))
-    Console().print(table)
-
-
-def _flattened(row: dict, at: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in row.items():
-        if name == "unavailable":  # metrics without their network; the report says what each needs
-            continue
-        if isinstance(value, dict):
-            yield from _flattened(value, f"{at}{name} ")
-        elif isinstance(value, list):
-            yield f"{at}{name}", ", ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in value)
-        else:
-            yield f"{at}{name}", f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
 def _job(name: str, module: str, function: str, text: str) -> None:
     """Add a command that composes a config from its arguments and calls a job with it."""
 
@@ -124,11 +94,12 @@ def _job(name: str, module: str, function: str, text: str) -> None:
     def command(overrides: tuple[str, ...]) -> None:
         from importlib import import_module
 
+        from neurobridge_tb.evaluation.terminal_table import print_rows
         from neurobridge_tb.training.config import compose_config
 
         config = compose_config(name, list(overrides))
         result = getattr(import_module(module), function)(config)
-        _show_rows(result / "metrics.json")
+        print_rows(result / "metrics.json")
         click.echo(f"Results lie in {result}")
 
 

@@ -1,0 +1,61 @@
+"""The rows of a finished job as a table in the terminal, as wide as the terminal allows."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_rows(metrics: Path, console: Console | None = None) -> None:
+    """Print the ``rows`` of a run's ``metrics.json``; nothing if it has none.
+
+    No word is broken: columns on the right that do not fit are named below the table.
+
+    Args:
+        metrics: Path of the file.
+        console: Where to print; default: standard output.
+    """
+    rows = json.loads(metrics.read_text(encoding="utf-8")).get("rows") if metrics.exists() else None
+    if not rows:
+        return
+    console = console or Console()
+    cells = [dict(_cells(row)) for row in rows]
+    columns = list(dict.fromkeys(name for row in cells for name in row))
+    texts = {name: [name, *(row.get(name, "") for row in cells)] for name in columns}
+    least = {name: max(len(word) for text in texts[name] for word in text.split()) for name in columns}
+    fitting = [name for i, name in enumerate(columns) if sum(least[n] + 3 for n in columns[: i + 1]) < console.width]
+    spare = console.width - 1 - sum(least[name] + 3 for name in fitting)
+    table = Table()
+    for name in fitting:
+        width = min(max(map(len, texts[name])), least[name] + spare)
+        spare -= width - least[name]
+        table.add_column(name, width=width)
+    for row in cells:
+        table.add_row(*(row.get(name, "") for name in fitting))
+    console.print(table)
+    if len(fitting) < len(columns):
+        console.print(f"In a wider terminal: {', '.join(columns[len(fitting) :])}")
+
+
+def _cells(row: dict) -> Iterator[tuple[str, str]]:
+    """Column names and texts; ``{"scores": {"GLM": {"value": 0.3, "low": 0.2, "high": 0.4}}}`` is column "GLM"."""
+    later: list[tuple[str, str]] = []
+    for name, value in row.items():
+        if name == "unavailable":  # metrics without their network; the report says what each needs
+            continue
+        if not isinstance(value, dict):
+            yield name, _text(value)
+        elif {"value", "low", "high"} <= value.keys():
+            yield name, f"{_text(value['value'])} ({_text(value['low'])}-{_text(value['high'])})"
+            later += [(f"{name} {k}", _text(v)) for k, v in value.items() if k not in ("value", "low", "high")]
+        else:
+            yield from _cells(value)
+    yield from later
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) if len(value) < 4 else f"{_text(value[0])} … {_text(value[-1])}"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
