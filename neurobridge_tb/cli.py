@@ -9,6 +9,7 @@ import click
 
 from neurobridge_tb import __version__
 from neurobridge_tb.errors import InputError, NeuroBridgeError
+from neurobridge_tb.heap import restart_with_bounded_heap
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -44,6 +45,7 @@ def main() -> None:
 
 def run() -> None:
     """Entry point: an error that NeuroBridge raises on purpose is printed without a traceback."""
+    restart_with_bounded_heap()
     try:
         main()
     except NeuroBridgeError as error:
@@ -186,11 +188,12 @@ _job(
 @click.option("--per-concept", default=12, show_default=True, help="Training images of each class.")
 @click.option("--repeats", default=30, show_default=True, help="Presentations of each of the 100 test images.")
 @click.option("--noise", default=1.0, show_default=True, help="Scale of the trial-to-trial noise.")
+@click.option("--difficulty", default=0.0, show_default=True, help="How nonlinear the sites' answers are.")
 @click.option("--trials", is_flag=True, help="Also write THINGS_MUA_trials.mat (300 ms a trial, large).")
 @click.option("--seed", default=0, show_default=True)
 def simulate(
     workspace: Path, monkey: str, images: Path | None, concepts: int, per_concept: int, repeats: int,
-    noise: float, trials: bool, seed: int,
+    noise: float, difficulty: float, trials: bool, seed: int,
 ) -> None:  # fmt: skip
     """Write the raw files of a virtual monkey, in the layout of TVSD.
 
@@ -206,7 +209,7 @@ def simulate(
     with _progress() as progress:
         raw = simulate_tvsd(
             workspace, monkey=monkey, images_dir=source, n_concepts=concepts, images_per_concept=per_concept,
-            n_repeats=repeats, noise=noise, trials=trials, seed=seed, progress=progress,
+            n_repeats=repeats, noise=noise, difficulty=difficulty, trials=trials, seed=seed, progress=progress,
         )  # fmt: skip
     click.echo(f"Simulated raw files lie in {raw}")
 

@@ -32,6 +32,7 @@ def simulate_tvsd(
     n_repeats: int = 30,
     image_size: int = 64,
     noise: float = 1.0,
+    difficulty: float = 0.0,
     seed: int = 0,
     trials: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
@@ -52,6 +53,8 @@ def simulate_tvsd(
         n_repeats: Presentations of each test image, default 30.
         image_size: Pixels on a side at which the animal sees the images, default 64.
         noise: Scale of the trial noise, default 1.0; larger is harder.
+        difficulty: How nonlinear the way from the responses back to the image is, default 0; see
+            :class:`neurobridge_tb.simulation.VentralStream`.
         seed: Another seed draws other images and another animal.
         trials: Also write the 1 kHz file (2.4 MB a presentation), default False.
         progress: Called as ``progress(stage, done, total)``.
@@ -65,13 +68,13 @@ def simulate_tvsd(
     root = Path(out_dir) / "raw" / "tvsd"
     folder = root / f"monkey{monkey}"
     note = _read_note(root / "simulation.json")
-    if folder.name not in note and folder.is_dir() and any(folder.iterdir()):
+    if folder.name not in note and folder.is_dir() and any(p.suffix != ".lock" for p in folder.iterdir()):
         raise InputError(
             expected=f"a workspace without recordings of monkey {monkey}",
             found=f"files that were not simulated in {folder}",
             fix="Choose another workspace: simulated files never replace recorded ones.",
         )
-    stream = VentralStream(monkey, seed)
+    stream = VentralStream(monkey, seed, difficulty)
     if not noise >= 0:
         raise InputError(expected="noise of at least 0", found=f"{noise}", fix="1.0 is the default.")
     design = {"n_concepts": n_concepts, "images_per_concept": images_per_concept, "n_test": n_test}
@@ -80,6 +83,7 @@ def simulate_tvsd(
         "n_repeats": n_repeats,
         "image_size": image_size,
         "noise": noise,
+        "difficulty": difficulty,
         "seed": seed,
         "images": "drawn" if images_dir is None else str(images_dir),
     }
