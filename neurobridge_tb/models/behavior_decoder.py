@@ -17,19 +17,23 @@ class BehaviorDecoder(PretrainedModel):
     """A :class:`NeuroBridgeModel` whose bin states are read by a linear layer.
 
     The bin state is the pretrained decoder's view of the population at a time (see
-    :meth:`neurobridge_tb.nn.grid_decoder.GridDecoder.bin_states`), so all but the last layer can be pretrained.
+    :meth:`neurobridge_tb.nn.grid_decoder.GridDecoder.bin_states`), so all but the last layer can be pretrained. A
+    velocity is read from how the state changes: the layer sees the neighbouring bins too.
 
     Args:
         encoder: Config of the :class:`NeuroBridgeModel`.
         dim_out: Width of the behaviour, e.g. 2 for a planar velocity.
+        bins_around: Bins before, and after, whose states are read too; at a window's ends its first or last bin stands
+            for those beyond. Default 2.
     """
 
-    def __init__(self, *, encoder: dict[str, Any], dim_out: int):
+    def __init__(self, *, encoder: dict[str, Any], dim_out: int, bins_around: int = 2):
         super().__init__()
         arguments = inspect.signature(BehaviorDecoder.__init__).parameters
         self.config = {k: v for k, v in locals().items() if k in arguments and k != "self"}
         self.encoder = NeuroBridgeModel(**encoder)
-        self.readout = nn.Linear(self.encoder.dim, dim_out)
+        self.bins_around = bins_around
+        self.readout = nn.Linear((2 * bins_around + 1) * self.encoder.dim, dim_out)
 
     def init_vocabs(self, dataset: Dataset) -> None:
         """See :meth:`NeuroBridgeModel.init_vocabs`."""
@@ -51,19 +55,27 @@ class BehaviorDecoder(PretrainedModel):
             "output_timestamps": pad(times)
         }
 
-    def forward(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Tensor) -> Tensor:
-        """Standardised behaviour (B, K, dim_out) at each time.
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Standardised behaviour (B, K, dim_out) at each time; the keywords are those of :meth:`states`."""
+        return self.readout(self.states(**inputs))
+
+    def states(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Tensor) -> Tensor:
+        """Bin states (B, K, (2 * bins_around + 1) * D) at and around each time.
 
         Args:
             session_index: (B,).
-            output_timestamps: (B, K) in s.
+            output_timestamps: (B, K) in s, evenly spaced from the first; 0 where padded.
             **inputs: As :meth:`NeuroBridgeModel.encode` takes them.
         """
+        first, last = output_timestamps[:, :1, None], output_timestamps.amax(1)[:, None, None]
+        width = output_timestamps[:, 1:2, None] - first if output_timestamps.shape[1] > 1 else 0 * first
+        offsets = torch.arange(-self.bins_around, self.bins_around + 1, device=first.device)
+        around = (output_timestamps[..., None] + width * offsets).clamp(first, last)  # (B, K, 2 * bins_around + 1)
         states = self.encoder.decoder.bin_states(
             self.encoder.encode(**inputs),
             inputs["latent_timestamps"],
             self.encoder.session_emb(session_index),
-            output_timestamps,
+            around.flatten(1),
             self.encoder.rotary_emb,
         )
-        return self.readout(states)
+        return states.view(*output_timestamps.shape, -1)

@@ -64,10 +64,12 @@ def settings(root, out, *overrides):
 
 
 def test_every_decoder_finds_the_behaviour(root, tmp_path):
-    config = settings(root, tmp_path, "steps=90", "optimizer.lr=5e-3", "optimizer.encoder_lr=5e-3", "unit_dropout=0.1")
+    config = settings(
+        root, tmp_path, "steps=90", "optimizer.lr=5e-3", "optimizer.pretrained_lr=5e-3", "unit_dropout=0.1"
+    )
     metrics = read_metrics(finetune(config))
     scores = {row["decoder"]: row for row in metrics["rows"]}
-    assert list(scores) == ["pretrained", "scratch", "gru", "poyo", "ridge"]
+    assert list(scores) == ["pretrained", "frozen", "scratch", "gru", "poyo", "ridge"]
     assert metrics["labelled windows"] == 80 and metrics["simulated"]
     for name, row in scores.items():
         assert row["low"] <= row["mean R2"] <= row["high"]
@@ -78,6 +80,31 @@ def test_every_decoder_finds_the_behaviour(root, tmp_path):
     decoder = BehaviorDecoder.load_pretrained(tmp_path / "pretrained" / "model").eval()
     window = BinnedRecordings(root=root).get_recording("reach").slice(0.0, 0.5)
     assert decoder(**collate([decoder.tokenize(window)])).shape == (1, 10, 2)
+
+
+def test_training_that_does_not_help_leaves_the_closed_form(root, tmp_path):
+    config = settings(root, tmp_path, "steps=10", "optimizer.pretrained_lr=1", "rows=[pretrained, frozen]")
+    pretrained, frozen = read_metrics(finetune(config))["rows"]
+    assert frozen["mean R2"] > 0.5
+    assert pretrained["R2"] == pytest.approx(frozen["R2"], abs=1e-6)
+
+
+def test_a_bin_reads_its_neighbours_within_the_window_alone(root):
+    encoder = NeuroBridgeModel.load_pretrained(root / "model").eval()
+    dataset = BinnedRecordings(root=root)
+    torch.manual_seed(0)
+    decoder = BehaviorDecoder(encoder=encoder.config, dim_out=2, bins_around=1).eval()
+    decoder.encoder = encoder
+    short, long = (decoder.tokenize(dataset.get_recording("reach").slice(0.0, end)) for end in (0.3, 0.5))
+    alone, batch = collate([short]), collate([short, long])
+    states = decoder.states(**alone)
+    assert states.shape == (1, 6, 3 * 32)
+    before, at, after = states.chunk(3, dim=-1)
+    torch.testing.assert_close(before[:, 1:], at[:, :-1])
+    torch.testing.assert_close(after[:, :-1], at[:, 1:])
+    torch.testing.assert_close(before[:, 0], at[:, 0])
+    torch.testing.assert_close(after[:, -1], at[:, -1])
+    torch.testing.assert_close(decoder.states(**batch)[:1, :6], states)
 
 
 def test_a_finished_run_is_not_trained_again(root, tmp_path):
