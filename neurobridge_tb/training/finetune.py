@@ -130,6 +130,8 @@ def finetune(config: DictConfig) -> Path:
 
 def first_intervals(intervals: dict[str, Interval], count: int | None) -> dict[str, Interval]:
     """The first ``count`` intervals of each recording (None: all), as if only these had been labelled."""
+    if count is not None and count < 1:
+        raise InputError(expected="labels=1 or more", found=f"labels={count}", fix="Use labels=null for all of them.")
     return {rid: Interval(i.start[:count], i.end[:count]) for rid, i in intervals.items()}
 
 

@@ -150,7 +150,9 @@ def test_a_count_is_as_many_spikes_for_poyo(root):
     assert np.bincount(bins, minlength=10).tolist() == window.spike_counts.value.sum(1).tolist()
 
 
-@pytest.mark.parametrize(("override", "named"), [("rows=[lstm]", "lstm"), ("target=image_id", "image_id")])
+@pytest.mark.parametrize(
+    ("override", "named"), [("rows=[lstm]", "lstm"), ("target=image_id", "image_id"), ("labels=0", "labels=0")]
+)
 def test_unknown_rows_and_targets_are_named(root, tmp_path, override, named):
     with pytest.raises(InputError, match=named):
         finetune(settings(root, tmp_path, override))
