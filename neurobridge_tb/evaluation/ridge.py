@@ -5,7 +5,7 @@ With X standardised and X'X = V diag(e) V', the weights for penalty a are V diag
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -74,15 +74,17 @@ def fit_ridge(
     y_valid: Array,
     *,
     penalties: Sequence[float] = PENALTIES,
+    standardize: bool = True,
 ) -> Ridge:
     """Fit on the training set, with the one penalty that has the least squared error on the validation set.
 
     Args:
-        x: ``(n, features)`` inputs; standardised by their own statistics, NaN set to the mean.
+        x: ``(n, features)`` inputs, NaN set to the mean.
         y: ``(n, targets)`` targets, without NaN.
         x_valid: ``(m, features)``.
         y_valid: ``(m, targets)``.
         penalties: Penalties tried, all above 0.
+        standardize: Scale inputs by their own deviations (True), or have the penalty bear on them as they are.
 
     Raises:
         InputError: The shapes do not fit one another, or a target is NaN.
@@ -102,6 +104,8 @@ def fit_ridge(
     if not (np.isfinite(target).all() and np.isfinite(target_valid).all()):
         raise InputError(expected="finite targets", found="NaN or infinite ones", fix="Leave these rows out.")
     inputs, offset = Standardizer.fit(x), target.mean(0)
+    if not standardize:
+        inputs = replace(inputs, std=np.ones_like(inputs.std))
     train, valid = inputs(x), inputs(x_valid)
     values, vectors = _eigen(train)
     projected = vectors.T @ (train.T @ (target - offset))

@@ -89,9 +89,14 @@ class ImageAligner(PretrainedModel):
             self.linear.initialize_vocab(list(encoder.unit_emb.vocab)[1:])  # the first one is padding
 
     def fit_embedding_statistics(self, embeddings: Tensor) -> None:
-        """Take mean and standard deviation of each dimension from the training images' embeddings (n, E)."""
+        """Take mean and standard deviation of each dimension from the training images' embeddings (n, E).
+
+        A deviation counts as a tenth of the median one at least: a dimension that few images happen to leave alone
+        would outweigh all others.
+        """
+        std = embeddings.std(0)
         self.embedding_mean.copy_(embeddings.mean(0))
-        self.embedding_std.copy_(embeddings.std(0).clamp_min(1e-6))
+        self.embedding_std.copy_(std.clamp_min(0.1 * float(std.median())).clamp_min(1e-6))
 
     def forward(self, *, linear: Tensor | None = None, **model_inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of a batch of windows.

@@ -63,12 +63,22 @@ class VentralStream:
     Args:
         monkey: ``"F"`` or ``"N"``, the layout of areas.
         seed: Draws receptive fields and preferences.
+        difficulty: Strength of conjunctions: a site also answers to the product of what two other sites prefer. Default
+            0: none.
+
+    Raises:
+        InputError: Another monkey, or a negative difficulty.
     """
 
     monkey: str
     seed: int = 0
+    difficulty: float = 0.0
 
     def __post_init__(self) -> None:
+        if not self.difficulty >= 0:
+            raise InputError(
+                expected="difficulty of at least 0", found=f"{self.difficulty}", fix="0 is easy, 1 is calibrated."
+            )
         self.electrodes = electrodes(self.monkey)
 
     def drive(self, images: NDArray[np.uint8], *, progress: Callable[[int, int], None] | None = None) -> Floats:
@@ -83,6 +93,7 @@ class VentralStream:
             float32, shape (n, 1024), physical channel order, at least 0, standard deviation 1 over the images.
         """
         rng = {area: np.random.default_rng([self.seed, k]) for k, area in enumerate(("V1", "V4", "IT"))}
+        conjunctions = np.random.default_rng([self.seed, 3])  # of its own: any difficulty, the same receptive fields
         arrays = {area: self.electrodes.array[self.electrodes.area == area] for area in rng}
         gabors = _v1_gabors(rng["V1"], arrays["V1"])
         encoder = load_image_encoder(DEFAULT_ENCODER, image_size=_NETWORK_SIZE)
@@ -99,7 +110,8 @@ class VentralStream:
         features = {area: _standardise(np.concatenate(chunks)) for area, chunks in parts.items()}
         out = np.empty((len(images), N_CHANNELS), dtype=np.float32)
         for area, mix in (("V1", _v1_sites), ("V4", _v4_sites), ("IT", _it_sites)):
-            tuned = _overhear(_standardise(mix(features[area], rng[area], arrays[area])), arrays[area])
+            tuned = _standardise(mix(features[area], rng[area], arrays[area]))
+            tuned = _overhear(_conjoin(tuned, self.difficulty, conjunctions), arrays[area])
             out[:, self.electrodes.area == area] = _saturate(_standardise(tuned), rng[area])
         return out
 
@@ -198,6 +210,12 @@ def _it_sites(features: Floats, rng: np.random.Generator, array: NDArray[np.int6
     hidden = _standardise(np.maximum(hidden - rng.uniform(-0.5, 0.5, _IT_HIDDEN).astype(np.float32), 0))
     second = rng.standard_normal((_IT_HIDDEN, len(array)))
     return hidden @ second.astype(np.float32)
+
+
+def _conjoin(tuned: Floats, strength: float, rng: np.random.Generator) -> Floats:
+    """Nonlinear mixed selectivity (Rigotti et al. 2013): add the product of what two random sites prefer."""
+    first, second = rng.integers(tuned.shape[1], size=(2, tuned.shape[1]))
+    return _standardise(tuned + strength * tuned[:, first] * tuned[:, second]) if strength else tuned
 
 
 def _overhear(tuned: Floats, array: NDArray[np.int64]) -> Floats:

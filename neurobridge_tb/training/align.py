@@ -227,8 +227,8 @@ def align(config: DictConfig) -> Path:
     size = config.loader.batch_size
     train = PairBatches([s["train"] for s in splits], embeddings, batch_size=size, shuffle=True, seed=config.seed)
     valid = PairBatches([s["valid"] for s in splits], embeddings, batch_size=size)
-    shown = [id_ for s in splits for id_ in dict.fromkeys(s["train"].image_ids.tolist())]
-    model.fit_embedding_statistics(embeddings.lookup(shown))
+    images = [id_ for s in splits for id_ in dict.fromkeys(s["train"].image_ids.tolist())]
+    model.fit_embedding_statistics(embeddings.lookup(images))
 
     replayed = config.copy()
     replayed.loader.batch_size = min(size, config.stage2.replay_batch)
@@ -240,7 +240,8 @@ def align(config: DictConfig) -> Path:
     trainer = run.trainer(settings, callbacks, monitor="val/loss")
     if model.linear is not None:
         of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
-        found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed)
+        shown = [s["shown"] for s in splits]
+        found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed, shown=shown)
         module.temperature.set(found["temperature"])
         if not run.last_checkpoint.exists():
             write_json(run.path / "linear_start.json", found)

@@ -1,5 +1,6 @@
 """Retrieval of the test images from neural activity, beside its baselines."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def evaluate(config: DictConfig) -> Path:
     """
     dataset = open_dataset(config)
     model, cache = load_aligned(config.aligned, config.embeddings)
-    _check_same_pairs(config)
+    check_same_pairs(config, "exclude_test_concepts", "train_share")
     stages = {}
     for name, folder in _STAGES.items():
         if (Path(config.aligned) / folder).exists():
@@ -67,6 +68,7 @@ def evaluate(config: DictConfig) -> Path:
             "areas": list(config.areas) if config.areas else None,
             "time_window": list(config.time_window) if config.time_window else None,
             "test concepts in training": not config.exclude_test_concepts,
+            "train_share": config.train_share,
             "rows": rows,
             "rows by area": by_area,
             "chance": chance(n_images),
@@ -75,16 +77,29 @@ def evaluate(config: DictConfig) -> Path:
     return Path(config.run_dir)
 
 
-def _check_same_pairs(config: DictConfig) -> None:
-    """Baselines are fitted to the very pairs that the aligner was trained on."""
+def check_same_pairs(config: DictConfig, *settings: str) -> None:
+    """Baselines are fitted to the very pairs that the aligner was trained on.
+
+    Args:
+        config: Of a job that has ``aligned``, the run folder of the alignment.
+        *settings: Names of what must be set as in the alignment run.
+
+    Raises:
+        InputError: One of them is not.
+    """
     trained: Any = OmegaConf.load(Path(config.aligned) / "config.yaml")
-    excluded = bool(trained.get("exclude_test_concepts"))
-    if excluded != config.exclude_test_concepts:
-        raise InputError(
-            expected=f"exclude_test_concepts={str(excluded).lower()}, as {config.aligned} was trained",
-            found=str(config.exclude_test_concepts).lower(),
-            fix="Evaluate with the setting of the alignment run, or align again.",
-        )
+    for name in settings:
+        if name in trained and trained[name] != config[name]:
+            raise InputError(
+                expected=f"{name}={_override(trained[name])}, as {config.aligned} was trained",
+                found=_override(config[name]),
+                fix="Use the setting of the alignment run, or align again.",
+            )
+
+
+def _override(value: Any) -> str:
+    """A setting as it is written on the command line."""
+    return json.dumps(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value).replace('"', "")
 
 
 def _recording_rows(

@@ -1,39 +1,60 @@
 """The linear way of an ImageAligner, fitted in closed form before the projector is trained."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neurobridge_tb.alignment.losses import info_nce
 from neurobridge_tb.evaluation.retrieval import cosine_similarity
 from neurobridge_tb.evaluation.ridge import Ridge, fit_ridge
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.training.factor_scores import FactorScores
 from neurobridge_tb.training.responses import Responses
 
 SHRINKAGES = (float("inf"), 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)  # infinite: the ridge prediction as it is
 TEMPERATURES = np.geomspace(0.01, 1.0, 25)
 _FOLDS = 5
 
+Pairs = Sequence[tuple[Responses, Tensor]]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A linear way: of each recording its ridge, answers to training pairs out of sample, and to validation pairs."""
+
+    ridges: list[Ridge]
+    answers: list[Floats]
+    predicted: list[Floats]
+    factors: list[int] | None
+    shrinkage: float
+    to_contrastive: Floats
+    top5: float
+
 
 @torch.no_grad()
 def fit_linear_path(
     model: ImageAligner,
-    train: Sequence[tuple[Responses, Tensor]],
-    valid: Sequence[tuple[Responses, Tensor]],
+    train: Pairs,
+    valid: Pairs,
     seed: int = 0,
+    shown: Sequence[Responses] | None = None,
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Set ``model.linear`` by ridge regression, and ``model.to_contrastive`` by the errors that it makes.
 
-    1. In each recording, ridge from the responses (means within latent steps) to the image embedding in training
-       deviations; the penalty is the best on the validation presentations. A unit that several recordings share gets
-       the mean of their weights.
+    1. In each recording, ridge from the responses (means within latent steps), or from their :class:`FactorScores`, to
+       the image embedding in training deviations; the penalty is the best on the validation presentations. Either is
+       linear in the responses. A unit that several recordings share gets the mean of their weights.
     2. If embeddings given a response are Gaussian with the error covariance C, the image that is likeliest is found by
        the product with C^-1 times the prediction (Fisher's linear discriminant): directions that are predicted badly
        count less. C is estimated out of sample, in five folds of images, and shrunk towards the identity; the
-       shrinkage, or none of this, is chosen by top-5 on the validation presentations.
+       shrinkage, or none of this, is chosen by top-5 on the validation presentations, and so is whether responses or
+       scores are used: the squared error hardly differs between ways that retrieve very unlike.
 
     What is trained on top must not see predictions of pairs that the ridge was fitted to, which are far too good: it
     gets those of the folds (stacking, Wolpert 1992).
@@ -43,22 +64,56 @@ def fit_linear_path(
         train: Presentations of each recording, and the embeddings (n, E) of their images.
         valid: The same of its validation split.
         seed: Seed of the folds.
+        shown: Presentations that the factors are estimated from, of known images or not. Default: those of ``train``.
 
     Returns:
-        What was chosen: ``penalties``, one a recording; ``shrinkage`` (None: not used); ``temperature``, the best for
-        InfoNCE on the validation presentations; ``validation top-5``. And the
-        out-of-sample answers (n, E) of the linear way to each recording's training presentations.
+        What was chosen: ``penalties``, one a recording; ``factors``, how many in each (None: responses as they are);
+        ``shrinkage`` (None: not used); ``temperature``, the best for InfoNCE on the validation presentations;
+        ``validation top-5``. And the out-of-sample answers (n, E) of the linear way to each recording's training
+        presentations.
     """
-    fits, answers, errors, predicted = [], [], [], []
-    for (responses, target), (responses_valid, target_valid) in zip(train, valid, strict=True):
+    assert model.linear is not None
+    factors = [FactorScores.fit(_features(model, r)) for r in (shown or [r for r, _ in train])]
+    ways: list[list[FactorScores] | None] = [None]
+    if all(scores.weights.shape[1] for scores in factors):
+        ways.append(factors)
+    best = max((_start(model, train, valid, seed, way) for way in ways), key=lambda start: start.top5)
+    _set_weights(model, [r for r, _ in train], best.ridges)
+    width = len(best.to_contrastive)
+    norm = np.linalg.norm(np.concatenate(best.predicted) @ best.to_contrastive, axis=1).mean()
+    model.to_contrastive.weight.copy_(torch.from_numpy(best.to_contrastive.T / norm * width**0.5))  # values near 1
+
+    def contrast(temperature: float) -> float:
+        losses = [
+            info_nce(torch.from_numpy(p @ best.to_contrastive), model.center(t).double(), temperature=temperature)
+            * len(t)
+            for p, (_, t) in zip(best.predicted, valid, strict=True)
+        ]
+        return float(torch.stack(losses).sum())
+
+    found = {
+        "penalties": [ridge.penalty for ridge in best.ridges],
+        "factors": best.factors,
+        "shrinkage": None if np.isinf(best.shrinkage) else best.shrinkage,
+        "temperature": float(min(TEMPERATURES, key=contrast)),
+        "validation top-5": best.top5,
+    }
+    return found, [torch.from_numpy(a).float() for a in best.answers]
+
+
+def _start(model: ImageAligner, train: Pairs, valid: Pairs, seed: int, factors: list[FactorScores] | None) -> _Start:
+    """Ridge from the responses, or from their scores, with the shrinkage that is best on the validation pairs."""
+    ridges, answers, errors, predicted = [], [], [], []
+    for k, ((responses, target), (responses_valid, target_valid)) in enumerate(zip(train, valid, strict=True)):
         x, y = _features(model, responses), _standardized(model, target)
         x_valid, y_valid = _features(model, responses_valid), _standardized(model, target_valid)
-        fit = fit_ridge(x, y, x_valid, y_valid)
-        fits.append(fit)
-        answers.append(_cross_fitted(fit, x, y, responses.image_ids, seed))
+        if factors is not None:
+            x, x_valid = factors[k](x), factors[k](x_valid)
+        ridge = fit_ridge(x, y, x_valid, y_valid, standardize=factors is None)
+        answers.append(_cross_fitted(ridge, x, y, responses.image_ids, seed))
         errors.append(y - answers[-1])
-        predicted.append(fit.predict(x_valid))
-    _set_weights(model, [r for r, _ in train], fits)
+        predicted.append(ridge.predict(x_valid))
+        ridges.append(ridge if factors is None else _on_responses(ridge, factors[k]))
 
     std = model.embedding_std.double().numpy()
     error = np.concatenate(errors) * std
@@ -68,34 +123,21 @@ def fit_linear_path(
         s: np.diag(std) if np.isinf(s) else std[:, None] * np.linalg.inv(covariance / level + s * np.eye(len(std)))
         for s in SHRINKAGES
     }
+    scores = {s: _top5(model, predicted, valid, to_contrastive) for s, to_contrastive in maps.items()}
+    best = max(SHRINKAGES, key=scores.__getitem__)
+    counts = None if factors is None else [f.weights.shape[1] for f in factors]
+    return _Start(ridges, answers, predicted, counts, best, maps[best], scores[best])
 
-    def top5(shrinkage: float) -> float:
-        hits = []
-        for of_valid, (responses, target) in zip(predicted, valid, strict=True):
-            _, first, own = np.unique(responses.image_ids, return_index=True, return_inverse=True)
-            similarity = cosine_similarity(of_valid @ maps[shrinkage], model.center(target[first]).numpy())
-            better = similarity > similarity[np.arange(len(own)), own][:, None]
-            hits.append(better.sum(1) < 5)
-        return float(np.concatenate(hits).mean())
 
-    best = max(SHRINKAGES, key=top5)
-    norm = np.linalg.norm(np.concatenate(predicted) @ maps[best], axis=1).mean()
-    model.to_contrastive.weight.copy_(torch.from_numpy(maps[best].T / norm * len(std) ** 0.5))  # values near 1
-
-    def contrast(temperature: float) -> float:
-        losses = [
-            info_nce(torch.from_numpy(p @ maps[best]), model.center(t).double(), temperature=temperature) * len(t)
-            for p, (_, t) in zip(predicted, valid, strict=True)
-        ]
-        return float(torch.stack(losses).sum())
-
-    found = {
-        "penalties": [fit.penalty for fit in fits],
-        "shrinkage": None if np.isinf(best) else best,
-        "temperature": float(min(TEMPERATURES, key=contrast)),
-        "validation top-5": top5(best),
-    }
-    return found, [torch.from_numpy(a).float() for a in answers]
+def _top5(model: ImageAligner, predicted: list[Floats], valid: Pairs, to_contrastive: Floats) -> float:
+    """Share of the validation presentations whose image is among the five nearest of all validation images."""
+    hits = []
+    for of_valid, (responses, target) in zip(predicted, valid, strict=True):
+        _, first, own = np.unique(responses.image_ids, return_index=True, return_inverse=True)
+        similarity = cosine_similarity(of_valid @ to_contrastive, model.center(target[first]).numpy())
+        better = similarity > similarity[np.arange(len(own)), own][:, None]
+        hits.append(better.sum(1) < 5)
+    return float(np.concatenate(hits).mean())
 
 
 def _features(model: ImageAligner, responses: Responses) -> np.ndarray:
@@ -114,19 +156,31 @@ def _standardized(model: ImageAligner, target: Tensor) -> np.ndarray:
     return ((target - model.embedding_mean) / model.embedding_std).numpy()
 
 
-def _cross_fitted(fit: Ridge, x: np.ndarray, y: np.ndarray, image_ids: np.ndarray, seed: int) -> np.ndarray:
-    """Predictions (n, E) of ridge with ``fit``'s penalty for presentations of images that it was not fitted to."""
+def _on_responses(ridge: Ridge, scores: FactorScores) -> Ridge:
+    """The same predictions by a map of the responses that the scores are made of."""
+    weights = ridge.weights / ridge.inputs.std[:, None]
+    return Ridge(scores.inputs, scores.weights @ weights, ridge.offset - ridge.inputs.mean @ weights, ridge.penalty)
+
+
+def _cross_fitted(ridge: Ridge, x: np.ndarray, y: np.ndarray, image_ids: np.ndarray, seed: int) -> Floats:
+    """Predictions (n, E) of regressions with the penalty of ``ridge`` that each image was not fitted to.
+
+    The normal equations of all pairs, less those of a fold, are those of the rest: one solve a fold.
+    """
     images, image = np.unique(image_ids, return_inverse=True)
     fold = (np.random.default_rng(seed).permutation(len(images)) % _FOLDS)[image]
+    inputs = np.column_stack([ridge.inputs(x), np.ones(len(x))])  # the intercept is not penalised
+    gram, moment = inputs.T @ inputs, inputs.T @ y
+    gram[np.diag_indices(x.shape[1])] += ridge.penalty
     predicted = np.zeros(y.shape)
     for k in range(_FOLDS):
-        held = fold == k
-        part = fit_ridge(x[~held], y[~held], x[held], y[held], penalties=[fit.penalty])
-        predicted[held] = part.predict(x[held])
+        held = inputs[fold == k]
+        weights = np.linalg.solve(gram - held.T @ held, moment - held.T @ y[fold == k])
+        predicted[fold == k] = held @ weights
     return predicted
 
 
-def _set_weights(model: ImageAligner, recordings: Sequence[Responses], fits: Sequence[Ridge]) -> None:
+def _set_weights(model: ImageAligner, recordings: Sequence[Responses], ridges: Sequence[Ridge]) -> None:
     assert model.linear is not None
     weights, means = model.linear.unit_rows.weight, model.linear.mean_rows.weight
     for table in (weights, means):
@@ -134,10 +188,10 @@ def _set_weights(model: ImageAligner, recordings: Sequence[Responses], fits: Seq
     count = torch.zeros(len(weights), 1)
     for responses in recordings:
         count[responses.model_inputs["input_unit_index"][0]] += 1
-    for responses, fit in zip(recordings, fits, strict=True):
+    for responses, ridge in zip(recordings, ridges, strict=True):
         units = responses.model_inputs["input_unit_index"][0]
-        by_step = (fit.weights / fit.inputs.std[:, None]).reshape(model.linear.num_steps, len(units), -1)
+        by_step = (ridge.weights / ridge.inputs.std[:, None]).reshape(model.linear.num_steps, len(units), -1)
         weights[units] += torch.from_numpy(by_step).transpose(0, 1).flatten(1).to(weights) / count[units]
-        mean = torch.from_numpy(fit.inputs.mean).reshape(model.linear.num_steps, -1).T
+        mean = torch.from_numpy(ridge.inputs.mean).reshape(model.linear.num_steps, -1).T
         means[units] += mean.to(means) / count[units]
-    model.linear.bias.copy_(torch.from_numpy(np.mean([fit.offset for fit in fits], axis=0)))
+    model.linear.bias.copy_(torch.from_numpy(np.mean([ridge.offset for ridge in ridges], axis=0)))

@@ -23,7 +23,7 @@ from neurobridge_tb.generation import NearestImage, RidgePixels, generator_names
 from neurobridge_tb.generation.base import check_source
 from neurobridge_tb.models import ImageAligner
 from neurobridge_tb.training.config import open_dataset
-from neurobridge_tb.training.evaluate import load_aligned
+from neurobridge_tb.training.evaluate import check_same_pairs, load_aligned
 from neurobridge_tb.training.responses import Responses, embed_responses, pair_splits
 
 _CIRCULAR = (
@@ -55,6 +55,7 @@ def reconstruct(config: DictConfig) -> Path:
             fix="Choose one with dataset.recording_ids=[...].",
         )
     model, cache = load_aligned(config.aligned, config.embeddings)
+    check_same_pairs(config, "areas", "time_window", "exclude_test_concepts", "train_share")
     splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config)
     train, test = splits["train"], splits["test"].averaged()
     stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])

@@ -156,9 +156,20 @@ def pair_splits(
         dataset: With ``presentations`` in its recordings.
         model: Knows what to read of a window.
         recording_id: Which recording.
-        config: Needs ``areas`` and ``time_window`` (see :meth:`Responses.only`), and ``exclude_test_concepts``: leave
-            training and validation images out whose concept (the folder in their id) is that of a test image.
+        config: Needs ``areas`` and ``time_window`` (see :meth:`Responses.only`); ``exclude_test_concepts``: leave
+            training and validation images out whose concept (the folder in their id) is that of a test image; and
+            ``train_share``: keep this share of the training presentations, spaced evenly.
+
+    Returns:
+        ``train``, ``valid``, ``test``, and ``shown``: all training presentations, those left out by ``train_share``
+        too, for what needs responses alone.
     """
+    if not 0 < config.train_share <= 1:
+        raise InputError(
+            expected="train_share above 0 and at most 1",
+            found=f"{config.train_share}",
+            fix="0.01 is one training pair in a hundred.",
+        )
     splits = {
         split: collect_responses(dataset, model, recording_id, split).only(config.areas, config.time_window)
         for split in ("train", "valid", "test")
@@ -174,6 +185,11 @@ def pair_splits(
                     fix="Leave exclude_test_concepts out, or split the recording by concept.",
                 )
             splits[split] = splits[split].rows(left)
+    splits["shown"] = splits["train"]
+    n = len(splits["train"].values)
+    kept = np.zeros(n, dtype=bool)
+    kept[np.linspace(0, n - 1, max(2, round(config.train_share * n))).round().astype(int)] = True
+    splits["train"] = splits["train"].rows(kept)
     return splits
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.simulation.procedural import draw_image
 from neurobridge_tb.simulation.ventral_stream import VentralStream
 
@@ -59,3 +60,26 @@ def test_v1_is_local(stream, images, drive):
     area = stream.electrodes.area
     moved = np.abs(stream.drive(changed)[-1] - drive[-1])
     assert np.median(moved[area == "V1"]) < 0.01 < np.median(moved[area == "IT"])
+
+
+def linear_share(drive, target):
+    """R^2 on held-out images of a linear map from the sites' answers to ``target`` (n, sites)."""
+    x, y = (v - v.mean(0) for v in (drive, target))
+    half = len(x) // 2
+    weights = np.linalg.solve(x[:half] @ x[:half].T + 10 * np.eye(half), y[:half])
+    return 1 - ((y[half:] - x[half:] @ (x[:half].T @ weights)) ** 2).sum() / (y[half:] ** 2).sum()
+
+
+def test_difficulty_makes_the_way_back_nonlinear(images, drive):
+    """What a site preferred before is less of a linear function of what all sites answer now."""
+    order = np.random.default_rng(0).permutation(len(images))
+    harder = VentralStream("F", seed=0, difficulty=1.0).drive(images)
+    assert np.isfinite(harder).all() and (harder >= 0).all()
+    np.testing.assert_allclose(harder.std(axis=0), 1, atol=1e-3)
+    assert linear_share(harder[order], drive[order]) < linear_share(drive[order], drive[order]) - 0.05
+    np.testing.assert_array_equal(VentralStream("F", seed=0, difficulty=0.0).drive(images), drive)
+
+
+def test_negative_difficulty_is_refused():
+    with pytest.raises(InputError, match="-1"):
+        VentralStream("F", difficulty=-1)

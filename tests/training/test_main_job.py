@@ -256,20 +256,33 @@ def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monk
     assert "simulated" in page.lower() and "small_diffusion" in page
 
 
-def test_what_one_area_gives_is_drawn_from_its_units_alone(workspace, aligned, tmp_path):
+def test_what_one_area_gives_is_drawn_by_a_model_of_that_area_alone(workspace, aligned, tmp_path):
     drawn = {}
-    for area in ("V1", "IT", None):
-        run = reconstruct(
-            config(
-                "reconstruct", workspace, f"run_dir={tmp_path}/{area}", f"aligned={aligned}",
-                f"embeddings={workspace}/embeddings.h5", f"images={workspace}/images", "backends=[ridge_pixels]",
-                "judge.image_size=32", f"areas=[{area}]" if area else "areas=null",
-            )
-        )  # fmt: skip
-        assert read_metrics(run)["areas"] == ([area] if area else None)
+    few = ["stage1.epochs=1", "stage2.epochs=0"]
+    of_area = align(alignment(workspace, f"run_dir={tmp_path}/align_V1", "areas=[V1]", *few))
+    for model, areas in ((of_area, "areas=[V1]"), (aligned, "areas=null")):
+        run = reconstruct(reconstruction(workspace, tmp_path / model.name, model, areas))
+        assert read_metrics(run)["areas"] == (["V1"] if model == of_area else None)
         with h5py.File(run / "reconstructions.h5") as file:
-            drawn[area] = file["cosine"][:]
-    assert len({tuple(cosine) for cosine in drawn.values()}) == 3
+            drawn[areas] = file["cosine"][:]
+    assert not np.allclose(*drawn.values())
+
+
+def reconstruction(ws, run_dir, aligned, *overrides):
+    return config(
+        "reconstruct", ws, f"run_dir={run_dir}", f"aligned={aligned}", f"embeddings={ws}/embeddings.h5",
+        f"images={ws}/images", "backends=[ridge_pixels]", "judge.image_size=32", *overrides,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "other", ["areas=[V1]", "time_window=[0,0.1]", "exclude_test_concepts=true", "train_share=0.5"]
+)
+def test_pictures_are_drawn_of_the_very_pairs_that_the_model_was_aligned_on(workspace, aligned, tmp_path, other):
+    name = other.partition("=")[0]
+    with pytest.raises(InputError, match=f"{name}=[\\s\\S]*Use the setting of the alignment run"):
+        reconstruct(reconstruction(workspace, tmp_path / "run", aligned, other))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_backend_that_nothing_registers_is_refused_before_any_work(workspace, tmp_path):

@@ -12,6 +12,7 @@ from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_reco
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.ridge import fit_ridge
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+from neurobridge_tb.training.factor_scores import FactorScores
 from neurobridge_tb.training.linear_start import fit_linear_path
 from neurobridge_tb.training.pairs import PairBatches
 from neurobridge_tb.training.responses import collect_responses, embed_responses, pair_splits
@@ -166,11 +167,27 @@ def test_other_areas_and_times_are_hidden_from_encoder_and_baselines_alike(recor
 
 
 def test_concepts_of_test_images_are_left_out_of_training(dataset, encoder):
-    config = OmegaConf.create({"areas": None, "time_window": None, "exclude_test_concepts": True})
-    splits = pair_splits(dataset, encoder, "a", config)
+    config = {"areas": None, "time_window": None, "exclude_test_concepts": True, "train_share": 1.0}
+    splits = pair_splits(dataset, encoder, "a", OmegaConf.create(config))
     assert set(splits["test"].concepts) == {"c1"}
     assert set(splits["train"].concepts) == {f"c{i}" for i in (0, *range(2, 10))}
     assert len(splits["train"].values) == len(splits["train"].image_ids) == 54
+
+
+@pytest.mark.parametrize(("share", "n"), [(1.0, 60), (0.5, 30), (0.001, 2)])
+def test_a_share_of_the_training_pairs_is_spread_over_all_of_them(dataset, encoder, share, n):
+    config = {"areas": None, "time_window": None, "exclude_test_concepts": False, "train_share": share}
+    splits = pair_splits(dataset, encoder, "a", OmegaConf.create(config))
+    kept = splits["train"].image_ids.tolist()
+    assert len(kept) == len(set(kept)) == n and kept[0] == IDS[0] and kept[-1] == IDS[59]
+    assert [len(splits[s].values) for s in ("valid", "test")] == [20, 10]
+
+
+@pytest.mark.parametrize("share", [0, 1.5])
+def test_a_share_that_is_none(dataset, encoder, share):
+    config = {"areas": None, "time_window": None, "exclude_test_concepts": False, "train_share": share}
+    with pytest.raises(InputError, match="train_share"):
+        pair_splits(dataset, encoder, "a", OmegaConf.create(config))
 
 
 @pytest.fixture(scope="module")
@@ -188,16 +205,22 @@ def started(dataset, encoder, recordings):
     return aligner, *fit_linear_path(aligner, *pairs), pairs
 
 
-def test_the_start_is_ridge_on_step_means_in_every_recording(started, recordings):
+def test_the_start_is_ridge_on_step_means_or_on_their_factor_scores_in_every_recording(started, recordings):
     aligner, found, _, (train, valid) = started
     for k, penalty in enumerate(found["penalties"]):
         means = [
             r.values.reshape(len(r.values), 2, 2, -1).mean(2).reshape(len(r.values), -1)
             for r, _ in (train[k], valid[k])
         ]
-        fit = fit_ridge(means[0], train[k][1], means[1], valid[k][1], penalties=[penalty])
+        if found["factors"]:
+            scores = FactorScores.fit(means[0])
+            means = [scores(m) for m in means]
+            assert means[0].shape[1] == found["factors"][k]
+        fit = fit_ridge(
+            means[0], train[k][1], means[1], valid[k][1], penalties=[penalty], standardize=found["factors"] is None
+        )
         _, regression = embed_responses(aligner, valid[k][0])
-        np.testing.assert_allclose(regression, fit.predict(means[1]), atol=1e-3)
+        np.testing.assert_allclose(regression, fit.predict(means[1]), atol=2e-3)
 
 
 def test_answers_for_training_are_out_of_sample(started):
@@ -224,6 +247,15 @@ def test_the_start_weighs_down_what_is_predicted_badly(started):
         torch.testing.assert_close(gain / gain[0], torch.ones(DIM))
     else:
         assert not torch.allclose(gain / gain[0], torch.ones(DIM), rtol=0.01)
+
+
+def test_a_dimension_that_few_images_leave_alone_does_not_outweigh_the_others(encoder):
+    aligner = ImageAligner(encoder=encoder.config, image_encoder="e", preprocessing_hash="", dim_embedding=4)
+    targets = torch.tensor([[0.0, 1, 5, 2], [0, 3, 1, 2.5], [0, 2, 9, 3]])
+    aligner.fit_embedding_statistics(targets)
+    torch.testing.assert_close(aligner.embedding_mean, targets.mean(0))
+    std = targets.std(0)
+    torch.testing.assert_close(aligner.embedding_std, torch.tensor([0.1 * std.median(), *std[1:]]))
 
 
 def test_the_aligner_comes_back_from_disk_as_it_was(started, recordings, tmp_path):
