@@ -1,7 +1,6 @@
 """Training of a NeuroHorizonModel, and its scores on the test split."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from neurobridge_tb._upstream import Dataset
@@ -18,8 +16,8 @@ from neurobridge_tb.datasets.reference_features import recording_features
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.training.config import open_dataset
-from neurobridge_tb.training.forecast_scores import forecast_scores
-from neurobridge_tb.training.forecast_windows import ForecastSampler, anchors_of, forecast_loader
+from neurobridge_tb.training.forecast_scores import check_scoring, forecast_scores
+from neurobridge_tb.training.forecast_windows import ForecastLoaders
 from neurobridge_tb.training.optim import Group, adamw_with_warmup
 from neurobridge_tb.training.run_folder import RunFolder
 from neurobridge_tb.training.windows import EpochSeeds
@@ -77,33 +75,6 @@ class ForecastModule(L.LightningModule):
         return super().load_state_dict(copied, *args, **kwargs)
 
 
-def forecast_loaders(config: DictConfig, dataset: Dataset, model: NeuroHorizonModel) -> Callable[[str], DataLoader]:
-    """Loader of the windows of a split: shuffled ones for ``"train"``, each bin in turn for ``"test"``.
-
-    Args:
-        config: Needs ``windows``, ``align``, ``stride``, ``loader`` and ``seed``.
-        dataset: With ``train``, ``valid`` and ``test`` sampling intervals.
-        model: Its ``tokenize`` makes the samples.
-    """
-
-    def loader(split: str) -> DataLoader:
-        sampler = ForecastSampler(
-            dataset.get_sampling_intervals(split),
-            windows=config.windows,
-            n_past=model.n_past,
-            n_future=model.n_future,
-            bin_size=model.bin_size,
-            stride=config.stride,
-            anchors=anchors_of(dataset, config.align) if config.windows == "trial" and config.align else None,
-            shuffle=split == "train",
-            seed=config.seed,
-        )
-        sizes = {name: config.loader[name] for name in ("batch_size", "num_workers")}
-        return forecast_loader(dataset, model.tokenize, sampler, **sizes)
-
-    return loader
-
-
 def forecast(config: DictConfig) -> Path:
     """Train a forecaster, or resume its training, and score it; returns the run folder.
 
@@ -117,8 +88,10 @@ def forecast(config: DictConfig) -> Path:
     model.init_vocabs(trained)
     intervals = trained.get_sampling_intervals("train")
     model.fit_units(trained, intervals, _features(trained, config) if model.identity is not None else None)
-    loaders = forecast_loaders(config, trained, model)
-    train, valid = loaders("train"), loaders("valid")
+    check_scoring(model, [trained] if unseen is None else [trained, unseen], config)
+    strangers = {} if unseen is None else _features(unseen, config)
+    loaders = ForecastLoaders(config, trained, model)
+    train, valid = loaders.of_split("train"), loaders.of_split("valid")
 
     module = ForecastModule(model, **config.optimizer, unit_dropout=config.unit_dropout)
     trainer = run.trainer(dict(config.trainer), [EpochSeeds(config.seed, train, {"valid": valid})], monitor="val/loss")
@@ -128,13 +101,12 @@ def forecast(config: DictConfig) -> Path:
 
     best = NeuroHorizonModel.load_pretrained(run.best_checkpoint).eval()
     best.save_pretrained(run.model)
-    loaders = forecast_loaders(config, trained, best)
     rows, smoothed = forecast_scores(best, trained, config, loaders, run.path, group="trained")
     if unseen is not None and best.identity is not None:
-        for recording_id, features in _features(unseen, config).items():
+        for recording_id, features in strangers.items():
             best.add_units(unseen.get_recording(recording_id).units.id.astype(str).tolist(), features)
         best.identity.precompute()
-        loaders = forecast_loaders(config, unseen, best)
+        loaders = ForecastLoaders(config, unseen, best)
         rows += forecast_scores(best, unseen, config, loaders, run.path, group="unseen", smoothed=smoothed)[0]
     run.write_metrics(
         {

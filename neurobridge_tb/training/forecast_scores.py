@@ -1,28 +1,24 @@
 """How good a forecaster is on the test split, beside its baselines: rows for the table, arrays for the figures."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.evaluation.baselines import fit_poisson_glm
 from neurobridge_tb.evaluation.figure_style import save_png
 from neurobridge_tb.evaluation.forecast import ForecastScore, ForecastScores, PsthScores
 from neurobridge_tb.evaluation.forecast_baselines import SmoothedRate, fit_smoothed_rate
 from neurobridge_tb.evaluation.forecast_figures import decay_curves, rasters, unit_scatter
-from neurobridge_tb.evaluation.spikes import BitsPerSpike
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
-from neurobridge_tb.training.forecast_windows import ForecastSampler, anchors_of, forecast_loader
+from neurobridge_tb.training.forecast_glm import glm_rows
+from neurobridge_tb.training.forecast_windows import ForecastLoaders, anchors_of, trial_columns
 
 ROLLED, FORCED, SMOOTHED = "rolled out", "one bin ahead (told each bin before)", "last smoothed rate"
-_GLM_BINS = 5  # of past that the GLM reads
 _EXAMPLES = 6  # windows drawn
 
 
@@ -31,7 +27,7 @@ def forecast_scores(
     model: NeuroHorizonModel,
     dataset: Dataset,
     config: DictConfig,
-    loaders: Callable[[str], DataLoader],
+    loaders: ForecastLoaders,
     folder: Path,
     *,
     group: str,
@@ -43,7 +39,7 @@ def forecast_scores(
         model: In evaluation mode; it knows the units of ``dataset``.
         dataset: The recordings to score.
         config: ``configs/forecast.yaml``.
-        loaders: Gives the loader of a split of ``dataset``.
+        loaders: Of the windows of ``dataset``.
         folder: Where files go.
         group: What these recordings are to the model: ``"trained"`` or ``"unseen"``.
         smoothed: The baseline "last smoothed rate". Default: fitted on the validation split.
@@ -55,10 +51,10 @@ def forecast_scores(
     null = mean_counts(model, dataset)
     scored = _scored_units(model, config.units)
     if smoothed is None:
-        smoothed = fit_smoothed_rate([_smoothing_batch(b, null, scored) for b in loaders("valid")])
+        smoothed = fit_smoothed_rate([_smoothing_batch(b, null, scored) for b in loaders.of_split("valid")])
     scores = {name: ForecastScores(null, model.n_future) for name in (ROLLED, FORCED, SMOOTHED)}
     examples: list[dict[str, np.ndarray]] = []
-    for batch in loaders("test"):
+    for batch in loaders.of_split("test"):
         forecasts = _forecasts(model, batch, smoothed, null)
         units = batch["model_inputs"]["unit_index"]
         for name, rates in forecasts.items():
@@ -66,9 +62,9 @@ def forecast_scores(
         if len(examples) < _EXAMPLES:
             examples += _examples(batch, forecasts[ROLLED])
     results = {name: accumulated.compute() for name, accumulated in scores.items()}
-    psth = _psth_r2(model, dataset, config, smoothed, null, scored)
+    psth = _psth_r2(model, dataset, config, loaders, smoothed, null, scored)
     rows = [_row(group, name, results[name], psth.get(name)) for name in results]
-    rows += _glm_rows(model, config, loaders, null, scored, group)
+    rows += glm_rows(model, config, loaders, null, scored, group)
     rows.append({"recordings": group, "forecast": "training mean rate", "bits/spike": 0.0, "mean over units": 0.0})
 
     index = np.flatnonzero(scored & np.isin(np.arange(len(null)), _unit_indices(model, dataset)))
@@ -93,6 +89,33 @@ def forecast_scores(
     for name, draw in (("rasters", rasters), ("decay", decay_curves), ("units", unit_scatter)):
         save_png(draw(arrays), folder / f"forecast_{group}_{name}.png")
     return rows, smoothed
+
+
+def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: DictConfig) -> None:
+    """Find before the training what :func:`forecast_scores` would miss after it.
+
+    Raises:
+        InputError: A window, a unit, a column of trials or a horizon that the config asks for does not exist.
+    """
+    known = set().union(*(dataset.get_unit_ids() for dataset in datasets))
+    for dataset in datasets:
+        ForecastLoaders(config, dataset, model).of_split("test")
+        if config.psth_condition:
+            trial_columns(dataset, config.psth_condition)
+        asked = known if config.units is None else set(config.units)
+        if not asked <= known or not asked & set(dataset.get_unit_ids()):
+            raise InputError(
+                expected="units=[ids of units in the recordings], some of the trained and some of the unseen ones",
+                found=", ".join(list(config.units)[:5]),
+                fix="`neurobridge validate FILE` shows a recording's unit ids.",
+            )
+    for horizon in config.glm_horizons:
+        if model.bins_of(horizon) > model.n_future:
+            raise InputError(
+                expected=f"glm_horizons up to the model's, {model.horizon} s",
+                found=f"{horizon} s",
+                fix="Ask for a shorter one.",
+            )
 
 
 def mean_counts(model: NeuroHorizonModel, dataset: Dataset) -> np.ndarray:
@@ -129,14 +152,7 @@ def _scored_units(model: NeuroHorizonModel, unit_ids: list[str] | None) -> np.nd
     scored = np.arange(len(known)) > 0
     if unit_ids is None:
         return scored
-    unknown = [u for u in unit_ids if u not in known]
-    if unknown:
-        raise InputError(
-            expected="units=[ids of units in the recordings]",
-            found=f"{', '.join(unknown[:5])}",
-            fix="`neurobridge validate FILE` shows a recording's unit ids.",
-        )
-    return np.isin(np.arange(len(known)), model.unit_stats.tokenizer(list(unit_ids)))
+    return np.isin(np.arange(len(known)), model.unit_stats.tokenizer([u for u in unit_ids if u in known]))
 
 
 def _mask(batch: dict, scored: np.ndarray) -> np.ndarray:
@@ -193,62 +209,11 @@ def _mean(values: np.ndarray) -> float:
     return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else float("nan")
 
 
-def _glm_rows(
-    model: NeuroHorizonModel,
-    config: DictConfig,
-    loaders: Callable[[str], DataLoader],
-    null: np.ndarray,
-    scored: np.ndarray,
-    group: str,
-) -> list[dict[str, Any]]:
-    """One row a horizon: a Poisson GLM for each unit on the last bins of all units, fitted for each recording."""
-    rows = []
-    for horizon in config.glm_horizons:
-        step = model.bins_of(horizon) - 1
-        if step >= model.n_future:
-            raise InputError(
-                expected=f"glm_horizons up to the model's, {model.horizon} s",
-                found=f"{horizon} s",
-                fix="Ask for a shorter one.",
-            )
-        splits = {split: _lagged(loaders(split), step, scored) for split in ("train", "valid", "test")}
-        total = BitsPerSpike(null)
-        for session, (inputs, counts, units) in splits["test"].items():
-            train, valid = splits["train"][session], splits["valid"][session]
-            rates = fit_poisson_glm(train[0], train[1], valid[0], valid[1], inputs, penalties=[1e-2])
-            total.update(rates, counts, units=units)
-        bits = total.compute()
-        rows.append(
-            {
-                "recordings": group,
-                "forecast": f"Poisson GLM, {step + 1} bins ahead",
-                "bits/spike": bits.spike_weighted,
-                "mean over units": bits.unit_mean,
-            }
-        )
-    return rows
-
-
-def _lagged(loader: DataLoader, step: int, scored: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """For each recording: (n, lags * units) last counts, (n, scored units) counts ``step`` bins on, unit indices."""
-    parts: dict[str, tuple[list, list, np.ndarray]] = {}
-    for batch in loader:
-        for i, session in enumerate(batch["session_id"]):
-            index = batch["model_inputs"]["unit_index"][i].numpy()
-            n = int((index > 0).sum())
-            columns = np.flatnonzero(scored[index[:n]])
-            if not batch["target_mask"][i, step, :n].all():
-                continue
-            inputs, counts, _ = parts.setdefault(session, ([], [], index[columns]))
-            inputs.append(batch["model_inputs"]["past"][i, -_GLM_BINS:, :n].flatten().numpy())
-            counts.append(batch["target_values"][i, step, columns].numpy())
-    return {session: (np.stack(x), np.stack(y), units) for session, (x, y, units) in parts.items()}
-
-
 def _psth_r2(
     model: NeuroHorizonModel,
     dataset: Dataset,
     config: DictConfig,
+    loaders: ForecastLoaders,
     smoothed: SmoothedRate,
     null: np.ndarray,
     scored: np.ndarray,
@@ -258,31 +223,25 @@ def _psth_r2(
     if not all("trials" in recording.keys() for recording in recordings.values()):
         return {}
     domains = dataset.get_sampling_intervals("test")
+    labels = trial_columns(dataset, config.psth_condition) if config.psth_condition else {}
     trials, conditions, starts = {}, {}, {}
     for r, recording in recordings.items():
         table = recording.trials
         middle = (table.start + table.end) / 2
         inside = _inside(middle, domains[r])
         trials[r] = Interval(start=np.asarray(table.start)[inside], end=np.asarray(table.end)[inside])
-        column = getattr(table, config.psth_condition) if config.psth_condition else np.zeros(len(table.start))
-        conditions[r], starts[r] = np.asarray(column)[inside].astype(str), trials[r].start
+        column = labels[r] if labels else np.zeros(len(table.start))
+        conditions[r], starts[r] = column[inside].astype(str), trials[r].start
     names = np.unique(np.concatenate(list(conditions.values())))
     past = model.n_past * model.bin_size
     aligned = config.align is not None
+    anchors = anchors_of(dataset, config.align) if aligned else None
     try:
-        sampler = ForecastSampler(
-            {r: domains[r] if aligned else trials[r] for r in trials},
-            windows="trial",
-            n_past=model.n_past,
-            n_future=model.n_future,
-            bin_size=model.bin_size,
-            anchors=anchors_of(dataset, config.align) if aligned else None,
-        )
-    except InputError:  # no trial is as long as a past and a bin
+        windows = loaders.of_trials(domains if aligned else trials, anchors)
+    except InputError:  # no trial is as long as a window
         return {}
     scores = {name: PsthScores(len(names), model.n_future, len(null)) for name in (ROLLED, SMOOTHED)}
-    sizes = {name: config.loader[name] for name in ("batch_size", "num_workers")}
-    for batch in forecast_loader(dataset, model.tokenize, sampler, **sizes):
+    for batch in windows:
         forecasts = _forecasts(model, batch, smoothed, null)
         begins = batch["absolute_start"].numpy() + (past if aligned else 0.0)
         which = [

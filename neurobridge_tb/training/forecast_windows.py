@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Sampler
 
 from neurobridge_tb._upstream import (
@@ -17,6 +18,7 @@ from neurobridge_tb._upstream import (
     collate,
 )
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.training.samplers import DistributedTrainingSampler
 
 _CACHE_BYTES = 500_000_000
@@ -43,7 +45,7 @@ class ForecastSampler(Sampler[DatasetIndex]):
         seed: Of the order and placement. Default 0.
 
     Raises:
-        InputError: No window fits.
+        InputError: No interval holds a whole window, so that the last bins would never be learnt or scored.
     """
 
     def __init__(
@@ -67,13 +69,13 @@ class ForecastSampler(Sampler[DatasetIndex]):
         self.n_past, self.n_future, self.bin_size, self.stride = n_past, n_future, bin_size, stride
         self.shuffle = shuffle
         self.generator = torch.Generator().manual_seed(seed)
-        if not len(self):
-            longest = max((float(np.max(i.end - i.start, initial=0.0)) for i in intervals.values()), default=0.0)
+        longest = max((float(np.max(i.end - i.start, initial=0.0)) for i in intervals.values()), default=0.0)
+        if longest < (n_past + n_future) * bin_size - 1e-6 or not len(self):
             raise InputError(
-                expected=f"an interval that holds {n_past * bin_size:.6g} s of past and "
-                + (f"a bin of {bin_size} s to forecast" if anchors is None else "the whole horizon around an anchor"),
+                expected=f"an interval that holds {n_past * bin_size:.6g} s of past and {n_future * bin_size:.6g} s to "
+                "forecast" + ("" if anchors is None else " around an anchor"),
                 found=f"{sum(len(i) for i in intervals.values())} intervals, the longest of {longest:.6g} s",
-                fix="Use a shorter model.history, or check the recording's splits and trials.",
+                fix="Use a shorter model.history or model.horizon, or check the recording's splits and trials.",
             )
 
     def __len__(self) -> int:
@@ -114,9 +116,9 @@ class ForecastSampler(Sampler[DatasetIndex]):
                 yield float(begin + first * width), float(min(begin + first * width + length, end))
 
 
-def anchors_of(dataset: Dataset, column: str) -> dict[str, np.ndarray]:
-    """Times in s of a column of each recording's ``trials``; NaN are left out."""
-    anchors = {}
+def trial_columns(dataset: Dataset, column: str) -> dict[str, np.ndarray]:
+    """A column of each recording's ``trials``."""
+    found = {}
     for recording_id in dataset.recording_ids:
         recording = dataset.get_recording(recording_id)
         columns = list(recording.trials.keys()) if "trials" in recording.keys() else []
@@ -124,11 +126,16 @@ def anchors_of(dataset: Dataset, column: str) -> dict[str, np.ndarray]:
             raise InputError(
                 expected=f"a column '{column}' of trials in recording {recording_id}",
                 found=", ".join(columns) or "no trials",
-                fix="Set align to one of them, or leave it out.",
+                fix="Set align or psth_condition to one of them, or leave it out.",
             )
-        times = np.asarray(getattr(recording.trials, column), float)
-        anchors[recording_id] = times[np.isfinite(times)]
-    return anchors
+        found[recording_id] = np.asarray(getattr(recording.trials, column))
+    return found
+
+
+def anchors_of(dataset: Dataset, column: str) -> dict[str, np.ndarray]:
+    """Times in s of a column of each recording's ``trials``; NaN are left out."""
+    times = {r: np.asarray(values, float) for r, values in trial_columns(dataset, column).items()}
+    return {r: values[np.isfinite(values)] for r, values in times.items()}
 
 
 class _Samples(torch.utils.data.Dataset):
@@ -159,26 +166,55 @@ def _size(x: Any) -> int:
     return content.nbytes if isinstance(content, torch.Tensor | np.ndarray) else sys.getsizeof(content)
 
 
-def forecast_loader(
-    dataset: Dataset, tokenize: Callable, sampler: ForecastSampler, *, batch_size: int, num_workers: int = 0
-) -> DataLoader:
-    """Loader of collated, tokenized windows; each process of a distributed run takes its share of them.
+class ForecastLoaders:
+    """Loaders of a dataset's tokenized windows, which they share; each process takes its share of the windows.
 
-    An incomplete last batch is left out when the sampler shuffles.
+    Args:
+        config: Needs ``windows``, ``align``, ``stride``, ``loader`` and ``seed``.
+        dataset: With ``train``, ``valid`` and ``test`` sampling intervals.
+        model: Its ``tokenize`` makes the samples.
     """
-    if sampler.shuffle and len(sampler) < batch_size:
-        raise InputError(
-            expected=f"at least {batch_size} windows to train on, a batch",
-            found=f"{len(sampler)}",
-            fix="Use a smaller loader.batch_size or stride.",
+
+    def __init__(self, config: DictConfig, dataset: Dataset, model: NeuroHorizonModel):
+        self.config, self.dataset = config, dataset
+        self._bins = {"n_past": model.n_past, "n_future": model.n_future, "bin_size": model.bin_size}
+        self._samples = _Samples(dataset, model.tokenize)
+
+    def of_split(self, split: str) -> DataLoader:
+        """Windows of a split: shuffled ones for ``"train"``, else one after the other."""
+        config = self.config
+        anchored = config.windows == "trial" and config.align
+        sampler = ForecastSampler(
+            self.dataset.get_sampling_intervals(split),
+            windows=config.windows,
+            **self._bins,
+            stride=config.stride,
+            anchors=anchors_of(self.dataset, config.align) if anchored else None,
+            shuffle=split == "train",
+            seed=config.seed,
         )
-    share = DistributedTrainingSampler if sampler.shuffle else DistributedEvaluationSamplerWrapper
-    return DataLoader(
-        _Samples(dataset, tokenize),
-        batch_size=batch_size,
-        sampler=share(sampler, num_replicas=1, rank=0),
-        collate_fn=collate,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        drop_last=sampler.shuffle,
-    )
+        return self._loader(sampler)
+
+    def of_trials(self, intervals: dict[str, Interval], anchors: dict[str, np.ndarray] | None) -> DataLoader:
+        """One window a trial, see :class:`ForecastSampler`."""
+        return self._loader(ForecastSampler(intervals, windows="trial", **self._bins, anchors=anchors))
+
+    def _loader(self, sampler: ForecastSampler) -> DataLoader:
+        """An incomplete last batch is left out when the sampler shuffles."""
+        sizes = self.config.loader
+        if sampler.shuffle and len(sampler) < sizes.batch_size:
+            raise InputError(
+                expected=f"at least {sizes.batch_size} windows to train on, a batch",
+                found=f"{len(sampler)}",
+                fix="Use a smaller loader.batch_size or stride.",
+            )
+        share = DistributedTrainingSampler if sampler.shuffle else DistributedEvaluationSamplerWrapper
+        return DataLoader(
+            self._samples,
+            batch_size=sizes.batch_size,
+            sampler=share(sampler, num_replicas=1, rank=0),
+            collate_fn=collate,
+            num_workers=sizes.num_workers,
+            persistent_workers=sizes.num_workers > 0,
+            drop_last=sampler.shuffle,
+        )

@@ -10,6 +10,7 @@ from neurobridge_tb.datasets.reference_features import recording_features
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models.neurohorizon import NeuroHorizonModel
 from neurobridge_tb.nn.id_encoder import IDEncoder
+from neurobridge_tb.nn.per_neuron_head import PerNeuronHead
 
 ENCODER = dict(dim=32, depth=1, dim_head=16, dim_population=16, ffn_dropout=0.0, lin_dropout=0.0)
 SETTINGS = dict(
@@ -211,16 +212,30 @@ def test_every_parameter_gets_a_gradient(dataset, event_dataset, modality, ident
     assert not without
 
 
+def test_unit_dropout_hides_pasts_but_asks_for_all_futures(dataset):
+    model = make_model(dataset).train()
+    batch = batch_of(model, *[window(dataset, start=s) for s in (1.0, 3.0, 5.0)])
+    for share in (0.0, 1.0):
+        inputs = batch["model_inputs"]
+        inputs["past"], inputs["input_values"] = (inputs[k].detach().clone() for k in ("past", "input_values"))
+        read = [inputs["past"].requires_grad_(), inputs["input_values"].requires_grad_()]
+        batch["target_values"] = batch["target_values"].detach().clone().requires_grad_()
+        model.training_loss(batch, unit_dropout=share, generator=torch.Generator().manual_seed(0)).backward()
+        seen = torch.stack([x.grad.abs().sum(1) > 0 for x in read])  # (2, B, N)
+        assert seen.all() if not share else torch.equal(*seen) and 0.2 < seen.float().mean() < 0.8
+        assert (batch["target_values"].grad.abs().sum(1) > 0).all()
+
+
 def test_it_learns_to_use_what_is_fed_back(dataset):
     """A bin that repeats the one before it is predicted well only when that one is told."""
     model = make_model(dataset).train()
-    batch = batch_of(model, *[window(dataset, start=s) for s in np.arange(0, 16, 0.5)])
+    batch = batch_of(model, *[window(dataset, start=s) for s in np.arange(0, 16, 1.0)])
     for key in ("past", "input_values"):
         batch["model_inputs"][key] = torch.zeros_like(batch["model_inputs"][key])
-    pattern = torch.randint(0, 2, (32, 1, 16), generator=torch.Generator().manual_seed(0)) * 3.0
+    pattern = torch.randint(0, 2, (16, 1, 16), generator=torch.Generator().manual_seed(0)) * 3.0
     batch["target_values"] = pattern.expand(-1, 8, -1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(150):
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(60):
         optimizer.zero_grad()
         loss = model.loss(
             model(future=batch["target_values"], future_mask=batch["target_mask"], **batch["model_inputs"]), batch
@@ -298,6 +313,27 @@ def test_id_encoder_standardises_and_keeps_units_apart():
     constant = IDEncoder(8).eval()
     constant.fit(torch.ones(5, 33))
     assert constant(torch.ones(2, 33)).isfinite().all()
+
+
+def test_the_head_gives_the_same_for_a_few_bins_at_a_time(monkeypatch):
+    torch.manual_seed(0)
+    head = PerNeuronHead(dim=8, dim_own=3, dim_hidden=5, dropout=0.0)
+    states, units, own = torch.randn(2, 7, 8), torch.randn(1, 4, 8), torch.randn(2, 7, 4, 3)
+    outputs, gradients = [], []
+    for at_once in (2**20, 1, 90):  # all bins, one, two
+        monkeypatch.setattr("neurobridge_tb.nn.per_neuron_head._AT_ONCE", at_once)
+        head.zero_grad()
+        outputs.append(head(states, units, own))
+        (outputs[-1] ** 2).sum().backward()
+        gradients.append([p.grad.clone() for p in head.parameters()])
+        torch.testing.assert_close(outputs[-1], outputs[0])
+        torch.testing.assert_close(gradients[-1], gradients[0])
+    with torch.no_grad():
+        torch.testing.assert_close(head(states, units, own), outputs[0])
+    joint = head.norm(states)[:, :, None] @ head.from_state.weight.T + head.from_state.bias
+    hidden = joint + units[:, None] @ head.from_unit.weight.T + own @ head.from_own.weight.T
+    expected = head.out(torch.nn.functional.gelu(hidden))[..., 0] + head.norm(states) @ units.mT
+    torch.testing.assert_close(outputs[0], expected)
 
 
 @pytest.mark.parametrize("identity", ["embedding", "features"])

@@ -1,12 +1,13 @@
 """Forecasting end to end on small recordings: it learns, resumes, scores units it never saw, and names faults."""
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from neurobridge_tb import NeuroHorizonModel
 from neurobridge_tb._upstream import Interval
@@ -59,10 +60,16 @@ def root(tmp_path_factory):
 def finished(root, tmp_path_factory):
     return forecast(
         config(
-            root, tmp_path_factory.mktemp("run"), "trainer.max_epochs=20", "optimizer.lr=5e-3", "unseen=[s3]",
+            root, tmp_path_factory.mktemp("run"), "trainer.max_epochs=6", "optimizer.lr=1e-2", "unseen=[s3]",
             "model.unit_identity=features", "reference_seconds=30", "psth_condition=direction", "glm_horizons=[0.1]",
         )
     )  # fmt: skip
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """They take most of a small run's time."""
+    monkeypatch.setattr("neurobridge_tb.training.forecast_scores.save_png", lambda *_: None)
 
 
 def test_it_beats_the_mean_rate_rolled_out_also_for_units_never_seen(finished):
@@ -92,7 +99,7 @@ def test_the_exported_model_figures_and_arrays_are_complete(finished):
             assert (finished / f"forecast_{group}_{name}.png").stat().st_size > 5000
 
 
-def test_a_finished_run_is_scored_again_alike(finished):
+def test_a_finished_run_is_scored_again_alike(finished, no_figures):
     before = read_metrics(finished)["rows"]
     saved = json.loads((finished / "model" / "config.json").read_text())
     again = forecast(config_of(finished))
@@ -103,12 +110,10 @@ def test_a_finished_run_is_scored_again_alike(finished):
 
 
 def config_of(run):
-    from omegaconf import OmegaConf
-
     return OmegaConf.load(run / "config.yaml")
 
 
-def test_trial_windows_and_a_choice_of_units(root, tmp_path):
+def test_trial_windows_and_a_choice_of_units(root, tmp_path, no_figures):
     run = forecast(
         config(root, tmp_path, "windows=trial", "align=go_time", "dataset.recording_ids=[s0]", "units=[s0/3, s0/5]")
     )
@@ -116,7 +121,7 @@ def test_trial_windows_and_a_choice_of_units(root, tmp_path):
         assert arrays["unit_id"].tolist() == ["s0/3", "s0/5"]
 
 
-def test_events_are_trained_on_too(tmp_path):
+def test_events_are_trained_on_too(tmp_path, no_figures):
     rng = np.random.default_rng(0)
     times = np.sort(rng.uniform(0, 40, 1500))
     save_recording(
@@ -131,11 +136,13 @@ def test_events_are_trained_on_too(tmp_path):
     assert "PSTH R2 (median unit)" not in read_metrics(run)["rows"][0]  # no trials
 
 
-def test_the_example_does_the_same_job(root, tmp_path):
+def test_the_example_does_the_same_job(root, tmp_path, no_figures, monkeypatch):
     script = Path(__file__).parents[2] / "examples" / "forecast.py"
     run = tmp_path / "run"
     overrides = config(root, run).command.split()[2:]
-    subprocess.run([sys.executable, script, *overrides, "dataset.recording_ids=[s1]"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script), *overrides, "dataset.recording_ids=[s1]"])
+    runpy.run_path(str(script), run_name="__main__")
     assert read_metrics(run)["command"].startswith("python ")
 
 
@@ -161,7 +168,9 @@ def test_faults_are_named(root, tmp_path):
         forecast(config(root, tmp_path / "a", "model.horizon=0.42"))
     with pytest.raises(InputError, match="the longest of 1.2 s"):  # a past beyond the recording's trials
         forecast(config(root, tmp_path / "b", "model.history=1.5"))
-    with pytest.raises(InputError, match=r"the whole horizon around an anchor(.|\n)*the longest of 1.2 s"):
+    with pytest.raises(InputError, match=r"0.5 s of past and 0.8 s to forecast(.|\n)*the longest of 1.2 s"):
+        forecast(config(root, tmp_path / "j", "model.horizon=0.8"))  # a horizon beyond them
+    with pytest.raises(InputError, match=r"1 s to forecast around an anchor(.|\n)*the longest of 1.2 s"):
         forecast(config(root, tmp_path / "c", "model.horizon=1.0", "windows=trial", "align=go_time"))
     with pytest.raises(InputError, match="column 'cue' of trials"):
         forecast(config(root, tmp_path / "d", "windows=trial", "align=cue"))
@@ -171,5 +180,27 @@ def test_faults_are_named(root, tmp_path):
         forecast(config(root, tmp_path / "f", "unseen=[s1]"))
     with pytest.raises(InputError, match="units=.ids"):
         forecast(config(root, tmp_path / "g", "units=[nobody]"))
+    with pytest.raises(InputError, match="glm_horizons up to the model's, 0.4 s"):
+        forecast(config(root, tmp_path / "k", "glm_horizons=[0.05,1.0]"))
+    with pytest.raises(InputError, match="column 'cue' of trials"):
+        forecast(config(root, tmp_path / "l", "psth_condition=cue"))
+    assert not list(tmp_path.glob("*/checkpoints"))  # nothing was trained in vain
     with pytest.raises(InputError, match="a reference window"):
         forecast(config(root, tmp_path / "h", "model.unit_identity=features", "reference_seconds=0"))
+
+
+def test_a_run_is_not_resumed_with_other_bins(root, finished):
+    with pytest.raises(InputError, match=r"other settings(.|\n)*model.bin_size \(0.05, now 0.1\)"):
+        forecast(OmegaConf.merge(config_of(finished), {"model": {"bin_size": 0.1}}))
+
+
+def test_a_reference_window_without_spikes_is_refused(tmp_path):
+    spikes = np.arange(30.0, 40, 0.01), np.arange(1000) % 3
+    splits = {"train": ([0.0], [25.0]), "valid": ([25.0], [32.0]), "test": ([32.0], [40.0])}
+    units = {"id": ["u0", "u1", "u2"]}
+    recording = build_recording(
+        brainset_id="test", session_id="late", subject_id="s", units=units, spikes=spikes, end=40.0, splits=splits
+    )
+    save_recording(recording, tmp_path / "late.h5")
+    with pytest.raises(InputError, match=r"spikes in the reference window, 0.000 to 25.000 s(.|\n)*none of any unit"):
+        forecast(config(tmp_path, tmp_path / "run", "model.modality=spikes", "model.unit_identity=features"))
