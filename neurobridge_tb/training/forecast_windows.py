@@ -177,7 +177,7 @@ class ForecastLoaders:
 
     def __init__(self, config: DictConfig, dataset: Dataset, model: NeuroHorizonModel):
         self.config, self.dataset = config, dataset
-        self._bins = {"n_past": model.n_past, "n_future": model.n_future, "bin_size": model.bin_size}
+        self._bins: dict[str, Any] = {"n_past": model.n_past, "n_future": model.n_future, "bin_size": model.bin_size}
         self._samples = _Samples(dataset, model.tokenize)
 
     def of_split(self, split: str) -> DataLoader:
