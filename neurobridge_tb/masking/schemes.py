@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from neurobridge_tb.errors import InputError
 
 BoolGrid = NDArray[np.bool_]
+UNNAMED = ("", "root")  # areas that say nothing: unknown, and the root of Allen's ontology
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def _masked_share(rng: np.random.Generator, n: int, ratio: float) -> NDArray[np.
 
 def _named_areas(areas: NDArray[np.str_], at_least: int) -> list[str]:
     names, counts = np.unique(areas, return_counts=True)
-    return [str(name) for name, count in zip(names, counts, strict=True) if name and count >= at_least]
+    return [str(name) for name, count in zip(names, counts, strict=True) if name not in UNNAMED and count >= at_least]
 
 
 def temporal(rng: np.random.Generator, n_bins: int, areas: NDArray, ratio: float = 0.3) -> tuple:
@@ -126,7 +127,7 @@ def draw_mask(weights: dict[str, float], rng: np.random.Generator, n_bins: int, 
         weights: Relative weight of each scheme, e.g. ``{"neuron": 1, "temporal": 1}``.
         rng: Source of all randomness.
         n_bins: Bins of the window, T.
-        areas: (N,) brain area of each unit, "" where unknown.
+        areas: (N,) brain area of each unit, "" or "root" where unknown.
 
     Raises:
         InputError: A scheme is unknown, or none is possible for this window.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.masking.schemes import Mask
+from neurobridge_tb.masking.schemes import UNNAMED, Mask
 
 TASKS = ("co_smoothing", "forward", "intra_region", "inter_region")
 _MIN_UNITS = 10  # an area with fewer has no regional task
@@ -53,7 +53,7 @@ def task_masks(
     masks = []
     names, counts = np.unique(areas, return_counts=True)
     regional = task in ("intra_region", "inter_region")
-    for area in names[regional & (counts >= _MIN_UNITS) & (names != "") & (names != "root")]:
+    for area in names[regional & (counts >= _MIN_UNITS) & ~np.isin(names, UNNAMED)]:
         members = rng.permutation(np.flatnonzero(areas == area))
         seen = areas != area
         if task == "intra_region":

@@ -13,6 +13,7 @@ from torch import nn
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.models.principal_start import start_from_principal_components
 from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.optim import Group
 from neurobridge_tb.training.pretrain import train_masked
@@ -37,8 +38,11 @@ def adapt(config: DictConfig) -> Path:
     L.seed_everything(config.seed, verbose=False)
     dataset = open_dataset(config)
     model = NeuroBridgeModel.load_pretrained(config.pretrained)
+    known, train = set(model.unit_emb.vocab), dataset.get_sampling_intervals("train")
     model.extend_vocabs(dataset)
-    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    model.fit_unit_statistics(dataset, train)
+    if config.principal_start:
+        start_from_principal_components(model, dataset, train, components=config.principal_start, known=known)
     if config.mode == "units":
         groups = units_alone(model, lr=config.optimizer.lr)
     elif config.mode == "gradual":

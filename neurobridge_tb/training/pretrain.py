@@ -23,6 +23,7 @@ from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.masking.schemes import is_possible
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
+from neurobridge_tb.models.principal_start import start_from_principal_components
 from neurobridge_tb.models.warm_start import warm_start
 from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.masked_scores import masked_example, masked_scores
@@ -185,6 +186,9 @@ def pretrain(config: DictConfig) -> Path:
     model = NeuroBridgeModel(**config.model)
     model.init_vocabs(dataset)
     model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    if config.principal_start:
+        train = dataset.get_sampling_intervals("train")
+        start_from_principal_components(model, dataset, train, components=config.principal_start, known=set())
     if config.warm_start:
         write_json(run.path / "warm_start.json", asdict(warm_start(model, config.warm_start)))
     return train_masked(config, run, dataset, model, began=began)

@@ -1,10 +1,12 @@
 """How well a pretrained model fills in what fixed masks hide, beside a Poisson GLM on the same inputs."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from neurobridge_tb._upstream import Data, collate
@@ -21,12 +23,14 @@ from neurobridge_tb.training.config import open_dataset
 
 _BATCH = 64
 _RESAMPLES = 2000
-_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _RECENT = 5  # bins before the cut that the GLM of forward prediction sees
 
 
 def score(config: DictConfig) -> Path:
-    """Write ``metrics.json``: bits/spike of each task and recording on the test split; returns the run folder.
+    """Write ``metrics.json``: bits/spike of each task on the test split; returns the run folder.
+
+    There is a row for each recording, and where there are several, one for all of them together.
 
     Bits/spike are spike-weighted, with a 95 % bootstrap interval over windows, and beside it the mean over units; the
     null model is each unit's mean rate on the training split. The GLM of a unit sees the bins ``glm_lags`` around the
@@ -36,7 +40,8 @@ def score(config: DictConfig) -> Path:
         config: ``configs/score.yaml`` with its overrides.
     """
     dataset, model = open_dataset(config), NeuroBridgeModel.load_pretrained(config.pretrained).eval()
-    rows = []
+    rows: list[dict[str, Any]] = []
+    tallies: dict[str, list[dict[str, _Tally]]] = {task: [] for task in config.tasks}
     for recording_id in dataset.recording_ids:
         windows = {
             split: read_windows(
@@ -50,14 +55,11 @@ def score(config: DictConfig) -> Path:
         counts = {split: [_counts(model, w) for w in some] for split, some in windows.items()}
         null = np.concatenate(counts["train"]).mean(0)
         areas = model.window_grid(windows["test"][0])[1]
-        for task in config.tasks:
-            rows.append(
-                {
-                    "recording": recording_id,
-                    "task": task,
-                    **_score_task(config, task, model, windows, counts, null, areas),
-                }
-            )
+        for task, scored in tallies.items():
+            scored.append(_score_task(config, task, model, windows, counts, null, areas))
+            rows.append(_row(recording_id, task, scored[-1:], config.seed))
+    if len(dataset.recording_ids) > 1:
+        rows += [_row("all", task, scored, config.seed) for task, scored in tallies.items()]
     write_json(
         Path(config.run_dir) / "metrics.json",
         {
@@ -79,7 +81,9 @@ def _score_task(
     counts: dict[str, list[np.ndarray]],
     null: np.ndarray,
     areas: np.ndarray,
-) -> dict[str, Any]:
+) -> dict[str, "_Tally"]:
+    """Tallies of the model and of the GLM on one recording."""
+
     def masks(some: list[np.ndarray], k: int) -> list[Mask]:
         """The k-th mask of the task for each window; only its length differs between windows."""
         return [variants[len(values)][k] for values in some]
@@ -106,20 +110,31 @@ def _score_task(
         rates["NeuroBridge"].append(of_windows)
         rates["Poisson GLM"].append(np.split(glm, ends))
         null_rates.append(null[units])
-    scores = {name: _bits_per_spike(some, observed, null_rates, config.seed) for name, some in rates.items()}
-    return {"units": sum(map(len, null_rates)), "scores": scores}
+    return {name: _tally(some, observed, null_rates) for name, some in rates.items()}
 
 
-def _bits_per_spike(
-    rates: list[list[np.ndarray]], counts: list[list[np.ndarray]], null: list[np.ndarray], seed: int
-) -> dict[str, float]:
-    """Spike-weighted over all masks and windows with a bootstrap interval over windows, and the mean over units.
+@dataclass(frozen=True)
+class _Tally:
+    """What bits/spike are made of, for one recording.
+
+    Attributes:
+        gain: (windows,) log-likelihood above the null model's, in bits.
+        spikes: (windows,) spikes asked for.
+        per_unit: (units,) bits/spike of each unit asked for, NaN for a silent one.
+    """
+
+    gain: NDArray[np.float64]
+    spikes: NDArray[np.float64]
+    per_unit: NDArray[np.float64]
+
+
+def _tally(rates: list[list[np.ndarray]], counts: list[list[np.ndarray]], null: list[np.ndarray]) -> _Tally:
+    """Sums over all masks.
 
     Args:
         rates: For each mask and window (bins asked, units asked).
         counts: As ``rates``.
         null: For each mask (units asked,) training mean rates.
-        seed: Of the bootstrap.
     """
     gain, spikes, by_unit = np.zeros(len(counts[0])), np.zeros(len(counts[0])), []
     for some_rates, some_counts, mean in zip(rates, counts, null, strict=True):
@@ -132,14 +147,26 @@ def _bits_per_spike(
         spikes += np.array([c.sum() for c in some_counts])
         together = bits_per_spike(np.concatenate(some_rates), np.concatenate(some_counts), mean)
         by_unit.append(together.per_unit)
+    return _Tally(gain / np.log(2), spikes, np.concatenate(by_unit))
+
+
+def _row(recording: str, task: str, tallies: list[dict[str, _Tally]], seed: int) -> dict[str, Any]:
+    """A row of the table, over one recording or several."""
+    units = sum(len(next(iter(some.values())).per_unit) for some in tallies)
+    scores = {name: _bits_per_spike([some[name] for some in tallies], seed) for name in tallies[0]}
+    return {"recording": recording, "task": task, "units": units, "scores": scores}
+
+
+def _bits_per_spike(tallies: list[_Tally], seed: int) -> dict[str, float]:
+    """Spike-weighted, with a bootstrap interval over windows, and the mean over units."""
+    gain, spikes = np.concatenate([t.gain for t in tallies]), np.concatenate([t.spikes for t in tallies])
     draws = np.random.default_rng(seed).integers(0, len(gain), (_RESAMPLES, len(gain)))
-    low, high = np.percentile(gain[draws].sum(1) / spikes[draws].sum(1), [2.5, 97.5]) / np.log(2)
-    value = gain.sum() / spikes.sum() / np.log(2)
+    low, high = np.percentile(gain[draws].sum(1) / spikes[draws].sum(1), [2.5, 97.5])
     return {
-        "value": float(value),
+        "value": float(gain.sum() / spikes.sum()),
         "low": float(low),
         "high": float(high),
-        "mean over units": float(np.nanmean(np.concatenate(by_unit))),
+        "mean over units": float(np.nanmean(np.concatenate([t.per_unit for t in tallies]))),
     }
 
 

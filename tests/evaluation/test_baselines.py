@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import PoissonRegressor
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.baselines import (
@@ -64,6 +65,47 @@ def test_poisson_glm_recovers_a_poisson_model():
     null = counts[:2000].mean(0)
     reached = bits_per_spike(predicted, counts[2500:], null).spike_weighted
     assert reached == pytest.approx(bits_per_spike(rates[2500:], counts[2500:], null).spike_weighted, abs=0.01)
+
+
+@pytest.mark.parametrize("n_features", [8, 120])
+@pytest.mark.parametrize("penalty", [0.1, 1.0])
+def test_poisson_glm_is_scikit_learns(n_features, penalty):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(160, n_features)) @ rng.normal(size=(n_features, n_features))
+    counts = rng.poisson(np.exp(0.05 * x[:, :3]))
+    rates = fit_poisson_glm(x[:80], counts[:80], x[80:120], counts[80:120], x[120:], penalties=[penalty])
+    mean, std = x[:80].mean(0), x[:80].std(0)
+    for unit in range(3):
+        theirs = PoissonRegressor(alpha=penalty, tol=1e-8, max_iter=5000).fit((x[:80] - mean) / std, counts[:80, unit])
+        expected = np.minimum(theirs.predict((x[120:] - mean) / std), counts[:80, unit].max())
+        np.testing.assert_allclose(rates[:, unit], expected, rtol=2e-2)
+
+
+def test_poisson_glm_takes_each_units_best_penalty():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(400, 6))
+    rates = np.exp(np.column_stack([0.5 * x[:, 0], 0.0 * x[:, 0]]))  # one unit depends on the inputs, one does not
+    splits = [(part, rng.poisson(rates[rows])) for rows in (slice(0, 100), slice(100, 300)) for part in [x[rows]]]
+    arguments = (*splits[0], *splits[1], x[300:])
+    weak, strong = (fit_poisson_glm(*arguments, penalties=[a]) for a in (1e-1, 1e2))
+    chosen = fit_poisson_glm(*arguments, penalties=[1e-1, 1e2])
+    np.testing.assert_allclose(chosen, np.column_stack([weak[:, 0], strong[:, 1]]), rtol=1e-2)
+
+
+def test_poisson_glm_does_not_extrapolate_beyond_the_largest_training_count():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2))
+    counts = rng.poisson(np.exp(x[:, :1]))
+    far = np.array([[50.0, 0.0], [-50.0, 0.0]])
+    rates = fit_poisson_glm(x[:200], counts[:200], x[200:], counts[200:], far)
+    assert rates[0, 0] == pytest.approx(counts[:200].max()) and rates[1, 0] < 1e-6
+
+
+def test_poisson_glm_of_a_silent_unit_is_silent():
+    rng = np.random.default_rng(0)
+    x, counts = rng.normal(size=(60, 4)), np.zeros((60, 1))
+    rates = fit_poisson_glm(x[:30], counts[:30], x[30:45], counts[30:45], x[45:])
+    assert rates.max() < 1e-3
 
 
 def test_lags_stop_at_trial_starts():

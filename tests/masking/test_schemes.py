@@ -80,6 +80,13 @@ def test_weights_choose_among_possible_schemes():
     assert 0.65 < drawn.count("neuron") / 400 < 0.85
 
 
+def test_units_at_the_root_of_the_ontology_are_of_no_area():
+    areas = np.array(["root"] * 6 + ["VISp"] * 4)
+    assert not is_possible("inter_region", 4, areas)
+    for seed in range(20):
+        assert not draw("intra_region", seed, areas=areas).target[:, :6].any()
+
+
 def test_an_unknown_scheme_is_named():
     with pytest.raises(InputError, match="nuron"):
         draw_mask({"nuron": 1.0}, np.random.default_rng(0), 4, AREAS)

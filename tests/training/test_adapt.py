@@ -73,6 +73,16 @@ def test_units_alone_leaves_everything_else_bit_equal(binned_root, tmp_path, pre
     assert {row["scheme"] for row in read_metrics(run)["rows"]} == {"temporal", "neuron"}
 
 
+def test_rows_of_new_units_start_from_principal_components(binned_root, tmp_path, pretrained):
+    run = adapt(
+        config(binned_root, tmp_path, pretrained, "principal_start=3", "trainer.max_epochs=1", "optimizer.lr=1e-9")
+    )
+    before, after, new = states(run, pretrained)
+    rows = "population.value_rows.weight"
+    assert torch.equal(after[rows], before[rows])  # units that it knew
+    assert new[rows][:, :3].abs().amin(0).gt(1e-3).any() and new[rows][:, 3:].abs().max() < 1e-6
+
+
 def test_gradual_unfreezing_trains_all_but_the_rows_of_absent_units(binned_root, tmp_path, pretrained):
     run = adapt(config(binned_root, tmp_path, pretrained, "mode=gradual", "unfreeze.last=0.4", "trainer.max_epochs=4"))
     before, after, _ = states(run, pretrained)

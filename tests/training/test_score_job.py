@@ -1,5 +1,7 @@
 """Scores under fixed masks: what a reference says on the same cells; nothing hidden is seen."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,19 @@ def test_the_model_scores_as_computed_window_by_window(root, tmp_path):
     expected = bits_per_spike(np.concatenate(rates), np.concatenate(counts), null[units])
     assert row["scores"]["NeuroBridge"]["value"] == pytest.approx(expected.spike_weighted, abs=1e-5)
     assert row["scores"]["NeuroBridge"]["mean over units"] == pytest.approx(expected.unit_mean, abs=1e-5)
+
+
+def test_several_recordings_are_scored_one_by_one_and_together(root, tmp_path):
+    folder = tmp_path / "both"
+    folder.mkdir()
+    for name in ("scored", "again"):
+        shutil.copy(root / "scored.h5", folder / f"{name}.h5")
+    arguments = [f"dataset.root={folder}", f"pretrained={root}/model", f"run_dir={tmp_path}", "tasks=[co_smoothing]"]
+    rows = read_metrics(score(compose_config("score", [*arguments, "windows=trial", "held_out=8"])))["rows"]
+    assert [row["recording"] for row in rows] == ["again", "scored", "all"]
+    one, together = rows[0]["scores"]["Poisson GLM"], rows[2]["scores"]["Poisson GLM"]
+    assert together["value"] == pytest.approx(one["value"])
+    assert together["high"] - together["low"] < one["high"] - one["low"]  # twice as many windows
 
 
 def test_a_model_of_mua_is_refused(root, tmp_path):
