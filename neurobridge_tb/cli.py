@@ -45,7 +45,9 @@ def main() -> None:
 
 def run() -> None:
     """Entry point: an error that NeuroBridge raises on purpose is printed without a traceback."""
-    restart_with_bounded_heap()
+    asked = main.commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if isinstance(asked, _JobCommand) or asked in (demo, train_decoder):  # what runs for long; others start at once
+        restart_with_bounded_heap()
     try:
         main()
     except NeuroBridgeError as error:

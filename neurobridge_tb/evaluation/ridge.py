@@ -66,6 +66,11 @@ class Ridge:
         """Predict ``(n, targets)`` from ``x`` ``(n, features)``; NaN inputs count as the training mean."""
         return self.inputs(x) @ self.weights + self.offset
 
+    def on_raw_inputs(self) -> tuple[Floats, Floats]:
+        """Weights ``(features, targets)`` and bias ``(targets,)`` of the same map for inputs as they are."""
+        weights = self.weights / self.inputs.std[:, None]
+        return weights, self.offset - self.inputs.mean @ weights
+
 
 def fit_ridge(
     x: Array,

@@ -1,6 +1,6 @@
 """Training a decoder of behaviour: labelled windows, the Lightning module, and a closed-form start."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
@@ -76,12 +76,16 @@ class DecodingModule(L.LightningModule):
         return adamw_with_warmup(parameters, weight_decay=self.weight_decay, total_steps=total)
 
 
+def _batches(tokenizer: LabelledTokenizer, windows: list[Data]) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(windows), _BATCH):
+        yield collate([tokenizer(window) for window in windows[start : start + _BATCH]])
+
+
 @torch.no_grad()
 def predict_behavior(decoder: nn.Module, tokenizer: LabelledTokenizer, windows: list[Data]) -> list[np.ndarray]:
     """Standardised behaviour (T, dim) of each window."""
     predicted = []
-    for start in range(0, len(windows), _BATCH):
-        batch = collate([tokenizer(window) for window in windows[start : start + _BATCH]])
+    for batch in _batches(tokenizer, windows):
         outputs = decoder(**batch["model_inputs"])
         predicted += [o[mask].numpy() for o, mask in zip(outputs, batch["target_mask"], strict=True)]
     return predicted
@@ -103,14 +107,13 @@ def fit_readout(
 
     def samples(windows: list[Data]) -> tuple[np.ndarray, np.ndarray]:
         states, targets = [], []
-        for start in range(0, len(windows), _BATCH):
-            batch = collate([tokenizer(window) for window in windows[start : start + _BATCH]])
+        for batch in _batches(tokenizer, windows):
             states.append(decoder.states(**batch["model_inputs"])[batch["target_mask"]].numpy())
             targets.append(batch["target_values"][batch["target_mask"]].numpy())
         return np.concatenate(states), np.concatenate(targets)
 
     ridge = fit_ridge(*samples(train), *samples(valid))
-    weights = ridge.weights / ridge.inputs.std[:, None]
+    weights, bias = ridge.on_raw_inputs()
     decoder.readout.weight.copy_(torch.from_numpy(weights.T))
-    decoder.readout.bias.copy_(torch.from_numpy(ridge.offset - ridge.inputs.mean @ weights))
+    decoder.readout.bias.copy_(torch.from_numpy(bias))
     return decoder

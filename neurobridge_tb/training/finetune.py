@@ -1,6 +1,7 @@
 """Fine-tuning on a behaviour, beside the same network from scratch and other decoders on the same labels."""
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,7 @@ def finetune(config: DictConfig) -> Path:
         predicted, true = (np.concatenate(x) for x in (predictions(decoder, "valid"), samples["valid"][1]))
         return float(r2(predicted, true).mean())
 
+    @functools.cache
     def frozen() -> BehaviorDecoder:
         decoder = BehaviorDecoder(encoder=reader.config, dim_out=spec.dim)
         decoder.encoder = copy.deepcopy(reader)
@@ -102,7 +104,7 @@ def finetune(config: DictConfig) -> Path:
 
     lr, pretrained_lr = config.optimizer.lr, config.optimizer.pretrained_lr
     decoders: dict[str, Callable[[], list[np.ndarray]]] = {
-        "pretrained": lambda: trained("pretrained", frozen, pretrained_lr),
+        "pretrained": lambda: trained("pretrained", lambda: copy.deepcopy(frozen()), pretrained_lr),
         "frozen": lambda: predictions(frozen(), "test"),
         "scratch": lambda: trained("scratch", lambda: _scratch(reader, dataset, spec), lr),
         "gru": lambda: trained("gru", lambda: GRUDecoder(reader, dataset, dim_out=spec.dim), lr),

@@ -158,8 +158,8 @@ def _standardized(model: ImageAligner, target: Tensor) -> np.ndarray:
 
 def _on_responses(ridge: Ridge, scores: FactorScores) -> Ridge:
     """The same predictions by a map of the responses that the scores are made of."""
-    weights = ridge.weights / ridge.inputs.std[:, None]
-    return Ridge(scores.inputs, scores.weights @ weights, ridge.offset - ridge.inputs.mean @ weights, ridge.penalty)
+    weights, bias = ridge.on_raw_inputs()
+    return Ridge(scores.inputs, scores.weights @ weights, bias, ridge.penalty)
 
 
 def _cross_fitted(ridge: Ridge, x: np.ndarray, y: np.ndarray, image_ids: np.ndarray, seed: int) -> Floats:
@@ -190,7 +190,7 @@ def _set_weights(model: ImageAligner, recordings: Sequence[Responses], ridges: S
         count[responses.model_inputs["input_unit_index"][0]] += 1
     for responses, ridge in zip(recordings, ridges, strict=True):
         units = responses.model_inputs["input_unit_index"][0]
-        by_step = (ridge.weights / ridge.inputs.std[:, None]).reshape(model.linear.num_steps, len(units), -1)
+        by_step = ridge.on_raw_inputs()[0].reshape(model.linear.num_steps, len(units), -1)
         weights[units] += torch.from_numpy(by_step).transpose(0, 1).flatten(1).to(weights) / count[units]
         mean = torch.from_numpy(ridge.inputs.mean).reshape(model.linear.num_steps, -1).T
         means[units] += mean.to(means) / count[units]

@@ -185,9 +185,9 @@ def pretrain(config: DictConfig) -> Path:
     dataset = open_dataset(config)
     model = NeuroBridgeModel(**config.model)
     model.init_vocabs(dataset)
-    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    train = dataset.get_sampling_intervals("train")
+    model.fit_unit_statistics(dataset, train)
     if config.principal_start:
-        train = dataset.get_sampling_intervals("train")
         start_from_principal_components(model, dataset, train, components=config.principal_start, known=set())
     if config.warm_start:
         write_json(run.path / "warm_start.json", asdict(warm_start(model, config.warm_start)))
