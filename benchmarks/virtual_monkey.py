@@ -4,8 +4,13 @@
     python benchmarks/virtual_monkey.py photos --work vm --seeds 0      # one animal
 
 ``photos`` holds a folder a class, 22,348 photos or more in all for TVSD's size. Every animal is simulated, prepared and
-pretrained, and then aligned from the pretrained encoder and from one with random weights, on 1 %, 10 % and all of the
-training pairs. What is done already is not done again. Writes ``<work>/virtual_monkey.md``; all of it is simulated.
+pretrained, and then aligned on 1 %, 10 % and all of the training pairs:
+
+- *pretrained*: from the pretrained encoder, and with factors of all training responses;
+- *random encoder, factors*: from random weights, with the same factors;
+- *random*: from random weights, with nothing but the labelled pairs.
+
+What is done already is not done again. Writes ``<work>/virtual_monkey.md``; all of it is simulated.
 """
 
 import json
@@ -18,9 +23,12 @@ from pathlib import Path
 
 import click
 
-SHARES = ("0.01", "0.1", "1.0")
-STARTS = {"pretrained": ["optimizer.lr=3e-3", "trainer.max_epochs=3"],
-          "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]}  # fmt: skip
+ENCODERS = {"pretrained": ["optimizer.lr=3e-3", "trainer.max_epochs=1"],
+            "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]}  # fmt: skip
+STARTS = {"pretrained": ("pretrained", "unlabelled=true"),
+          "random encoder, factors": ("random", "unlabelled=true"),
+          "random": ("random", "unlabelled=false")}  # fmt: skip
+EPOCHS = {"0.01": 20, "0.1": 6, "1.0": 1}  # of alignment
 
 
 def commands(photos: Path, work: Path, seed: int, difficulty: float, noise: float) -> dict[Path, list[str]]:
@@ -36,21 +44,30 @@ def commands(photos: Path, work: Path, seed: int, difficulty: float, noise: floa
         animal / "processed/tvsd/monkeyF_norm.h5": ["brainsets", "prepare", "tvsd", "--single", "monkeyF_norm"]
         + ["--raw-dir", f"{animal}/raw", "--processed-dir", f"{animal}/processed"],
     }
-    for start, options in STARTS.items():
-        run = animal / "runs" / start
+    for encoder, options in ENCODERS.items():
+        run = animal / "runs" / encoder
         made[run / "metrics.json"] = ["neurobridge", "pretrain", *data, "model=laptop"]
         made[run / "metrics.json"] += [f"run_dir={run}", *options, quiet]
-        for share in SHARES:
-            aligned, evaluated = (animal / "runs" / f"{job}_{start}_{share}" for job in ("align", "evaluate"))
-            common = [*data, f"embeddings={embeddings}", f"train_share={share}"]
-            made[aligned / "metrics.json"] = [
-                "neurobridge", "align", *common, f"pretrained={run}/model", f"run_dir={aligned}", "stage1.epochs=2",
-                "stage2.epochs=0", quiet,
-            ]  # fmt: skip
-            made[evaluated / "retrieval.json"] = [
-                "neurobridge", "evaluate", *common, f"aligned={aligned}", f"run_dir={evaluated}",
-            ]  # fmt: skip
+    for start, share in product(STARTS, EPOCHS):
+        encoder, unlabelled = STARTS[start]
+        aligned, evaluated = animal / "runs" / _name("align", start, share), _evaluated(work, seed, start, share)
+        common = [*data, f"embeddings={embeddings}", f"train_share={share}"]
+        made[aligned / "metrics.json"] = [
+            "neurobridge", "align", *common, f"pretrained={animal}/runs/{encoder}/model", f"run_dir={aligned}",
+            f"stage1.epochs={EPOCHS[share]}", "stage2.epochs=0", unlabelled, quiet,
+        ]  # fmt: skip
+        made[evaluated / "retrieval.json"] = [
+            "neurobridge", "evaluate", *common, f"aligned={aligned}", f"run_dir={evaluated}",
+        ]  # fmt: skip
     return made
+
+
+def _name(job: str, start: str, share: str) -> str:
+    return f"{job}_{start}_{share}".replace(", ", "_").replace(" ", "_")
+
+
+def _evaluated(work: Path, seed: int, start: str, share: str) -> Path:
+    return work / f"animal{seed}" / "runs" / _name("evaluate", start, share)
 
 
 def table(work: Path, seeds: list[int]) -> list[str]:
@@ -59,8 +76,8 @@ def table(work: Path, seeds: list[int]) -> list[str]:
     Animals see other test images, so half-widths of intervals add in quadrature.
     """
     found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
-    for seed, start, share in product(seeds, STARTS, SHARES):
-        path = work / f"animal{seed}" / "runs" / f"evaluate_{start}_{share}" / "retrieval.json"
+    for seed, start, share in product(seeds, STARTS, EPOCHS):
+        path = _evaluated(work, seed, start, share) / "retrieval.json"
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
             ours = row["model"].startswith("NeuroBridge")
             if row["direction"] == "neural to image" and (ours or start == "pretrained"):  # baselines once

@@ -7,8 +7,8 @@ stimulus. One ``.npz`` a session, named ``session_01.npz`` and so on: ``counts``
 
 Nothing is known between trials, which are seconds apart, so the trials are laid end to end: trial k is the interval
 [0.4 k, 0.4 (k + 1)) s, and ``trials.recorded_start`` keeps its time on the recording's clock. Splits hold one interval
-for each trial, and windows stay inside it. Trials are dealt out at random (70, 10 and 20 %), so the splits share the
-recording's slow drifts.
+for each trial, and windows stay inside it. The splits follow each other in time: the first 70 % of the trials train,
+the next 10 % validate, the last 20 % test. So a model is asked about a later part of the recording than it learnt from.
 
     python examples/prepare_steinmetz.py sessions --out processed/steinmetz
     neurobridge pretrain dataset=binned dataset.root=processed/steinmetz windows=trial model.sequence_length=0.4 \
@@ -50,20 +50,18 @@ def read(source: Path) -> dict[str, NDArray]:
     return session
 
 
-def deal(n_trials: int, seed: int) -> dict[str, NDArray]:
-    """Sorted trial numbers of each split, at random in the shares above."""
+def deal(n_trials: int) -> dict[str, NDArray]:
+    """Trial numbers of each split, one split after the other in the shares above."""
     edges = np.round(n_trials * np.cumsum(list(SHARES.values()))[:-1]).astype(int)
-    parts = np.split(np.random.default_rng(seed).permutation(n_trials), edges)
-    return {name: np.sort(part) for name, part in zip(SHARES, parts, strict=True)}
+    return dict(zip(SHARES, np.split(np.arange(n_trials), edges), strict=True))
 
 
-def prepare(source: Path, out: Path, seed: int = 0, merge: int = 1) -> Path:
+def prepare(source: Path, out: Path, merge: int = 1) -> Path:
     """Write one session to ``<out>/steinmetz_<number>_<mouse>_<date>.h5``.
 
     Args:
         source: The ``.npz`` file.
         out: Folder of the recordings.
-        seed: Of the splits.
         merge: So many bins of 10 ms become one.
     """
     session = read(source)
@@ -86,7 +84,7 @@ def prepare(source: Path, out: Path, seed: int = 0, merge: int = 1) -> Path:
             "recorded_start": session["bin_times"][:, 0].astype(np.float64),
             **{name: session[name] for name in ("contrast_left", "contrast_right", "feedback")},
         },
-        splits={name: (starts[part], ends[part]) for name, part in deal(n_trials, seed).items()},
+        splits={name: (starts[part], ends[part]) for name, part in deal(n_trials).items()},
     )
     path = out / f"{session_id}.h5"
     save_recording(recording, path)
@@ -97,7 +95,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder of session_*.npz")
     parser.add_argument("--out", type=Path, required=True, help="folder of the recordings")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits (default 0)")
     parser.add_argument("--merge", type=int, default=1, help="so many bins of 10 ms become one (default 1)")
     arguments = parser.parse_args()
     sources = sorted(arguments.source.glob("session_*.npz"))
@@ -105,7 +102,7 @@ def main() -> None:
         raise SystemExit(f"No session_*.npz in {arguments.source}")
     try:
         for source in sources:
-            print(prepare(source, arguments.out, arguments.seed, arguments.merge))
+            print(prepare(source, arguments.out, arguments.merge))
     except InputError as error:
         raise SystemExit(str(error)) from None
 

@@ -224,24 +224,24 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
     def encode(
         self,
         *,
-        input_values: Tensor,
         input_mask: Tensor,
         input_timestamps: Tensor,
         input_unit_index: Tensor,
         latent_index: Tensor,
         latent_timestamps: Tensor,
+        input_values: Tensor | None = None,
         input_token_type: Tensor | None = None,
         **_: Tensor,
     ) -> Tensor:
         """Latents of a batch of windows.
 
         Args:
-            input_values: (B, T, N) values on a grid, or (B, n) values of events.
-            input_mask: As ``input_values``: which of them exist.
+            input_mask: (B, T, N) which values of a grid exist, or (B, n) which events do.
             input_timestamps: (B, T) or (B, n) times in s from the window's start.
             input_unit_index: (B, N) or (B, n) unit indices.
             latent_index: (B, L).
             latent_timestamps: (B, L) in s.
+            input_values: (B, T, N) values of a grid. Default: events, which have none.
             input_token_type: (B, n) 0 for a spike, 1 for a window's start, 2 for its end; with ``boundary_tokens``.
 
         Returns:
@@ -249,9 +249,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         """
         latents = self.latent_emb(latent_index)
         rotary = self.rotary_emb(latent_timestamps)
-        seen = (input_values, input_mask, input_timestamps, input_unit_index)
-        if input_values.ndim == 3:
-            update = self._checkpointed(self._attend_to_grid, latents, latent_timestamps, *seen)
+        seen = (input_mask, input_timestamps, input_unit_index)
+        if input_values is not None:
+            update = self._checkpointed(self._attend_to_grid, latents, latent_timestamps, input_values, *seen)
         else:
             update = self._checkpointed(self._attend_to_events, latents, rotary, *seen, input_token_type)
         latents = latents + update
@@ -279,18 +279,20 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         self,
         latents: Tensor,
         rotary: Tensor,
-        values: Tensor,
         mask: Tensor,
         times: Tensor,
         units: Tensor,
         token_type: Tensor | None,
     ) -> Tensor:
+        """A spike is a token of value 1: keys and values are made once a unit (and type of token), not once a spike."""
         rows, index = batch_rows(units, self.unit_stats)
         slope, offset = value_token_rows(self.input_value_map, self.unit_emb, self.gain_emb, rows)
-        tokens = values[..., None] * F.embedding(index, slope) + F.embedding(index, offset)
+        tokens, token = slope + offset, index
         if self.token_type_emb is not None:
-            tokens = tokens + self.token_type_emb(token_type)
-        update = cross_attention(self.enc_atn, latents, tokens, rotary, self.rotary_emb(times), mask)
+            types = self.token_type_emb.weight
+            tokens, token = (tokens[:, None] + types).flatten(0, 1), len(types) * index + token_type
+        key_value = F.embedding(token, self.enc_atn.to_kv(self.enc_atn.norm_context(tokens)))
+        update = cross_attention(self.enc_atn, latents, key_value, rotary, self.rotary_emb(times), mask)
         if self.population is not None:
             spikes = mask if token_type is None else mask & (token_type == 0)
             n_steps = latents.shape[1] // self.num_latents_per_step
@@ -362,7 +364,6 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
     def forward(
         self,
         *,
-        input_values: Tensor,
         input_mask: Tensor,
         input_timestamps: Tensor,
         input_unit_index: Tensor,
@@ -372,6 +373,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         output_timestamps: Tensor,
         output_unit_index: Tensor,
         output_mask: Tensor,
+        input_values: Tensor | None = None,
         input_token_type: Tensor | None = None,
         modality_index: Tensor | None = None,
     ) -> Tensor:

@@ -30,6 +30,7 @@ from neurobridge_tb.registry_ext import PoissonNLLLoss
 
 _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
 _LARGEST = 10.0  # standard deviations: what is fed back is clipped there
+_ROLLED_OUT = 0.25  # of the training windows are told what was predicted; the others, what was observed
 
 
 class _Rows(NamedTuple):
@@ -39,6 +40,24 @@ class _Rows(NamedTuple):
     head: Tensor
     mean: Tensor
     std: Tensor
+
+
+class _Past(NamedTuple):
+    """What a decoder needs of a batch's past: latents' keys and values, units' rows, the last bin, own histories."""
+
+    context: list[KeysValues]
+    rows: _Rows
+    last: tuple[Tensor, Tensor]
+    own: tuple[Tensor, Tensor]
+
+    def windows(self, index: Tensor) -> "_Past":
+        """Some windows of the batch; rows that all windows share stay."""
+
+        def pick(*of_batch: Tensor) -> tuple[Tensor, ...]:
+            return tuple(x if len(x) == 1 else x[index] for x in of_batch)
+
+        rows = _Rows(pick(*self.rows.feedback), *pick(self.rows.head, self.rows.mean, self.rows.std))
+        return _Past([pick(*layer) for layer in self.context], rows, pick(*self.last), pick(*self.own))
 
 
 class NeuroHorizonModel(PretrainedModel):
@@ -288,15 +307,13 @@ class NeuroHorizonModel(PretrainedModel):
             ) from None
 
     def _events(self, data: Data, unit_index: np.ndarray) -> dict:
-        """The past's spikes as tokens of value 1; a past without any is one token of no unit, with value 0."""
+        """The past's spikes; a past without any is one token of no unit."""
         times = data.spikes.timestamps
         seen = times < self.n_past * self.bin_size - 1e-9
         times, units = times[seen], unit_index[data.spikes.unit_index[seen]]
-        silent = not len(times)
-        if silent:
+        if not len(times):
             times, units = np.zeros(1), np.zeros(1, np.int64)
         return {
-            "input_values": pad8(torch.full((len(times),), 0.0 if silent else 1.0)),
             "input_mask": track_mask8(units),
             "input_timestamps": pad8(torch.from_numpy(times)),
             "input_unit_index": pad8(torch.from_numpy(units)),
@@ -310,30 +327,29 @@ class NeuroHorizonModel(PretrainedModel):
         Args:
             future: (B, T, N) counts; bin t is seen by the bins after t only.
             future_mask: (B, T, N) which of them exist.
-            observed: (B, T) bool: where ``future`` was observed; elsewhere it holds predicted rates. Default: all.
+            observed: (B,) bool: windows whose ``future`` was observed; in the others it holds predicted rates.
+                Default: all.
             **past: The other ``model_inputs`` of :meth:`tokenize`.
 
         Returns:
             (B, T, N) log of the expected counts a bin.
         """
-        context, rows, last, own = self._start(**past)
-        return self._teacher_forced(context, rows, last, own, future, future_mask, observed)
+        return self._teacher_forced(self._start(**past), future, future_mask, observed)
 
     def training_loss(
         self, batch: dict, *, unit_dropout: float = 0.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Poisson loss of a batch, with what is fed back partly observed and partly predicted.
+        """Poisson loss of a batch: some windows are rolled out, the others are told what was observed.
 
-        A window is told observed counts up to a random bin, and from there on what it predicts itself when rolled out
-        (scheduled sampling, Bengio et al. 2015, arXiv:1506.03099): half of the windows from the first bin on. So the
-        model learns both to use observations and to go on without them. Predictions are fed back as they are, without
-        gradient.
+        So the model learns both to use observations and to go on without them (scheduled sampling, Bengio et al. 2015,
+        arXiv:1506.03099). A window in four is told its own predictions, which are fed back as they are, without
+        gradient: rolling out takes time.
 
         Args:
             batch: A collated batch of :meth:`tokenize`.
             unit_dropout: In each window up to this share of the units is hidden from the model; what they do is asked
                 for all the same. Default 0.
-            generator: Draws the bin of each window, and the hidden units. Default: torch's own.
+            generator: Draws the windows that are rolled out, and the hidden units. Default: torch's own.
         """
         future, mask = batch["target_values"], batch["target_mask"]
         inputs = batch["model_inputs"]
@@ -342,21 +358,21 @@ class NeuroHorizonModel(PretrainedModel):
             share = unit_dropout * torch.rand((len(mask), 1), generator=generator)
             shown = (torch.rand(shown.shape, generator=generator) >= share).to(mask.device)
             inputs = self._show(inputs, shown)
-        started = self._start(**inputs)
-        cut = torch.randint(1, self.n_future + 1, (len(future), 1), generator=generator)
-        cut = torch.where(torch.rand(cut.shape, generator=generator) < 0.5, 0, cut).to(future.device)
-        observed = torch.arange(future.shape[1], device=future.device) < cut  # (B, T)
-        told = future, mask & shown[:, None], observed
-        with torch.no_grad():
-            rates = self._roll_out(*started, inputs["unit_index"] > 0, future.shape[1], told).exp()
-        mixed = torch.where(observed[..., None], future, rates)
-        present = torch.where(observed[..., None], mask & shown[:, None], inputs["unit_index"][:, None] > 0)
-        return self.loss(self._teacher_forced(*started, mixed, present, observed), batch)
+        past, units = self._start(**inputs), inputs["unit_index"] > 0
+        observed = (torch.rand(len(mask), generator=generator) >= _ROLLED_OUT).to(mask.device)
+        told, present = future, mask & shown[:, None]
+        if not observed.all():
+            rolled = torch.nonzero(~observed).flatten()
+            with torch.no_grad():
+                rates = self._roll_out(past.windows(rolled), units[rolled], future.shape[1]).exp()
+            told = future.index_copy(0, rolled, rates.to(future))
+            present = torch.where(observed[:, None, None], present, units[:, None])
+        return self.loss(self._teacher_forced(past, told, present, observed), batch)
 
     @staticmethod
     def _show(inputs: dict[str, Tensor], shown: Tensor) -> dict[str, Tensor]:
         """The inputs without the units that are not shown (B, N); a window that would lose all tokens keeps them."""
-        if inputs["input_values"].ndim == 3:
+        if "input_values" in inputs:
             kept = inputs["input_mask"] & shown[:, None]
         else:
             table = torch.ones((len(shown), int(inputs["unit_index"].max()) + 1), dtype=torch.bool, device=shown.device)
@@ -367,8 +383,8 @@ class NeuroHorizonModel(PretrainedModel):
 
     def loss(self, log_rates: Tensor, batch: dict) -> Tensor:
         """Poisson negative log-likelihood (nats a bin and unit) over the bins that exist."""
-        asked = batch["target_mask"]
-        return self.loss_fn(log_rates[asked][:, None], batch["target_values"][asked][:, None])
+        cells = (x.flatten()[:, None] for x in (log_rates, batch["target_values"]))
+        return self.loss_fn(*cells, weights=batch["target_mask"].flatten().to(log_rates))
 
     @torch.no_grad()
     def generate(self, *, horizon: float | None = None, use_cache: bool = True, **past: Tensor) -> Tensor:
@@ -383,33 +399,26 @@ class NeuroHorizonModel(PretrainedModel):
             (B, T, N) log of the expected counts a bin.
         """
         n_bins = self.n_future if horizon is None else self.bins_of(horizon)
-        return self._roll_out(*self._start(**past), past["unit_index"] > 0, n_bins, use_cache=use_cache)
+        return self._roll_out(self._start(**past), past["unit_index"] > 0, n_bins, use_cache=use_cache)
 
-    def _roll_out(
-        self, context: list[KeysValues], rows: _Rows, last: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor],
-        units: Tensor, n_bins: int, told: tuple[Tensor, Tensor, Tensor] | None = None, *, use_cache: bool = True,
-    ) -> Tensor:  # fmt: skip
-        """(B, T, N) log-rates; ``told`` gives counts, which of them exist, and for which bins (B, T) they are told."""
-        (values, present), predicted = last, torch.zeros(len(units), dtype=torch.bool, device=units.device)
+    def _roll_out(self, past: _Past, units: Tensor, n_bins: int, *, use_cache: bool = True) -> Tensor:
+        """(B, T, N) log-rates of units that exist (B, N)."""
+        rows, own, (values, present) = past.rows, past.own, past.last
+        predicted = torch.zeros(len(units), 1, dtype=torch.bool, device=units.device)
         fed, caches, outputs = [], None, []
         for step in range(n_bins):
-            fed.append(self.feedback(values[:, None], present[:, None], predicted[:, None], rows.feedback))
+            fed.append(self.feedback(values[:, None], present[:, None], predicted, rows.feedback))
             if use_cache:
-                states, caches = self.decoder(fed[-1], self._rotary(step, 1, values), context, caches)
+                states, caches = self.decoder(fed[-1], self._rotary(step, 1, values), past.context, caches)
             else:
-                states, _ = self.decoder(torch.cat(fed, 1), self._rotary(0, step + 1, values), context)
+                states, _ = self.decoder(torch.cat(fed, 1), self._rotary(0, step + 1, values), past.context)
             outputs.append(self._log_rates(states[:, -1:], rows, self.own_history.read(own)[:, None]))
-            counts, present, predicted = outputs[-1].exp(), units, torch.ones_like(predicted)
-            if told is not None:
-                predicted = ~told[2][:, step]
-                counts = torch.where(predicted[:, None, None], counts, told[0][:, step, None])
-                present = torch.where(predicted[:, None], present, told[1][:, step])
-            values = self._standardize(counts, rows)[:, 0]
+            values, present = self._standardize(outputs[-1].exp(), rows)[:, 0], units
+            predicted = torch.ones_like(predicted)
             own = self.own_history.step(own, values, present)
         return torch.cat(outputs, dim=1)
 
-    def _start(self, **past: Tensor) -> tuple[list[KeysValues], _Rows, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Latents' keys and values, the units' rows, the last observed bin, and each unit's own history."""
+    def _start(self, **past: Tensor) -> _Past:
         encoder_inputs = {k: past[k] for k in past if k.startswith(("input_", "latent_"))}
         latents = self.encoder.encode(**encoder_inputs)
         context = self.decoder.latent_context(latents, self.encoder.rotary_emb(past["latent_timestamps"]))
@@ -417,17 +426,15 @@ class NeuroHorizonModel(PretrainedModel):
         mean, std = self.unit_stats(index)[:, None].unbind(-1)
         rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std.clamp_min(1e-6))
         values, present = self._standardize(past["past"], rows), past["past_mask"]
-        return context, rows, (values[:, -1], present[:, -1]), self.own_history.start(values, present)
+        return _Past(context, rows, (values[:, -1], present[:, -1]), self.own_history.start(values, present))
 
-    def _teacher_forced(
-        self, context: list[KeysValues], rows: _Rows, last: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor],
-        future: Tensor, present: Tensor, observed: Tensor | None,
-    ) -> Tensor:  # fmt: skip
+    def _teacher_forced(self, past: _Past, future: Tensor, present: Tensor, observed: Tensor | None) -> Tensor:
+        context, rows, last, own = past
         values = torch.cat([last[0][:, None], self._standardize(future, rows)[:, :-1]], dim=1)
         present = torch.cat([last[1][:, None], present[:, :-1]], dim=1)
         predicted = torch.zeros(future.shape[:2], dtype=torch.bool, device=future.device)
         if observed is not None:
-            predicted[:, 1:] = ~observed[:, :-1]
+            predicted[:, 1:] = ~observed[:, None]
         feedback = self.feedback(values, present, predicted, rows.feedback)
         states, _ = self.decoder(feedback, self._rotary(0, future.shape[1], future), context)
         histories = [self.own_history.read(own)]

@@ -188,7 +188,6 @@ class WindowTokens:
             units = np.concatenate([np.repeat(bounded, 2), units])
             inputs["input_token_type"] = pad8(torch.from_numpy(types))
         return inputs | {
-            "input_values": pad8(torch.ones(len(units))),
             "input_mask": track_mask8(units),
             "input_timestamps": pad8(torch.from_numpy(times)),
             "input_unit_index": pad8(torch.from_numpy(units)),

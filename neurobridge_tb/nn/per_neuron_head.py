@@ -56,4 +56,4 @@ class PerNeuronHead(nn.Module):
         return torch.cat(rates, dim=1) + states @ units.mT
 
     def _mlp(self, per_bin: Tensor, own: Tensor, per_unit: Tensor) -> Tensor:
-        return self.out(F.gelu(self.from_own(own).add_(per_bin).add_(per_unit))).squeeze(-1)
+        return self.out(F.relu(self.from_own(own).add_(per_bin).add_(per_unit))).squeeze(-1)

@@ -37,7 +37,7 @@ def rotate(x: Tensor, rotary: Tensor, *, inverse: bool = False) -> Tensor:
 def cross_attention(
     atn: RotaryCrossAttention,
     x: Tensor,
-    context: Tensor,
+    key_value: Tensor,
     rotary: Tensor,
     context_rotary: Tensor,
     mask: Tensor | None = None,
@@ -47,7 +47,7 @@ def cross_attention(
     Args:
         atn: The layer (``rotate_value=True``).
         x: (B, L, D).
-        context: (B, n, D).
+        key_value: (B, n, 2 H d) ``atn.to_kv(atn.norm_context(context))``.
         rotary: (B, L, 2d).
         context_rotary: (B, n, 2d).
         mask: (B, n) bool, which of the context exist. Default: all.
@@ -56,7 +56,7 @@ def cross_attention(
         (B, L, D).
     """
     q = atn.to_q(atn.norm(x)).unflatten(-1, (atn.heads, -1))
-    key_value = atn.to_kv(atn.norm_context(context)).unflatten(-1, (2 * atn.heads, -1))
+    key_value = key_value.unflatten(-1, (2 * atn.heads, -1))
     q, key_value = rotate(q, rotary[:, :, None]), rotate(key_value, context_rotary[:, :, None])
     return _attend(atn, (q, *key_value.chunk(2, dim=2)), rotary, mask)
 

@@ -240,7 +240,7 @@ def align(config: DictConfig) -> Path:
     trainer = run.trainer(settings, callbacks, monitor="val/loss")
     if model.linear is not None:
         of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
-        shown = [s["shown"] for s in splits]
+        shown = [s["shown" if config.unlabelled else "train"] for s in splits]
         found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed, shown=shown)
         module.temperature.set(found["temperature"])
         if not run.last_checkpoint.exists():

@@ -116,7 +116,7 @@ def test_rolled_out_and_teacher_forced_differ_after_the_first_bin(model, dataset
 def test_teacher_forcing_with_its_own_predictions_is_rolling_out(model, dataset):
     batch = batch_of(model, window(dataset))
     rolled = model.generate(**batch["model_inputs"])
-    observed = torch.zeros(1, 8, dtype=torch.bool)
+    observed = torch.zeros(1, dtype=torch.bool)
     with torch.no_grad():
         told = model(future=rolled.exp(), future_mask=torch.ones_like(batch["target_mask"]), observed=observed,
                      **batch["model_inputs"])  # fmt: skip
@@ -226,6 +226,24 @@ def test_unit_dropout_hides_pasts_but_asks_for_all_futures(dataset):
         assert (batch["target_values"].grad.abs().sum(1) > 0).all()
 
 
+def test_a_share_of_the_training_windows_is_told_its_own_predictions(model, dataset, monkeypatch):
+    batch = batch_of(model, *[window(dataset, start=s) for s in (1.0, 3.0, 5.0, 7.0)])
+    inputs, mask = batch["model_inputs"], batch["target_mask"]
+    rolled = model.generate(**inputs).exp()
+    observed = torch.rand(4, generator=torch.Generator().manual_seed(0)) >= 0.4
+    assert observed.any() and not observed.all()
+    for share, told in (
+        (0.0, torch.ones(4, dtype=torch.bool)),
+        (0.4, observed),
+        (1.0, torch.zeros(4, dtype=torch.bool)),
+    ):
+        monkeypatch.setattr("neurobridge_tb.models.neurohorizon._ROLLED_OUT", share)
+        future = torch.where(told[:, None, None], batch["target_values"], rolled)
+        expected = model.loss(model(future=future, future_mask=mask, observed=told, **inputs), batch)
+        actual = model.training_loss(batch, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_it_learns_to_use_what_is_fed_back(dataset):
     """A bin that repeats the one before it is predicted well only when that one is told."""
     model = make_model(dataset).train()
@@ -332,7 +350,7 @@ def test_the_head_gives_the_same_for_a_few_bins_at_a_time(monkeypatch):
         torch.testing.assert_close(head(states, units, own), outputs[0])
     joint = head.norm(states)[:, :, None] @ head.from_state.weight.T + head.from_state.bias
     hidden = joint + units[:, None] @ head.from_unit.weight.T + own @ head.from_own.weight.T
-    expected = head.out(torch.nn.functional.gelu(hidden))[..., 0] + head.norm(states) @ units.mT
+    expected = head.out(torch.relu(hidden))[..., 0] + head.norm(states) @ units.mT
     torch.testing.assert_close(outputs[0], expected)
 
 

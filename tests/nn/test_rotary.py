@@ -41,7 +41,7 @@ def test_attention_layers_are_upstreams(masked):
     mask = torch.rand(2, 9) > 0.4 if masked else None
     for actual, expected, inputs in (
         (
-            cross_attention(cross, x, context, times, context_times, mask),
+            cross_attention(cross, x, cross.to_kv(cross.norm_context(context)), times, context_times, mask),
             cross(x, context, times, context_times, mask),
             (x, context, *cross.parameters()),
         ),
