@@ -98,11 +98,6 @@ def two_way_scores(features_true: Array, features_pred: Array) -> Floats:
     return below.sum(0) / (len(true) - 1)
 
 
-def two_way_identification(features_true: Array, features_pred: Array) -> float:
-    """Mean of :func:`two_way_scores` over reconstructions; chance 0.5."""
-    return float(two_way_scores(features_true, features_pred).mean())
-
-
 def correlation_distance(features_true: Array, features_pred: Array) -> float:
     """Mean of 1 - Pearson correlation of each pair's features ``(n, d)``; lower is better."""
     true, made = to_floats(features_true), to_floats(features_pred)
@@ -129,8 +124,9 @@ class SeenImages:
             reconstructed: uint8 ``(n, H', W', 3)``, row i belonging to seen row i (one sample an image).
 
         Returns:
-            Metrics by column ("PixCorr", "SSIM", "two-way <features>", "distance <features>"), and for each column
-            whose network has no local weights what it needs.
+            Metrics by column ("PixCorr", "SSIM", "two-way <features>", "top-1 <features>" by a network's last features:
+            the share of reconstructions that are more like their own image than like any other of the n, and
+            "distance <features>"), and for each column whose network has no local weights what it needs.
         """
         _check_pairs(self.seen, reconstructed)
         metrics = {
@@ -143,8 +139,13 @@ class SeenImages:
                 unavailable |= dict.fromkeys(network.columns, network.needs)
                 continue
             made = network.extract(to_numpy(reconstructed))
-            compare = correlation_distance if network.measure == "distance" else two_way_identification
-            metrics |= {column: compare(true[column], made[column]) for column in network.columns}
+            if network.measure == "distance":
+                metrics |= {column: correlation_distance(true[column], made[column]) for column in network.columns}
+                continue
+            scores = {column: two_way_scores(true[column], made[column]) for column in network.columns}
+            metrics |= {column: float(of_each.mean()) for column, of_each in scores.items()}
+            last = network.columns[-1]  # among all at once: above every other image
+            metrics[last.replace("two-way", "top-1")] = float((scores[last] == 1).mean())
         return metrics, unavailable
 
 

@@ -131,8 +131,8 @@ def lower_is_better(name: str) -> bool:
 
 
 def metric(name: str, value: float | None) -> str:
-    """A reconstruction metric as text: two-way identification in percent, the others as they are."""
-    return percent(value) if name.startswith("two-way") else number(value)
+    """A reconstruction metric as text: identification in percent, the others as they are."""
+    return percent(value) if name.startswith(("two-way", "top-1")) else number(value)
 
 
 def number(value: float | None) -> str:

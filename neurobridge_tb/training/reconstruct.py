@@ -84,7 +84,7 @@ def reconstruct(config: DictConfig) -> Path:
             "command": config.command,
             "areas": list(config.areas) if config.areas else None,
             "rows": rows,
-            "chance": {"two-way": 0.5},
+            "chance": {"two-way": 0.5, "top-1": 1 / len(seen)},
             "notes": [_CIRCULAR] if config.judge.encoder == model.config["image_encoder"] else [],
             "predicted embedding": {
                 "cosine to true": float(torch.cosine_similarity(predicted, truth).mean()),
