@@ -105,6 +105,7 @@ def render(results: Results) -> str:
         forgetting=tables.forgetting_table(results.align),
         retrieval=_retrieval(results),
         gallery=_gallery(results.gallery),
+        areas=_areas(results.gallery, results.gallery_by_area),
         reconstruction=tables.reconstruction_table(results.reconstruct),
         stages=tables.stages_table(results),
         configs=results.configs,
@@ -180,6 +181,34 @@ def _hero(gallery: Gallery, chosen: np.ndarray, rank: np.ndarray) -> dict[str, A
         "rows": {name: [picture(images[index]) for index in chosen] for name, images in rows.items()},
         "ids": [gallery.image_id[index] for index in chosen],
         "ranks": [int(rank[index]) for index in chosen],
+    }
+
+
+def _areas(gallery: Gallery | None, by_area: dict[str, Gallery]) -> dict[str, Any] | None:
+    """The first sample of the main backend from all areas and from each alone, of images at even steps of the former's
+    ranking, and how good each is over all images."""
+    if gallery is None or not gallery.made or not by_area:
+        return None
+    main, rows, cards = main_name(gallery.made), {}, []
+    for name, of_areas in {"all areas": gallery, **by_area}.items():
+        if of_areas.image_id != gallery.image_id or main not in of_areas.made:
+            raise InputError(
+                expected=f"the same test images in the reconstructions from {name} as in runs/reconstruct, and {main}",
+                found=f"{len(of_areas.image_id)} images, {', '.join(of_areas.made)}",
+                fix="Run 'neurobridge reconstruct' again with the same recording and backends, or remove that run.",
+            )
+        rows[name] = of_areas.made[main][:, 0]
+        cosine = "" if of_areas.cosine is None else f", embedding cosine {of_areas.cosine.mean():.2f}"
+        cards.append(f"{name}: PixCorr {pixcorr(gallery.seen, rows[name]).mean():.3f}{cosine}")
+    chosen = spread_over_ranks(pixcorr(gallery.seen, rows["all areas"]), 8)
+    return {
+        "main": label(main),
+        "rows": {
+            name: [picture(images[index]) for index in chosen]
+            for name, images in {"seen": gallery.seen, **rows}.items()
+        },
+        "ids": [gallery.image_id[index] for index in chosen],
+        "means": cards,
     }
 
 

@@ -37,7 +37,10 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Results:
-    """All results found in a workspace; None or empty where a stage was not run."""
+    """All results found in a workspace; None or empty where a stage was not run.
+
+    ``gallery_by_area`` is of further reconstruction runs, of some areas each: ``runs/reconstruct_<any>``.
+    """
 
     path: Path
     pretrain: dict[str, Any] | None
@@ -46,6 +49,7 @@ class Results:
     retrieval: dict[str, Any] | None
     reconstruct: dict[str, Any] | None
     gallery: Gallery | None
+    gallery_by_area: dict[str, Gallery]
     curves: dict[str, dict[str, Curve]]
     stages: list[dict[str, Any]]
     configs: dict[str, str] = field(default_factory=dict)
@@ -88,6 +92,7 @@ def read_workspace(workspace: str | Path) -> Results:
         retrieval=_read_json(runs / "evaluate" / "retrieval.json"),
         reconstruct=_read_json(runs / "reconstruct" / "metrics.json"),
         gallery=_read_gallery(gallery_file) if gallery_file.is_file() else None,
+        gallery_by_area=_read_area_galleries(runs),
         curves={file.parent.name: read_curves(file) for file in sorted(runs.glob("*/metrics.csv"), reverse=True)},
         stages=_read_json(path / "stages.json", kind=list) or [],
         configs={file.parent.name: file.read_text(encoding="utf-8") for file in sorted(runs.glob("*/config.yaml"))},
@@ -138,6 +143,15 @@ def _read_gallery(path: Path) -> Gallery:
             )
     except (OSError, KeyError, ValueError, IndexError) as error:
         raise _unreadable(path, "an HDF5 file with image_id, seen and a data set a backend", error) from error
+
+
+def _read_area_galleries(runs: Path) -> dict[str, Gallery]:
+    galleries = {}
+    for file in sorted(runs.glob("reconstruct_*/reconstructions.h5")):
+        areas = (_read_json(file.parent / "metrics.json") or {}).get("areas")
+        if areas:
+            galleries[", ".join(areas)] = _read_gallery(file)
+    return galleries
 
 
 def _unreadable(path: Path, expected: str, found: object) -> InputError:

@@ -68,8 +68,10 @@ def write_evaluate(workspace: Path) -> None:
     })  # fmt: skip
 
 
-def write_reconstruct(workspace: Path, image_id: str = "cat/cat_{:02d}.jpg", samples: int = 2) -> None:
-    run = workspace / "runs" / "reconstruct"
+def write_reconstruct(
+    workspace: Path, image_id: str = "cat/cat_{:02d}.jpg", samples: int = 2, area: str | None = None
+) -> None:
+    run = workspace / "runs" / ("reconstruct" if area is None else f"reconstruct_{area}")
     run.mkdir(parents=True)
     rng = np.random.default_rng(0)
     seen = rng.integers(0, 256, (N_IMAGES, 8, 8, 3), dtype=np.uint8)
@@ -82,7 +84,7 @@ def write_reconstruct(workspace: Path, image_id: str = "cat/cat_{:02d}.jpg", sam
         file["small_diffusion"] = np.clip(seen[:, None] + noise, 0, 255).astype(np.uint8)
     metrics = {"nearest": (0.1, 0.6), "small_diffusion": (0.3, 0.8)}
     _json(run / "metrics.json", {
-        **HEAD, "command": "neurobridge reconstruct",
+        **HEAD, "command": "neurobridge reconstruct", "areas": None if area is None else [area],
         "rows": [{"backend": name, "metrics": {"PixCorr": pix, "two-way toy": two},
                   "unavailable": {"two-way CLIP": "needs some file"}} for name, (pix, two) in metrics.items()],
         "chance": {"two-way": 0.5}, "predicted embedding": {"cosine to true": 0.712},

@@ -125,6 +125,18 @@ def test_of_many_samples_best_median_and_worst_are_shown_and_said_to_be_picked(t
     assert "which a decoder does not know" in page.text
 
 
+def test_areas_stand_side_by_side(tmp_path):
+    for area in (None, "IT", "V1"):
+        write_reconstruct(tmp_path, area=area)
+    html, page = read(build_report(tmp_path))
+    assert "From each area alone" in page.text and "V1: PixCorr 0." in page.text
+    names = ("all areas", "IT", "V1")
+    assert [html.count(f'alt="{name} for cat/cat_') for name in names] == [8, 8, 8]
+    write_reconstruct(tmp_path, image_id="dog/dog_{:02d}.jpg", area="V4")
+    with pytest.raises(InputError, match="the same test images in the reconstructions from V4"):
+        build_report(tmp_path)
+
+
 def test_commands_times_and_settings_are_told(report):
     _, page = report
     for words in ("neurobridge simulate demo", "1 min 01 s", "900 MB", "seed: 17"):
