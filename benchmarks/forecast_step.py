@@ -1,18 +1,15 @@
 """A training step of NeuroHorizon beside one of POYO (torch_brain 0.2) on the same spikes. Run with --help."""
 
-import platform
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 from omegaconf import OmegaConf
+from side_by_side import in_turn, times_as_fast, write_markdown
 
 from neurobridge_tb import NeuroHorizonModel
 from neurobridge_tb._upstream import DatasetIndex, collate
@@ -108,10 +105,10 @@ def main(units, past, future, tokens, forecaster, repeats, cpu_time, out) -> Non
     """Time a training step of NeuroHorizon and of POYO with its width, depth, heads and latents.
 
     Both read the same spikes. POYO answers one number for each future bin; NeuroHorizon is trained as `neurobridge
-    forecast` trains it: it rolls out all bins, runs over them once more, and answers a rate for each unit in each bin.
+    forecast` trains it: it rolls out a quarter of the windows, then runs over all bins, and answers a rate for each
+    unit in each bin.
     They run in turn in one process: trust the ratios, not the times.
     """
-    clock = time.process_time if cpu_time else time.perf_counter
     rows = []
     for n in units:
         with tempfile.TemporaryDirectory() as folder:
@@ -121,25 +118,13 @@ def main(units, past, future, tokens, forecaster, repeats, cpu_time, out) -> Non
                 overrides = [f"forecaster={forecaster}", f"model.history={history}", f"model.horizon={horizon}"]
                 config = compose_config("forecast", ["dataset.root=.", "model.modality=spikes", *overrides])
                 *steps, n_tokens = both_steps(dataset, OmegaConf.to_container(config.model), windows)
-                seconds: list[list[float]] = [[], []]
-                for i in range(repeats + 1):  # the first of each does not count
-                    for step, measured in zip(steps, seconds, strict=True):
-                        start = clock()
-                        step()
-                        if i:
-                            measured.append(clock() - start)
-                ratios = sorted(t / o for t, o in zip(*seconds, strict=True))
+                seconds = in_turn(steps, repeats, cpu_time=cpu_time)
                 times = [f"{statistics.median(s) * 1e3:,.0f}" for s in seconds]
-                ratio = f"**{statistics.median(ratios):.2f}** ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+                ratio = times_as_fast(*seconds, digits=2)
                 rows.append([str(n), f"{history} s", f"{horizon} s", str(windows), f"{n_tokens:,}", *times, ratio])
                 click.echo(" | ".join(rows[-1]))
-    about = f"{platform.machine()} CPU, {torch.get_num_threads()} threads; torch {torch.__version__}"
-    lines = ["# A training step, NeuroHorizon beside POYO", "", "```", f"python {' '.join(sys.argv)}", "```", ""]
-    how = f"`forecaster={forecaster}`, {repeats} steps of each in turn{', processor time' if cpu_time else ''}."
-    lines += [f"{about}, torch_brain {version('torch_brain')}. {how}", ""]
-    lines += [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    how = f"`forecaster={forecaster}`, {repeats} steps of each in turn{', processor time' if cpu_time else ''}"
+    write_markdown("A training step, NeuroHorizon beside POYO", how, COLUMNS, rows, out)
 
 
 if __name__ == "__main__":

@@ -202,9 +202,13 @@ def make_step(name: str, case: Case, forward: Forward) -> Callable[[], None]:
 
 def seconds_of(case: Case, forward: Forward, repeats: int) -> list[list[float]]:
     """Seconds of the steps of both models, taken in turn; two steps of each before them do not count."""
-    steps = [make_step(name, case, forward) for name in MODELS]
+    return in_turn([make_step(name, case, forward) for name in MODELS], repeats, cpu_time=case.cpu_time)
+
+
+def in_turn(steps: Sequence[Callable[[], None]], repeats: int, *, cpu_time: bool) -> list[list[float]]:
+    """Seconds of each step, taken in turn ``repeats`` times; two rounds before them do not count."""
     seconds: list[list[float]] = [[] for _ in steps]
-    clock = time.process_time if case.cpu_time else time.perf_counter
+    clock = time.process_time if cpu_time else time.perf_counter
     for i in range(repeats + 2):
         for step, measured in zip(steps, seconds, strict=True):
             start = clock()
@@ -212,6 +216,13 @@ def seconds_of(case: Case, forward: Forward, repeats: int) -> list[list[float]]:
             if i >= 2:
                 measured.append(clock() - start)
     return seconds
+
+
+def times_as_fast(theirs: Sequence[float], ours: Sequence[float], digits: int) -> str:
+    """Median and range of the ratios of steps taken in turn, as a table's cell."""
+    ratios = sorted(t / o for t, o in zip(theirs, ours, strict=True))
+    median, low, high = (f"{x:.{digits}f}" for x in (statistics.median(ratios), ratios[0], ratios[-1]))
+    return f"**{median}** ({low}-{high})"
 
 
 def peak_memory(name: str, case: Case, forward: Forward) -> float:
@@ -264,7 +275,6 @@ def _n_queries(case: Case) -> int:
 def row_of(case: Case, forward: Forward, repeats: int, peak_tflops: float | None) -> list[str]:
     """Measure one row of the table; see :func:`write_table` for its columns."""
     theirs, ours = seconds_of(case, forward, repeats)
-    ratios = sorted(t / o for t, o in zip(theirs, ours, strict=True))
     memory = [peak_memory(name, case, forward) for name in MODELS]
     tokens = case.batch * case.tokens
     row = [
@@ -275,7 +285,7 @@ def row_of(case: Case, forward: Forward, repeats: int, peak_tflops: float | None
         case.precision + (", compiled" if case.compiled else ""),
         *(f"{statistics.median(seconds) * 1e3:,.0f}" for seconds in (theirs, ours)),
         *(f"{tokens / statistics.median(seconds):,.0f}" for seconds in (theirs, ours)),
-        f"**{statistics.median(ratios):.1f}** ({ratios[0]:.1f}-{ratios[-1]:.1f})",
+        times_as_fast(theirs, ours, digits=1),
         *(f"{m:,.0f}" for m in memory),
         f"**{memory[1] / memory[0]:.2f}**",
     ]
@@ -300,20 +310,19 @@ def write_table(
         table.add_row(*(cell.replace("**", "") for cell in row))
     Console(width=200).print(table)
 
-    device = torch.cuda.get_device_name() if cases[0].device == "cuda" else f"{platform.machine()} CPU"
+    how = f"{repeats} steps of each in turn{', processor time' if cases[0].cpu_time else ''}"
+    write_markdown(title, how, columns, rows, out, device=cases[0].device)
+
+
+def write_markdown(
+    title: str, how: str, columns: Sequence[str], rows: Sequence[Sequence[str]], out: Path, *, device: str = "cpu"
+) -> None:
+    """Write a table to ``out``, with the command, the machine, the versions and how it was measured."""
+    machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
     about = (
-        f"{device}, {torch.get_num_threads()} threads; torch {torch.__version__}, torch_brain {version('torch_brain')}"
+        f"{machine}, {torch.get_num_threads()} threads; torch {torch.__version__}, torch_brain {version('torch_brain')}"
     )
-    lines = [
-        f"# {title}",
-        "",
-        "```",
-        f"python {' '.join(sys.argv)}",
-        "```",
-        "",
-        f"{about}. {repeats} steps of each in turn{', processor time' if cases[0].cpu_time else ''}.",
-        "",
-    ]
+    lines = [f"# {title}", "", "```", f"python {' '.join(sys.argv)}", "```", "", f"{about}. {how}.", ""]
     lines += [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join(lines) + "\n", encoding="utf-8")

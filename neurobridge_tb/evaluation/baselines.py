@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, eigh, inv
+from scipy.linalg import cho_factor, cho_solve, inv
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.arrays import Array, Floats, check_same_shape, to_floats, to_numpy
-from neurobridge_tb.evaluation.ridge import Standardizer
+from neurobridge_tb.evaluation.ridge import Standardizer, principal_axes
 from neurobridge_tb.evaluation.spikes import masked_mse, poisson_log_likelihood
 
 _SILENT = 1e-6  # counts a bin of a unit that is silent in training
@@ -138,7 +138,9 @@ def fit_poisson_glm(
     observed, observed_valid = to_floats(counts), to_floats(counts_valid)
     mean, most = np.maximum(observed.mean(0), _SILENT), np.maximum(observed.max(0), 1.0)
     with threadpool_limits(1):  # the products are small: more threads only wait for one another
-        train, axes = _principal_axes(inputs(x))
+        standard = inputs(x)
+        _, axes = principal_axes(standard)
+        train = standard @ axes
         valid, test = inputs(x_valid) @ axes, inputs(x_test) @ axes
         weights = np.vstack([np.zeros((train.shape[1], len(mean))), np.log(mean)])
         likelihood, rates = np.full(len(mean), -np.inf), np.empty((len(test), len(mean)))
@@ -152,15 +154,6 @@ def fit_poisson_glm(
                 break
             likelihood[rising], rates[:, rising] = reached[better], _rates(test, weights, most[rising])
     return rates
-
-
-def _principal_axes(z: Floats) -> tuple[Floats, Floats]:
-    """``z`` (n, features) along its principal axes, and the axes (features, r), found on the smaller side of ``z``."""
-    n, features = z.shape
-    power, vectors = eigh(z @ z.T if n < features else z.T @ z)
-    used = power > 1e-12 * max(power[-1], 1e-12)
-    axes = z.T @ (vectors[:, used] / np.sqrt(power[used])) if n < features else vectors[:, used]
-    return z @ axes, axes
 
 
 def _fit_weights(z: Floats, counts: Floats, penalty: float, start: Floats) -> Floats:

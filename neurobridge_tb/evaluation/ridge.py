@@ -112,7 +112,7 @@ def fit_ridge(
     if not standardize:
         inputs = replace(inputs, std=np.ones_like(inputs.std))
     train, valid = inputs(x), inputs(x_valid)
-    values, vectors = _eigen(train)
+    values, vectors = principal_axes(train)
     projected = vectors.T @ (train.T @ (target - offset))
     valid_scores, residual = valid @ vectors, target_valid - offset
 
@@ -123,8 +123,8 @@ def fit_ridge(
     return Ridge(inputs, (vectors / (values + best)) @ projected, offset, float(best))
 
 
-def _eigen(x: Floats) -> tuple[Floats, Floats]:
-    """Eigenvalues ``(r,)`` and eigenvectors ``(features, r)`` of X'X without its null space."""
+def principal_axes(x: Floats) -> tuple[Floats, Floats]:
+    """Eigenvalues ``(r,)``, rising, and eigenvectors ``(features, r)`` of X'X without its null space."""
     wide = x.shape[1] > x.shape[0]
     values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
     kept = values > values.max(initial=0.0) * 1e-12

@@ -53,11 +53,14 @@ class _Past(NamedTuple):
     def windows(self, index: Tensor) -> "_Past":
         """Some windows of the batch; rows that all windows share stay."""
 
-        def pick(*of_batch: Tensor) -> tuple[Tensor, ...]:
-            return tuple(x if len(x) == 1 else x[index] for x in of_batch)
+        def pick(x: Tensor) -> Tensor:
+            return x if len(x) == 1 else x[index]
 
-        rows = _Rows(pick(*self.rows.feedback), *pick(self.rows.head, self.rows.mean, self.rows.std))
-        return _Past([pick(*layer) for layer in self.context], rows, pick(*self.last), pick(*self.own))
+        def both(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            return pick(pair[0]), pick(pair[1])
+
+        rows = _Rows(both(self.rows.feedback), pick(self.rows.head), pick(self.rows.mean), pick(self.rows.std))
+        return _Past([both(layer) for layer in self.context], rows, both(self.last), both(self.own))
 
 
 class NeuroHorizonModel(PretrainedModel):

@@ -13,10 +13,10 @@ from torch import nn
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.models.principal_start import start_from_principal_components
 from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.optim import Group
 from neurobridge_tb.training.pretrain import train_masked
+from neurobridge_tb.training.principal_start import start_from_principal_components
 from neurobridge_tb.training.run_folder import RunFolder
 
 

@@ -23,11 +23,11 @@ from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.masking.schemes import is_possible
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
-from neurobridge_tb.models.principal_start import start_from_principal_components
 from neurobridge_tb.models.warm_start import warm_start
 from neurobridge_tb.training.config import open_dataset
 from neurobridge_tb.training.masked_scores import masked_example, masked_scores
 from neurobridge_tb.training.optim import Group, adamw_with_warmup
+from neurobridge_tb.training.principal_start import start_from_principal_components
 from neurobridge_tb.training.run_folder import RunFolder
 from neurobridge_tb.training.windows import EpochSeeds, window_loader
 

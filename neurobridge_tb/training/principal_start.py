@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data, Dataset, Interval
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.evaluation.ridge import principal_axes
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
 
 _MOST_WINDOWS = 2000  # of each recording
@@ -73,10 +74,6 @@ def _windows(model: NeuroBridgeModel, recording: Data, interval: Interval) -> It
 
 def _loadings(z: NDArray[np.float64], components: int) -> NDArray[np.float64]:
     """(units, components) orthonormal loadings of bins ``z`` (n, units), largest component first."""
-    smaller = z @ z.T if len(z) < z.shape[1] else z.T @ z
-    power, vectors = np.linalg.eigh(smaller)
-    first = np.argsort(-power)[: min(components, int((power > 1e-9 * power[-1]).sum()))]
-    loadings = vectors[:, first]
-    if len(z) < z.shape[1]:
-        loadings = z.T @ loadings / np.sqrt(power[first])
+    _, axes = principal_axes(z)
+    loadings = axes[:, ::-1][:, :components]
     return loadings * np.where(loadings.sum(0) < 0, -1.0, 1.0)

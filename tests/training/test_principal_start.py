@@ -7,7 +7,7 @@ import torch
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb.datasets import BinnedRecordings
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.models.principal_start import start_from_principal_components
+from neurobridge_tb.training.principal_start import start_from_principal_components
 
 SIZES = dict(sequence_length=1.0, latent_step=0.05, num_latents_per_step=1, dim=16, depth=1, dim_head=16)
 
