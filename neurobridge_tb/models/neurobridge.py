@@ -288,7 +288,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         rows, index = batch_rows(units, self.unit_stats)
         slope, offset = value_token_rows(self.input_value_map, self.unit_emb, self.gain_emb, rows)
         tokens, token = slope + offset, index
-        if self.token_type_emb is not None and token_type is not None:
+        if self.token_type_emb is not None:
+            assert token_type is not None, "boundary_tokens need input_token_type"
             types = self.token_type_emb.weight
             tokens, token = (tokens[:, None] + types).flatten(0, 1), len(types) * index + token_type
         key_value = F.embedding(token, self.enc_atn.to_kv(self.enc_atn.norm_context(tokens)))

@@ -279,18 +279,23 @@ class NeuroHorizonModel(PretrainedModel):
             "absolute_start": float(data.absolute_start),
         }
 
+    def check_bins(self, data: Data) -> None:
+        """Refuse a recording whose bins of spike counts are not those of the model."""
+        if self.encoder.reads_events or not hasattr(data, "spike_counts"):
+            return
+        width = 1 / data.spike_counts.sampling_rate
+        if abs(width - self.bin_size) > 1e-6 * self.bin_size:
+            raise InputError(
+                expected=f"bins of {self.bin_size} s, those of the model",
+                found=f"bins of {width:.6g} s in recording {data.session.id}",
+                fix="Set model.bin_size to the recording's (a trained model keeps its own), or prepare it anew.",
+            )
+
     def _counts(self, data: Data) -> np.ndarray:
         """(T, N) float32 counts of a window's bins."""
         if not self.encoder.reads_events:
-            values, _ = self.encoder.grid_values(data)
-            width = 1 / data.spike_counts.sampling_rate
-            if abs(width - self.bin_size) > 1e-6 * self.bin_size:
-                raise InputError(
-                    expected=f"bins of {self.bin_size} s, those of the model",
-                    found=f"bins of {width:.6g} s in recording {data.session.id}",
-                    fix="Set model.bin_size to the recording's (a trained model keeps its own), or prepare it anew.",
-                )
-            return values
+            self.check_bins(data)
+            return self.encoder.grid_values(data)[0]
         n_bins = int((data.domain.end[-1] - data.domain.start[0]) / self.bin_size + 1e-6)
         counts = np.zeros((n_bins, len(data.units)), np.float32)
         bins = np.floor(data.spikes.timestamps / self.bin_size + 1e-9).astype(np.int64)

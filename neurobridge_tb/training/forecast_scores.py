@@ -99,6 +99,8 @@ def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: Dic
     """
     known = set().union(*(dataset.get_unit_ids() for dataset in datasets))
     for dataset in datasets:
+        for recording_id in dataset.recording_ids:
+            model.check_bins(dataset.get_recording(recording_id))
         ForecastLoaders(config, dataset, model).of_split("test")
         if config.psth_condition:
             trial_columns(dataset, config.psth_condition)

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -187,6 +188,20 @@ def test_faults_are_named(root, tmp_path):
     assert not list(tmp_path.glob("*/checkpoints"))  # nothing was trained in vain
     with pytest.raises(InputError, match="a reference window"):
         forecast(config(root, tmp_path / "h", "model.unit_identity=features", "reference_seconds=0"))
+
+
+def test_an_unseen_recording_of_other_bins_is_found_before_training(root, tmp_path):
+    shutil.copy(root / "s0.h5", tmp_path)
+    splits = {"train": ([0.0], [30.0]), "valid": ([30.0], [40.0]), "test": ([40.0], [60.0])}
+    counts = np.random.default_rng(0).poisson(1.0, (600, 5)).astype(np.uint8)
+    units = {"id": [f"wide/{i}" for i in range(5)]}
+    recording = build_recording(
+        brainset_id="test", session_id="wide", subject_id="s", units=units, counts=(counts, 0.1), splits=splits
+    )
+    save_recording(recording, tmp_path / "wide.h5")
+    with pytest.raises(InputError, match=r"bins of 0.05 s, those of the model(.|\n)*bins of 0.1 s in recording wide"):
+        forecast(config(tmp_path, tmp_path / "run", "model.unit_identity=features", "unseen=[wide]"))
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_run_is_not_resumed_with_other_bins(root, finished):
