@@ -345,7 +345,12 @@ class NeuroHorizonModel(PretrainedModel):
         return self._teacher_forced(self._start(**past), future, future_mask, observed)
 
     def training_loss(
-        self, batch: dict, *, unit_dropout: float = 0.0, generator: torch.Generator | None = None
+        self,
+        batch: dict,
+        *,
+        unit_dropout: float = 0.0,
+        rate_jitter: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Poisson loss of a batch: some windows are rolled out, the others are told what was observed.
 
@@ -357,6 +362,9 @@ class NeuroHorizonModel(PretrainedModel):
             batch: A collated batch of :meth:`tokenize`.
             unit_dropout: In each window up to this share of the units is hidden from the model; what they do is asked
                 for all the same. Default 0.
+            rate_jitter: In each window, the mean rate that the model is told of a unit is off by a factor
+                ``exp(rate_jitter * z)``, z standard normal: it learns what to think of a rate that has drifted. Default
+                0.
             generator: Draws the windows that are rolled out, and the hidden units. Default: torch's own.
         """
         future, mask = batch["target_values"], batch["target_mask"]
@@ -366,7 +374,9 @@ class NeuroHorizonModel(PretrainedModel):
             share = unit_dropout * torch.rand((len(mask), 1), generator=generator)
             shown = (torch.rand(shown.shape, generator=generator) >= share).to(mask.device)
             inputs = self._show(inputs, shown)
-        past, units = self._start(**inputs), inputs["unit_index"] > 0
+        units = inputs["unit_index"] > 0
+        jitter = torch.randn(units.shape, generator=generator).mul(rate_jitter).exp() if rate_jitter else None
+        past = self._start(jitter, **inputs)
         observed = (torch.rand(len(mask), generator=generator) >= _ROLLED_OUT).to(mask.device)
         told, present = future, mask & shown[:, None]
         if not observed.all():
@@ -426,12 +436,15 @@ class NeuroHorizonModel(PretrainedModel):
             own = self.own_history.step(own, values, present)
         return torch.cat(outputs, dim=1)
 
-    def _start(self, **past: Tensor) -> _Past:
+    def _start(self, jitter: Tensor | None = None, **past: Tensor) -> _Past:
         encoder_inputs = {k: past[k] for k in past if k.startswith(("input_", "latent_"))}
         latents = self.encoder.encode(**encoder_inputs)
         context = self.decoder.latent_context(latents, self.encoder.rotary_emb(past["latent_timestamps"]))
         index = shared_rows(past["unit_index"])
         mean, std = self.unit_stats(index)[:, None].unbind(-1)
+        if jitter is not None:  # (B, N)
+            factor = jitter[:, None].to(mean)
+            mean, std = mean * factor, std * factor.sqrt()
         rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std.clamp_min(1e-6))
         values, present = self._standardize(past["past"], rows), past["past_mask"]
         return _Past(context, rows, (values[:, -1], present[:, -1]), self.own_history.start(values, present))

@@ -30,19 +30,23 @@ class ForecastModule(L.LightningModule):
         model: The model to train.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
-        unit_dropout: At most this share of the units is hidden from a training window.
+        unit_dropout: See :meth:`NeuroHorizonModel.training_loss`; likewise
+        rate_jitter.
     """
 
-    def __init__(self, model: NeuroHorizonModel, *, lr: float, weight_decay: float, unit_dropout: float):
+    def __init__(
+        self, model: NeuroHorizonModel, *, lr: float, weight_decay: float, unit_dropout: float, rate_jitter: float
+    ):
         super().__init__()
         self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
-        self.model, self.lr, self.weight_decay, self.unit_dropout = model, lr, weight_decay, unit_dropout
+        self.model, self.lr, self.weight_decay = model, lr, weight_decay
+        self.unit_dropout, self.rate_jitter = unit_dropout, rate_jitter
         self.valid_loss = MeanMetric()
         # Buffers are constants. Were they broadcast, processes with fewer validation batches would be waited for.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [n for n, _ in self.named_buffers()])
 
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
-        loss = self.model.training_loss(batch, unit_dropout=self.unit_dropout)
+        loss = self.model.training_loss(batch, unit_dropout=self.unit_dropout, rate_jitter=self.rate_jitter)
         size = len(batch["session_id"])
         if not torch.isfinite(loss):
             windows = zip(batch["session_id"], batch["absolute_start"].tolist(), strict=True)
@@ -93,7 +97,7 @@ def forecast(config: DictConfig) -> Path:
     loaders = ForecastLoaders(config, trained, model)
     train, valid = loaders.of_split("train"), loaders.of_split("valid")
 
-    module = ForecastModule(model, **config.optimizer, unit_dropout=config.unit_dropout)
+    module = ForecastModule(model, **config.optimizer, unit_dropout=config.unit_dropout, rate_jitter=config.rate_jitter)
     trainer = run.trainer(dict(config.trainer), [EpochSeeds(config.seed, train, {"valid": valid})], monitor="val/loss")
     run.fit(trainer, module, train, valid)
     if not trainer.is_global_zero:
