@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from unittest.mock import patch
 
 import click
@@ -157,3 +158,11 @@ def parse(command: click.Command, job: str, arguments: list[str]) -> click.Conte
         return command.make_context(job, list(arguments))
     except click.exceptions.Exit:  # --help
         return None
+
+
+def test_every_name_of_the_python_page_can_be_imported_and_has_a_docstring():
+    names = [span for span in code_spans(ROOT / "docs" / "api.md") if re.fullmatch(r"neurobridge_tb(\.\w+)+", span)]
+    assert len(names) > 30
+    for name in names:
+        found = resolve_name(name)
+        assert isinstance(found, dict) or found.__doc__, name
