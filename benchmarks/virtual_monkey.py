@@ -7,7 +7,6 @@
 pretrained, and then aligned on 1 %, 10 % and all of the training pairs:
 
 - *pretrained*: from the pretrained encoder, and with factors of all training responses;
-- *random encoder, factors*: from random weights, with the same factors;
 - *random*: from random weights, with nothing but the labelled pairs.
 
 What is done already is not done again. Writes ``<work>/virtual_monkey.md``; all of it is simulated.
@@ -23,11 +22,9 @@ from pathlib import Path
 
 import click
 
-ENCODERS = {"pretrained": ["optimizer.lr=3e-3", "trainer.max_epochs=1"],
+ENCODERS = {"pretrained": ["principal_start=256", "optimizer.lr=3e-3", "trainer.max_epochs=1"],
             "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]}  # fmt: skip
-STARTS = {"pretrained": ("pretrained", "unlabelled=true"),
-          "random encoder, factors": ("random", "unlabelled=true"),
-          "random": ("random", "unlabelled=false")}  # fmt: skip
+STARTS = {"pretrained": "unlabelled=true", "random": "unlabelled=false"}  # an encoder, and what else it may use
 EPOCHS = {"0.01": 20, "0.1": 6, "1.0": 1}  # of alignment
 
 
@@ -49,12 +46,11 @@ def commands(photos: Path, work: Path, seed: int, difficulty: float, noise: floa
         made[run / "metrics.json"] = ["neurobridge", "pretrain", *data, "model=laptop"]
         made[run / "metrics.json"] += [f"run_dir={run}", *options, quiet]
     for start, share in product(STARTS, EPOCHS):
-        encoder, unlabelled = STARTS[start]
-        aligned, evaluated = animal / "runs" / _name("align", start, share), _evaluated(work, seed, start, share)
+        aligned, evaluated = animal / "runs" / f"align_{start}_{share}", _evaluated(work, seed, start, share)
         common = [*data, f"embeddings={embeddings}", f"train_share={share}"]
         made[aligned / "metrics.json"] = [
-            "neurobridge", "align", *common, f"pretrained={animal}/runs/{encoder}/model", f"run_dir={aligned}",
-            f"stage1.epochs={EPOCHS[share]}", "stage2.epochs=0", unlabelled, quiet,
+            "neurobridge", "align", *common, f"pretrained={animal}/runs/{start}/model", f"run_dir={aligned}",
+            f"stage1.epochs={EPOCHS[share]}", "stage2.epochs=0", STARTS[start], quiet,
         ]  # fmt: skip
         made[evaluated / "retrieval.json"] = [
             "neurobridge", "evaluate", *common, f"aligned={aligned}", f"run_dir={evaluated}",
@@ -62,12 +58,8 @@ def commands(photos: Path, work: Path, seed: int, difficulty: float, noise: floa
     return made
 
 
-def _name(job: str, start: str, share: str) -> str:
-    return f"{job}_{start}_{share}".replace(", ", "_").replace(" ", "_")
-
-
 def _evaluated(work: Path, seed: int, start: str, share: str) -> Path:
-    return work / f"animal{seed}" / "runs" / _name("evaluate", start, share)
+    return work / f"animal{seed}" / "runs" / f"evaluate_{start}_{share}"
 
 
 def table(work: Path, seeds: list[int]) -> list[str]:

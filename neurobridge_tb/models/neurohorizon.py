@@ -70,8 +70,9 @@ class NeuroHorizonModel(PretrainedModel):
     2. One query a future bin attends to the latents and, causally, to the bins before it. It is told the population's
        activity in the bin before: the observed one (:meth:`forward`, teacher-forced), or the predicted one
        (:meth:`generate`, rolled out).
-    3. :class:`PerNeuronHead` reads each unit's log-rate from the bin's state, the unit's embedding and averages of the
-       unit's own recent activity. The loss is the Poisson negative log-likelihood of the counts.
+    3. :class:`PerNeuronHead` reads each unit's log-rate from the bin's state, the unit's embedding and how the unit's
+       own recent activity compares with its mean rate (:class:`OwnHistory`). The loss is the Poisson negative
+       log-likelihood of the counts.
 
     Units have trained embeddings, or, with ``unit_identity="features"``, everything about a unit comes from its
     reference features (:mod:`neurobridge_tb.datasets.reference_features`): then units that were never trained can be
@@ -431,9 +432,9 @@ class NeuroHorizonModel(PretrainedModel):
             else:
                 states, _ = self.decoder(torch.cat(fed, 1), self._rotary(0, step + 1, values), past.context)
             outputs.append(self._log_rates(states[:, -1:], rows, self.own_history.read(own)[:, None]))
-            values, present = self._standardize(outputs[-1].exp(), rows)[:, 0], units
-            predicted = torch.ones_like(predicted)
-            own = self.own_history.step(own, values, present)
+            counts, present, predicted = outputs[-1].exp(), units, torch.ones_like(predicted)
+            values = self._standardize(counts, rows)[:, 0]
+            own = self.own_history.step(own, self._bounded(counts, rows)[:, 0], present, rows.mean[:, 0])
         return torch.cat(outputs, dim=1)
 
     def _start(self, jitter: Tensor | None = None, **past: Tensor) -> _Past:
@@ -446,21 +447,23 @@ class NeuroHorizonModel(PretrainedModel):
             factor = jitter[:, None].to(mean)
             mean, std = mean * factor, std * factor.sqrt()
         rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std.clamp_min(1e-6))
-        values, present = self._standardize(past["past"], rows), past["past_mask"]
-        return _Past(context, rows, (values[:, -1], present[:, -1]), self.own_history.start(values, present))
+        counts, present = past["past"], past["past_mask"]
+        last = self._standardize(counts[:, -1:], rows)[:, 0], present[:, -1]
+        own = self.own_history.start(self._bounded(counts, rows), present, rows.mean)
+        return _Past(context, rows, last, own)
 
     def _teacher_forced(self, past: _Past, future: Tensor, present: Tensor, observed: Tensor | None) -> Tensor:
         context, rows, last, own = past
-        values = torch.cat([last[0][:, None], self._standardize(future, rows)[:, :-1]], dim=1)
+        values = torch.cat([last[0][:, None], self._standardize(future[:, :-1], rows)], dim=1)
         present = torch.cat([last[1][:, None], present[:, :-1]], dim=1)
         predicted = torch.zeros(future.shape[:2], dtype=torch.bool, device=future.device)
         if observed is not None:
             predicted[:, 1:] = ~observed[:, None]
         feedback = self.feedback(values, present, predicted, rows.feedback)
         states, _ = self.decoder(feedback, self._rotary(0, future.shape[1], future), context)
-        histories = [self.own_history.read(own)]
+        histories, counts = [self.own_history.read(own)], self._bounded(future, rows)
         for step in range(1, future.shape[1]):
-            own = self.own_history.step(own, values[:, step], present[:, step])
+            own = self.own_history.step(own, counts[:, step - 1], present[:, step], rows.mean[:, 0])
             histories.append(self.own_history.read(own))
         return self._log_rates(states, rows, torch.stack(histories, dim=1))
 
@@ -468,7 +471,11 @@ class NeuroHorizonModel(PretrainedModel):
         return self.head(states, rows.head, own) + rows.mean.clamp_min(1e-3).log()
 
     def _standardize(self, counts: Tensor, rows: _Rows) -> Tensor:
-        return ((counts - rows.mean) / rows.std).clamp(-_LARGEST, _LARGEST)
+        return (self._bounded(counts, rows) - rows.mean) / rows.std
+
+    @staticmethod
+    def _bounded(counts: Tensor, rows: _Rows) -> Tensor:
+        return torch.minimum(counts, rows.mean + _LARGEST * rows.std)
 
     def _rotary(self, first: int, n_bins: int, like: Tensor) -> Tensor:
         """(B, T, 2d) rotary embeddings of the middles of future bins."""

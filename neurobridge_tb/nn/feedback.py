@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 
+_PRIOR_SPIKES = 1.0  # k of OwnHistory
+
 
 class PopulationFeedback(nn.Module):
     """A signed vector of the population's activity in one bin: ``sum_u (v_u G_u + K_u) / sqrt(units)``, then linear.
@@ -48,10 +50,11 @@ class PopulationFeedback(nn.Module):
 
 
 class OwnHistory:
-    """Each unit's own recent activity: exponential averages with several time constants, carried from bin to bin.
+    """How each unit's recent counts compare with its mean rate, over several time constants, carried from bin to bin.
 
-    An average is ``sum w v / (1 + sum w)`` with ``w = exp(-age / time constant)``, so that one with little behind it is
-    drawn to 0, the unit's mean.
+    With ``w = exp(-age / time constant)``, counts n and the mean count m of a bin, it is the log of
+    ``(k + sum w n) / (k + sum w m)``: by how much a unit that is drawn to its mean by k spikes (the posterior mean of a
+    Poisson rate under a Gamma prior) fires more or less than that. So it means the same for busy and for quiet units.
 
     Args:
         time_constants: In s.
@@ -61,20 +64,25 @@ class OwnHistory:
     def __init__(self, time_constants: tuple[float, ...], bin_size: float):
         self.decay = torch.exp(-bin_size / torch.tensor(time_constants))
 
-    def start(self, values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """State after bins (B, T, N): weighted sum and weight, (B, N, C) each."""
-        age = torch.arange(values.shape[1] - 1, -1, -1, device=values.device)
-        weight = self.decay.to(values) ** age[:, None]  # (T, C)
-        present = present.to(values.dtype)
-        total = torch.einsum("btn,tc->bnc", values * present, weight)
-        return total, torch.einsum("btn,tc->bnc", present, weight)
+    def start(self, counts: Tensor, present: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """State after bins (B, T, N) of counts; weighted sums of counts and of means (B or 1, 1, N), (B, N, C) each."""
+        age = torch.arange(counts.shape[1] - 1, -1, -1, device=counts.device)
+        weight = self.decay.to(counts) ** age[:, None]  # (T, C)
+        present = present.to(counts.dtype)
+        observed = torch.einsum("btn,tc->bnc", counts * present, weight)
+        return observed, torch.einsum("btn,tc->bnc", mean * present, weight)
 
-    def step(self, state: tuple[Tensor, Tensor], values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """State after one more bin (B, N)."""
-        decay, present = self.decay.to(values), present.to(values.dtype)[..., None]
-        return state[0] * decay + values[..., None] * present, state[1] * decay + present
+    def step(
+        self, state: tuple[Tensor, Tensor], counts: Tensor, present: Tensor, mean: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """State after one more bin (B, N); ``mean`` (B or 1, N)."""
+        decay, present = self.decay.to(counts), present.to(counts.dtype)
+        added = ((x * present)[..., None] for x in (counts, mean))
+        observed, expected = (before * decay + new for before, new in zip(state, added, strict=True))
+        return observed, expected
 
     @staticmethod
     def read(state: tuple[Tensor, Tensor]) -> Tensor:
-        """(B, N, C) averages."""
-        return state[0] / (1 + state[1])
+        """(B, N, C) log-ratios."""
+        observed, expected = state
+        return ((_PRIOR_SPIKES + observed) / (_PRIOR_SPIKES + expected)).log()

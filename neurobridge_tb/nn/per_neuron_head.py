@@ -11,7 +11,8 @@ _AT_ONCE = 2**20  # hidden activations that are in memory at a time: they fit in
 class PerNeuronHead(nn.Module):
     """One MLP for all units on [bin state, unit embedding, the unit's own recent activity].
 
-    A linear read-out of the bin state by the unit embedding is added: a short way for what units share. The first
+    A linear read-out of the bin state by the unit embedding is added, a short way for what units share, and one of the
+    recent activity. The first
     layer of the MLP is the sum of a part that depends on the bin and one that depends on the unit, so that no
     concatenation exists. Its hidden activations (bins x units x ``dim_hidden``) are made for a few bins at a time, in
     the backward pass once more: that takes a fraction of the memory and, on a processor, less time.
@@ -32,6 +33,8 @@ class PerNeuronHead(nn.Module):
         self.from_own = nn.Linear(dim_own, dim_hidden, bias=False)
         self.out = nn.Linear(dim_hidden, 1)
         nn.init.zeros_(self.out.bias)
+        self.own = nn.Linear(dim_own, 1, bias=False)
+        nn.init.zeros_(self.own.weight)
 
     def forward(self, states: Tensor, units: Tensor, own: Tensor) -> Tensor:
         """Log-rate relative to the unit's mean.
@@ -53,7 +56,7 @@ class PerNeuronHead(nn.Module):
                 rates.append(checkpoint(self._mlp, *parts, per_unit, use_reentrant=False, preserve_rng_state=False))
             else:
                 rates.append(self._mlp(*parts, per_unit))
-        return torch.cat(rates, dim=1) + states @ units.mT
+        return torch.cat(rates, dim=1) + states @ units.mT + self.own(own).squeeze(-1)
 
     def _mlp(self, per_bin: Tensor, own: Tensor, per_unit: Tensor) -> Tensor:
         return self.out(F.relu(self.from_own(own).add_(per_bin).add_(per_unit))).squeeze(-1)
