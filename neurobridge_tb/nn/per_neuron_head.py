@@ -34,7 +34,7 @@ class PerNeuronHead(nn.Module):
         self.out = nn.Linear(dim_hidden, 1)
         nn.init.zeros_(self.out.bias)
         self.own = nn.Linear(dim_own, 1, bias=False)
-        nn.init.zeros_(self.own.weight)
+        nn.init.constant_(self.own.weight, 1 / dim_own)  # a unit goes on as it has
 
     def forward(self, states: Tensor, units: Tensor, own: Tensor) -> Tensor:
         """Log-rate relative to the unit's mean.

@@ -350,7 +350,7 @@ def test_the_head_gives_the_same_for_a_few_bins_at_a_time(monkeypatch):
         torch.testing.assert_close(head(states, units, own), outputs[0])
     joint = head.norm(states)[:, :, None] @ head.from_state.weight.T + head.from_state.bias
     hidden = joint + units[:, None] @ head.from_unit.weight.T + own @ head.from_own.weight.T
-    expected = head.out(torch.relu(hidden))[..., 0] + head.norm(states) @ units.mT
+    expected = head.out(torch.relu(hidden))[..., 0] + head.norm(states) @ units.mT + head.own(own)[..., 0]
     torch.testing.assert_close(outputs[0], expected)
 
 
