@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
-from neurobridge_tb.alignment.encoders import load_image_encoder
+from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.datasets import StimulusImages, is_simulated
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.baselines import mean_image
@@ -62,7 +62,8 @@ def reconstruct(config: DictConfig) -> Path:
     train_images = stimuli.load(list(train.image_ids), config.image_size)
     seen = stimuli.load(list(test.image_ids), config.image_size)
 
-    pictures, predicted = _generate(config, model, cache, train, train_images, test)
+    judge = load_image_encoder(config.judge.encoder, config.judge.image_size)
+    pictures, predicted = _generate(config, model, cache, judge, train, train_images, test)
     truth = cache.lookup(list(test.image_ids))
     with write_aside(Path(config.run_dir) / "reconstructions.h5") as aside, h5py.File(aside, "w") as file:
         file.create_dataset("image_id", data=list(test.image_ids), dtype=h5py.string_dtype())
@@ -70,8 +71,7 @@ def reconstruct(config: DictConfig) -> Path:
         file["cosine"] = torch.cosine_similarity(predicted - model.embedding_mean, truth - model.embedding_mean)
         for name, samples in pictures.items():
             file[name] = _channels_last(samples)
-    networks = feature_networks(encoder=load_image_encoder(config.judge.encoder, config.judge.image_size))
-    shown = SeenImages(_channels_last(seen), networks)
+    shown = SeenImages(_channels_last(seen), feature_networks(encoder=judge))
     rows: list[dict[str, Any]] = []
     for name, samples in {**pictures, "mean training image": _mean(train_images, len(seen))}.items():
         metrics, unavailable = shown.compare(_channels_last(samples)[:, 0])
@@ -102,6 +102,7 @@ def _generate(
     config: DictConfig,
     model: ImageAligner,
     cache: EmbeddingCache,
+    judge: ImageEncoder,
     train: Responses,
     train_images: Tensor,
     test: Responses,
@@ -123,10 +124,38 @@ def _generate(
             generator = load_generator(name, **{key: value for key, value in options.items() if value is not None})
             stored = getattr(generator, "encoder_name", None), getattr(generator, "preprocessing_hash", None)
             check_source(name, stored, (cache.encoder, cache.preprocessing_hash))
-            pictures[name] = generator.generate(
-                regression, num_samples=config.num_samples, seed=config.seed, init_images=layout[:, 0]
+            drawn = generator.generate(
+                regression,
+                num_samples=config.num_samples * config.candidates,
+                seed=config.seed,
+                init_images=layout[:, 0],
+            )
+            pictures[name] = (
+                drawn if config.candidates == 1 else choose(drawn, contrastive, model, judge, config.candidates)
             )
     return pictures, regression
+
+
+def choose(drawn: Tensor, contrastive: Tensor, model: ImageAligner, encoder: ImageEncoder, candidates: int) -> Tensor:
+    """Of each ``candidates`` pictures, the one whose embedding is nearest to the predicted one.
+
+    Args:
+        drawn: (n, num_samples * candidates, 3, H, W).
+        contrastive: (n, E) predicted embeddings.
+        model: Centres embeddings.
+        encoder: Must be the one that the model was aligned with.
+        candidates: Pictures drawn for each sample.
+
+    Returns:
+        (n, num_samples, 3, H, W).
+    """
+    asked = model.config["image_encoder"], model.config["preprocessing_hash"]
+    check_source("the alignment", asked, (encoder.name, encoder.preprocessing_hash))
+    codes = model.center(encoder.encode(drawn.flatten(0, 1))).unflatten(0, drawn.shape[:2])
+    likeness = (codes * contrastive[:, None]).sum(-1).unflatten(1, (-1, candidates))
+    best = likeness.argmax(2)[:, :, None, None, None, None]
+    sets = drawn.unflatten(1, (-1, candidates))
+    return sets.gather(2, best.expand(-1, -1, 1, *drawn.shape[2:])).squeeze(2)
 
 
 def _channels_last(images: Tensor) -> np.ndarray:
