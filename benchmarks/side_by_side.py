@@ -129,8 +129,7 @@ def make_inputs(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             "input_timestamps": (torch.rand(n_items, case.tokens, generator=generator) * length).sort(dim=1).values,
             "input_unit_index": seen.gather(1, which),
         }
-        ours |= tokens
-        ours["input_mask"] = torch.ones(n_items, case.tokens, dtype=torch.bool)
+        ours |= tokens | {"input_mask": torch.ones(n_items, case.tokens, dtype=torch.bool)}
     tokens["input_mask"] = torch.ones(n_items, case.tokens, dtype=torch.bool)
     theirs = shared | tokens | {"output_timestamps": output_times.repeat_interleave(n_asked, dim=1)}
     if UPSTREAM == "CaPOYO":

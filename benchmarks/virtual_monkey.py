@@ -7,7 +7,7 @@
 pretrained, and then aligned on 1 %, 10 % and all of the training pairs:
 
 - *pretrained*: from the pretrained encoder, and with factors of all training responses;
-- *random*: from random weights, with nothing but the labelled pairs.
+- *random*: from random weights, with factors of the labelled pairs' responses alone.
 
 What is done already is not done again. Writes ``<work>/virtual_monkey.md``; all of it is simulated.
 """
@@ -73,7 +73,7 @@ def table(work: Path, seeds: list[int]) -> list[str]:
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
             ours = row["model"].startswith("NeuroBridge")
             if row["direction"] == "neural to image" and (ours or start == "pretrained"):  # baselines once
-                name = f"{row['model']}, {start}" if ours else row["model"]
+                name = f"{row['model']}, {start}, {STARTS[start]}" if ours else row["model"]
                 found.setdefault((share, row["trials"], name), []).append(row["top1"])
     lines = ["| training pairs | queries | decoder | top-1 of each animal | mean |", "| --- | --- | --- | --- | --- |"]
     for (share, trials, name), scores in sorted(found.items(), key=lambda item: item[0][:2]):

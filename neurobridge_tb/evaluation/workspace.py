@@ -146,11 +146,12 @@ def _read_gallery(path: Path) -> Gallery:
 
 
 def _read_area_galleries(runs: Path) -> dict[str, Gallery]:
-    galleries = {}
+    """Those of the recording of ``runs/reconstruct``."""
+    galleries, dataset = {}, (_read_json(runs / "reconstruct" / "metrics.json") or {}).get("dataset")
     for file in sorted(runs.glob("reconstruct_*/reconstructions.h5")):
-        areas = (_read_json(file.parent / "metrics.json") or {}).get("areas")
-        if areas:
-            galleries[", ".join(areas)] = _read_gallery(file)
+        metrics = _read_json(file.parent / "metrics.json") or {}
+        if metrics.get("areas") and metrics.get("dataset") == dataset:
+            galleries[", ".join(metrics["areas"])] = _read_gallery(file)
     return galleries
 
 

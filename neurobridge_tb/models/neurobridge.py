@@ -250,7 +250,13 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         latents = self.latent_emb(latent_index)
         rotary = self.rotary_emb(latent_timestamps)
         seen = (input_mask, input_timestamps, input_unit_index)
-        if input_values is not None:
+        if not self.reads_events:
+            if input_values is None:
+                raise InputError(
+                    expected=f"input_values (B, T, N), as the model reads values on a grid ({self.modality})",
+                    found="none",
+                    fix="Pass what the model's own tokenize makes of a window.",
+                )
             update = self._checkpointed(self._attend_to_grid, latents, latent_timestamps, input_values, *seen)
         else:
             update = self._checkpointed(self._attend_to_events, latents, rotary, *seen, input_token_type)
@@ -292,7 +298,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             assert token_type is not None, "boundary_tokens need input_token_type"
             types = self.token_type_emb.weight
             tokens, token = (tokens[:, None] + types).flatten(0, 1), len(types) * index + token_type
-        key_value = F.embedding(token, self.enc_atn.to_kv(self.enc_atn.norm_context(tokens)))
+        per_unit = self.enc_atn.to_kv(self.enc_atn.norm_context(tokens))
+        exact = torch.promote_types(per_unit.dtype, torch.float32)  # gradients are sums over all spikes of a unit
+        key_value = F.embedding(token, per_unit.to(exact))
         update = cross_attention(self.enc_atn, latents, key_value, rotary, self.rotary_emb(times), mask)
         if self.population is not None:
             spikes = mask if token_type is None else mask & (token_type == 0)

@@ -29,7 +29,7 @@ from neurobridge_tb.nn.unit_rows import UnitStatistics, shared_rows
 from neurobridge_tb.registry_ext import PoissonNLLLoss
 
 _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
-_LARGEST = 10.0  # standard deviations: what is fed back is clipped there
+_LARGEST = 10.0  # standard deviations above the mean: what is fed back is clipped there
 _ROLLED_OUT = 0.25  # of the training windows are told what was predicted; the others, what was observed
 
 
@@ -363,10 +363,11 @@ class NeuroHorizonModel(PretrainedModel):
             batch: A collated batch of :meth:`tokenize`.
             unit_dropout: In each window up to this share of the units is hidden from the model; what they do is asked
                 for all the same. Default 0.
-            rate_jitter: In each window, the mean rate that the model is told of a unit is off by a factor
+            rate_jitter: In each window, the mean rate that the decoder is told of a unit is off by a factor
                 ``exp(rate_jitter * z)``, z standard normal: it learns what to think of a rate that has drifted. Default
                 0.
-            generator: Draws the windows that are rolled out, and the hidden units. Default: torch's own.
+            generator: Draws the windows that are rolled out, the hidden units, and the factors of rates. Default:
+                torch's own.
         """
         future, mask = batch["target_values"], batch["target_mask"]
         inputs = batch["model_inputs"]
@@ -378,20 +379,19 @@ class NeuroHorizonModel(PretrainedModel):
         units = inputs["unit_index"] > 0
         jitter = torch.randn(units.shape, generator=generator).mul(rate_jitter).exp() if rate_jitter else None
         past = self._start(jitter, **inputs)
-        observed = (torch.rand(len(mask), generator=generator) >= _ROLLED_OUT).to(mask.device)
+        observed = torch.rand(len(mask), generator=generator) >= _ROLLED_OUT  # drawn on the CPU: no GPU is waited for
+        rolled, observed = torch.nonzero(~observed).flatten().to(mask.device), observed.to(mask.device)
         told, present = future, mask & shown[:, None]
-        if not observed.all():
-            rolled = torch.nonzero(~observed).flatten()
+        if len(rolled):
             with torch.no_grad():
                 rates = self._roll_out(past.windows(rolled), units[rolled], future.shape[1]).exp()
             told = future.index_copy(0, rolled, rates.to(future))
             present = torch.where(observed[:, None, None], present, units[:, None])
         return self.loss(self._teacher_forced(past, told, present, observed), batch)
 
-    @staticmethod
-    def _show(inputs: dict[str, Tensor], shown: Tensor) -> dict[str, Tensor]:
+    def _show(self, inputs: dict[str, Tensor], shown: Tensor) -> dict[str, Tensor]:
         """The inputs without the units that are not shown (B, N); a window that would lose all tokens keeps them."""
-        if "input_values" in inputs:
+        if not self.encoder.reads_events:
             kept = inputs["input_mask"] & shown[:, None]
         else:
             table = torch.ones((len(shown), int(inputs["unit_index"].max()) + 1), dtype=torch.bool, device=shown.device)
@@ -434,7 +434,7 @@ class NeuroHorizonModel(PretrainedModel):
             outputs.append(self._log_rates(states[:, -1:], rows, self.own_history.read(own)[:, None]))
             counts, present, predicted = outputs[-1].exp(), units, torch.ones_like(predicted)
             values = self._standardize(counts, rows)[:, 0]
-            own = self.own_history.step(own, self._bounded(counts, rows)[:, 0], present, rows.mean[:, 0])
+            own = self.own_history.step(own, self._told(counts, rows)[:, 0], present, rows.mean[:, 0])
         return torch.cat(outputs, dim=1)
 
     def _start(self, jitter: Tensor | None = None, **past: Tensor) -> _Past:
@@ -449,7 +449,7 @@ class NeuroHorizonModel(PretrainedModel):
         rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std.clamp_min(1e-6))
         counts, present = past["past"], past["past_mask"]
         last = self._standardize(counts[:, -1:], rows)[:, 0], present[:, -1]
-        own = self.own_history.start(self._bounded(counts, rows), present, rows.mean)
+        own = self.own_history.start(self._told(counts, rows), present, rows.mean)
         return _Past(context, rows, last, own)
 
     def _teacher_forced(self, past: _Past, future: Tensor, present: Tensor, observed: Tensor | None) -> Tensor:
@@ -461,7 +461,7 @@ class NeuroHorizonModel(PretrainedModel):
             predicted[:, 1:] = ~observed[:, None]
         feedback = self.feedback(values, present, predicted, rows.feedback)
         states, _ = self.decoder(feedback, self._rotary(0, future.shape[1], future), context)
-        histories, counts = [self.own_history.read(own)], self._bounded(future, rows)
+        histories, counts = [self.own_history.read(own)], self._told(future, rows)
         for step in range(1, future.shape[1]):
             own = self.own_history.step(own, counts[:, step - 1], present[:, step], rows.mean[:, 0])
             histories.append(self.own_history.read(own))
@@ -471,11 +471,12 @@ class NeuroHorizonModel(PretrainedModel):
         return self.head(states, rows.head, own) + rows.mean.clamp_min(1e-3).log()
 
     def _standardize(self, counts: Tensor, rows: _Rows) -> Tensor:
-        return (self._bounded(counts, rows) - rows.mean) / rows.std
+        return ((counts - rows.mean) / rows.std).clamp_max(_LARGEST)
 
     @staticmethod
-    def _bounded(counts: Tensor, rows: _Rows) -> Tensor:
-        return torch.minimum(counts, rows.mean + _LARGEST * rows.std)
+    def _told(counts: Tensor, rows: _Rows) -> Tensor:
+        """Counts as a unit's own history is told them: bounded, so that rolling out is, but a spike is always one."""
+        return torch.minimum(counts, (rows.mean + _LARGEST * rows.std).clamp_min(1.0))
 
     def _rotary(self, first: int, n_bins: int, like: Tensor) -> Tensor:
         """(B, T, 2d) rotary embeddings of the middles of future bins."""

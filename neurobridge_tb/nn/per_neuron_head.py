@@ -12,10 +12,9 @@ class PerNeuronHead(nn.Module):
     """One MLP for all units on [bin state, unit embedding, the unit's own recent activity].
 
     A linear read-out of the bin state by the unit embedding is added, a short way for what units share, and one of the
-    recent activity. The first
-    layer of the MLP is the sum of a part that depends on the bin and one that depends on the unit, so that no
-    concatenation exists. Its hidden activations (bins x units x ``dim_hidden``) are made for a few bins at a time, in
-    the backward pass once more: that takes a fraction of the memory and, on a processor, less time.
+    recent activity. The first layer of the MLP is the sum of a part that depends on the bin and one that depends on the
+    unit, so that no concatenation exists. Its hidden activations (bins x units x ``dim_hidden``) are made for a few
+    bins at a time, in the backward pass once more: that takes a fraction of the memory and, on a processor, less time.
 
     Args:
         dim: Width of the bin states and of the unit embeddings.

@@ -24,7 +24,7 @@ from neurobridge_tb.training.windows import EpochSeeds
 
 
 class ForecastModule(L.LightningModule):
-    """Forecasting: trained on partly observed, partly predicted feedback; validated rolled out.
+    """Forecasting: a quarter of the training windows is rolled out, and all of the validation.
 
     Args:
         model: The model to train.

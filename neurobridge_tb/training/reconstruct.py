@@ -56,13 +56,15 @@ def reconstruct(config: DictConfig) -> Path:
         )
     model, cache = load_aligned(config.aligned, config.embeddings)
     check_same_pairs(config, "areas", "time_window", "exclude_test_concepts", "train_share")
+    judge = load_image_encoder(config.judge.encoder, config.judge.image_size)
+    if config.candidates != 1:
+        _check_candidates(config.candidates, judge, model)
     splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config)
     train, test = splits["train"], splits["test"].averaged()
     stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])
     train_images = stimuli.load(list(train.image_ids), config.image_size)
     seen = stimuli.load(list(test.image_ids), config.image_size)
 
-    judge = load_image_encoder(config.judge.encoder, config.judge.image_size)
     pictures, predicted = _generate(config, model, cache, judge, train, train_images, test)
     truth = cache.lookup(list(test.image_ids))
     with write_aside(Path(config.run_dir) / "reconstructions.h5") as aside, h5py.File(aside, "w") as file:
@@ -136,6 +138,18 @@ def _generate(
     return pictures, regression
 
 
+def _check_candidates(candidates: int, judge: ImageEncoder, model: ImageAligner) -> None:
+    aligned = model.config["image_encoder"], model.config["preprocessing_hash"]
+    found = judge.name, judge.preprocessing_hash
+    if candidates < 1 or found != aligned:
+        raise InputError(
+            expected=f"candidates of 1 or more, chosen by the encoder of the alignment: {aligned[0]} "
+            f"(preprocessing {aligned[1]})",
+            found=f"candidates={candidates}, judge {found[0]} (preprocessing {found[1]})",
+            fix="Set judge.encoder and judge.image_size to those of `neurobridge embed`, or leave candidates out.",
+        )
+
+
 def choose(drawn: Tensor, contrastive: Tensor, model: ImageAligner, encoder: ImageEncoder, candidates: int) -> Tensor:
     """Of each ``candidates`` pictures, the one whose embedding is nearest to the predicted one.
 
@@ -143,14 +157,12 @@ def choose(drawn: Tensor, contrastive: Tensor, model: ImageAligner, encoder: Ima
         drawn: (n, num_samples * candidates, 3, H, W).
         contrastive: (n, E) predicted embeddings.
         model: Centres embeddings.
-        encoder: Must be the one that the model was aligned with.
+        encoder: The one that the model was aligned with.
         candidates: Pictures drawn for each sample.
 
     Returns:
         (n, num_samples, 3, H, W).
     """
-    asked = model.config["image_encoder"], model.config["preprocessing_hash"]
-    check_source("the alignment", asked, (encoder.name, encoder.preprocessing_hash))
     codes = model.center(encoder.encode(drawn.flatten(0, 1))).unflatten(0, drawn.shape[:2])
     likeness = (codes * contrastive[:, None]).sum(-1).unflatten(1, (-1, candidates))
     best = likeness.argmax(2)[:, :, None, None, None, None]

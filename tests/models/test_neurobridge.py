@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch_brain.models import POYO
 
 from neurobridge_tb import ImageAligner, NeuroBridgeModel
-from neurobridge_tb._upstream import DatasetIndex, collate
+from neurobridge_tb._upstream import DatasetIndex, collate, create_linspace_latent_tokens
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.masking import Mask
@@ -141,6 +142,42 @@ def test_events_and_counts_see_the_same_spikes(tmp_path):
         latents.append(model.double().eval().encode(**inputs))
     torch.testing.assert_close(*latents, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(events.grid_values(sample)[0], sample.spike_counts.value)
+
+
+@pytest.mark.parametrize("boundary_tokens", [False, True])
+def test_events_have_float32_gradients_under_bf16_autocast(boundary_tokens):
+    """A unit's gradient is a sum over its thousands of spikes, which bfloat16 would lose."""
+    torch.manual_seed(0)
+    model = NeuroBridgeModel(modality="spikes", boundary_tokens=boundary_tokens, **dict(TINY, dim_population=0))
+    unit_ids = [f"u{i}" for i in range(4)]
+    model.init_vocabs(SimpleNamespace(get_unit_ids=lambda: unit_ids, recording_ids=["session"]))
+    model.eval()
+    index, times = create_linspace_latent_tokens(0, 1.0, step=model.latent_step, num_latents_per_step=2)
+    n = 2000
+    inputs = {
+        "input_mask": torch.ones(3, n, dtype=torch.bool),
+        "input_timestamps": torch.rand(3, n).sort().values,
+        "input_unit_index": torch.randint(1, 5, (3, n)),
+        "latent_index": torch.from_numpy(index).expand(3, -1),
+        "latent_timestamps": torch.from_numpy(times).float().expand(3, -1),
+    }
+    if boundary_tokens:
+        inputs["input_token_type"] = torch.randint(0, 3, (3, n))
+    parameters = [model.enc_atn.to_kv.weight, model.unit_emb.weight]
+    gradients = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            latents = model.encode(**inputs)
+        gradients.append(torch.autograd.grad(latents.float().square().sum(), parameters))
+    for exact, rough in zip(*gradients, strict=True):
+        assert (rough - exact).norm() < 0.05 * exact.norm()
+
+
+def test_a_grid_without_values_is_refused(model, dataset):
+    inputs = collate([model.tokenize(window(dataset))])["model_inputs"]
+    del inputs["input_values"]
+    with pytest.raises(InputError, match="input_values"):
+        model.encode(**inputs)
 
 
 @pytest.mark.parametrize("settings", [{}, {"unit_value_maps": False, "dim_population": 0}])
