@@ -105,7 +105,7 @@ def render(results: Results) -> str:
         forgetting=tables.forgetting_table(results.align),
         retrieval=_retrieval(results),
         gallery=_gallery(results.gallery),
-        areas=_areas(results.gallery, results.gallery_by_area),
+        areas=_areas(results),
         reconstruction=tables.reconstruction_table(results.reconstruct),
         stages=tables.stages_table(results),
         configs=results.configs,
@@ -184,13 +184,15 @@ def _hero(gallery: Gallery, chosen: np.ndarray, rank: np.ndarray) -> dict[str, A
     }
 
 
-def _areas(gallery: Gallery | None, by_area: dict[str, Gallery]) -> dict[str, Any] | None:
+def _areas(results: Results) -> dict[str, Any] | None:
     """The first sample of the main backend from all areas and from each alone, of images at even steps of the former's
     ranking, and how good each is over all images."""
+    gallery, by_area = results.gallery, results.gallery_by_area
+    whole = ", ".join((results.reconstruct or {}).get("areas") or ["all areas"])
     if gallery is None or not gallery.made or not by_area:
         return None
     main, rows, cards = main_name(gallery.made), {}, []
-    for name, of_areas in {"all areas": gallery, **by_area}.items():
+    for name, of_areas in {whole: gallery, **by_area}.items():
         if of_areas.image_id != gallery.image_id or main not in of_areas.made:
             raise InputError(
                 expected=f"the same test images in the reconstructions from {name} as in runs/reconstruct, and {main}",
@@ -200,7 +202,7 @@ def _areas(gallery: Gallery | None, by_area: dict[str, Gallery]) -> dict[str, An
         rows[name] = of_areas.made[main][:, 0]
         cosine = "" if of_areas.cosine is None else f", embedding cosine {of_areas.cosine.mean():.2f}"
         cards.append(f"{name}: PixCorr {pixcorr(gallery.seen, rows[name]).mean():.3f}{cosine}")
-    chosen = spread_over_ranks(pixcorr(gallery.seen, rows["all areas"]), 8)
+    chosen = spread_over_ranks(pixcorr(gallery.seen, rows[whole]), 8)
     return {
         "main": label(main),
         "rows": {
@@ -209,6 +211,7 @@ def _areas(gallery: Gallery | None, by_area: dict[str, Gallery]) -> dict[str, An
         },
         "ids": [gallery.image_id[index] for index in chosen],
         "means": cards,
+        "whole": whole,
     }
 
 
