@@ -106,8 +106,7 @@ def main(units, past, future, tokens, forecaster, repeats, cpu_time, out) -> Non
 
     Both read the same spikes. POYO answers one number for each future bin; NeuroHorizon is trained as `neurobridge
     forecast` trains it: it rolls out a quarter of the windows, then runs over all bins, and answers a rate for each
-    unit in each bin.
-    They run in turn in one process: trust the ratios, not the times.
+    unit in each bin. They run in turn in one process: trust the ratios, not the times.
     """
     rows = []
     for n in units:

@@ -107,6 +107,7 @@ def make_inputs(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         "output_unit_index": asked,
         "output_mask": torch.ones(n_items, n_bins, n_asked, dtype=torch.bool),
     }
+    every = torch.ones(n_items, case.tokens, dtype=torch.bool)
     if case.bins:
         times = torch.arange(case.bins) * length / case.bins
         values = torch.randn(n_items, case.bins, case.units, generator=generator)
@@ -114,6 +115,7 @@ def make_inputs(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         keep = keep.repeat(1, case.bins, 1)
         tokens = {
             "input_values": values[keep].view(n_items, -1, 1),
+            "input_mask": every,
             "input_timestamps": times.repeat_interleave(seen.shape[1]).expand(n_items, -1),
             "input_unit_index": seen.repeat(1, case.bins),
         }
@@ -126,11 +128,11 @@ def make_inputs(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     else:
         which = torch.randint(seen.shape[1], (n_items, case.tokens), generator=generator)
         tokens = {
+            "input_mask": every,
             "input_timestamps": (torch.rand(n_items, case.tokens, generator=generator) * length).sort(dim=1).values,
             "input_unit_index": seen.gather(1, which),
         }
-        ours |= tokens | {"input_mask": torch.ones(n_items, case.tokens, dtype=torch.bool)}
-    tokens["input_mask"] = torch.ones(n_items, case.tokens, dtype=torch.bool)
+        ours |= tokens
     theirs = shared | tokens | {"output_timestamps": output_times.repeat_interleave(n_asked, dim=1)}
     if UPSTREAM == "CaPOYO":
         theirs["output_session_index"] = torch.ones_like(theirs["output_timestamps"], dtype=torch.long)

@@ -177,11 +177,7 @@ def _gallery(gallery: Gallery | None) -> dict[str, Any] | None:
 def _hero(gallery: Gallery, chosen: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
     """Rows of pictures, first samples only, of the chosen images."""
     rows = {"seen": gallery.seen} | {label(name): made[:, 0] for name, made in gallery.made.items()}
-    return {
-        "rows": {name: [picture(images[index]) for index in chosen] for name, images in rows.items()},
-        "ids": [gallery.image_id[index] for index in chosen],
-        "ranks": [int(rank[index]) for index in chosen],
-    }
+    return {**_strip(rows, gallery.image_id, chosen), "ranks": [int(rank[index]) for index in chosen]}
 
 
 def _areas(results: Results) -> dict[str, Any] | None:
@@ -191,7 +187,7 @@ def _areas(results: Results) -> dict[str, Any] | None:
     whole = ", ".join((results.reconstruct or {}).get("areas") or ["all areas"])
     if gallery is None or not gallery.made or not by_area:
         return None
-    main, rows, cards = main_name(gallery.made), {}, []
+    main, rows, scores, means = main_name(gallery.made), {"seen": gallery.seen}, {}, []
     for name, of_areas in {whole: gallery, **by_area}.items():
         if of_areas.image_id != gallery.image_id or main not in of_areas.made:
             raise InputError(
@@ -201,17 +197,17 @@ def _areas(results: Results) -> dict[str, Any] | None:
             )
         rows[name] = of_areas.made[main][:, 0]
         cosine = "" if of_areas.cosine is None else f", embedding cosine {of_areas.cosine.mean():.2f}"
-        cards.append(f"{name}: PixCorr {pixcorr(gallery.seen, rows[name]).mean():.3f}{cosine}")
-    chosen = spread_over_ranks(pixcorr(gallery.seen, rows[whole]), 8)
+        scores[name] = pixcorr(gallery.seen, rows[name])
+        means.append(f"{name}: PixCorr {scores[name].mean():.3f}{cosine}")
+    chosen = spread_over_ranks(scores[whole], 8)
+    return {"main": label(main), **_strip(rows, gallery.image_id, chosen), "means": means, "whole": whole}
+
+
+def _strip(rows: dict[str, np.ndarray], image_id: list[str], chosen: np.ndarray) -> dict[str, Any]:
+    """Pictures of the chosen images in each row, and the images' ids."""
     return {
-        "main": label(main),
-        "rows": {
-            name: [picture(images[index]) for index in chosen]
-            for name, images in {"seen": gallery.seen, **rows}.items()
-        },
-        "ids": [gallery.image_id[index] for index in chosen],
-        "means": cards,
-        "whole": whole,
+        "rows": {name: [picture(images[index]) for index in chosen] for name, images in rows.items()},
+        "ids": [image_id[index] for index in chosen],
     }
 
 

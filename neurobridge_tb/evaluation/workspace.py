@@ -84,15 +84,16 @@ def read_workspace(workspace: str | Path) -> Results:
     runs = path / "runs"
     gallery_file = runs / "reconstruct" / "reconstructions.h5"
     example_file = runs / "pretrain" / "masked_example.npz"
+    reconstruct = _read_json(runs / "reconstruct" / "metrics.json")
     results = Results(
         path=path,
         pretrain=_read_json(runs / "pretrain" / "metrics.json"),
         align=_read_json(runs / "align" / "metrics.json"),
         masked_example=_read_example(example_file) if example_file.is_file() else None,
         retrieval=_read_json(runs / "evaluate" / "retrieval.json"),
-        reconstruct=_read_json(runs / "reconstruct" / "metrics.json"),
+        reconstruct=reconstruct,
         gallery=_read_gallery(gallery_file) if gallery_file.is_file() else None,
-        gallery_by_area=_read_area_galleries(runs),
+        gallery_by_area=_read_area_galleries(runs, (reconstruct or {}).get("dataset")),
         curves={file.parent.name: read_curves(file) for file in sorted(runs.glob("*/metrics.csv"), reverse=True)},
         stages=_read_json(path / "stages.json", kind=list) or [],
         configs={file.parent.name: file.read_text(encoding="utf-8") for file in sorted(runs.glob("*/config.yaml"))},
@@ -145,9 +146,9 @@ def _read_gallery(path: Path) -> Gallery:
         raise _unreadable(path, "an HDF5 file with image_id, seen and a data set a backend", error) from error
 
 
-def _read_area_galleries(runs: Path) -> dict[str, Gallery]:
-    """Those of the recording of ``runs/reconstruct``."""
-    galleries, dataset = {}, (_read_json(runs / "reconstruct" / "metrics.json") or {}).get("dataset")
+def _read_area_galleries(runs: Path, dataset: str | None) -> dict[str, Gallery]:
+    """Those of the recording ``dataset``."""
+    galleries = {}
     for file in sorted(runs.glob("reconstruct_*/reconstructions.h5")):
         metrics = _read_json(file.parent / "metrics.json") or {}
         if metrics.get("areas") and metrics.get("dataset") == dataset:
