@@ -86,6 +86,17 @@ class ImageEncoder:
                 progress(start + len(batch))
         return out
 
+    def embed(self, images: Tensor) -> Tensor:
+        """Embed pictures in one pass and let gradients through, which :meth:`encode` does not.
+
+        Args:
+            images: ``(n, 3, H, W)`` on the encoder's device, values in [0, 255].
+
+        Returns:
+            ``(n, dim)`` there.
+        """
+        return self.network(self._standardize(self._resize(images)))
+
     @torch.no_grad()
     def features(self, images: Images, layers: Sequence[str], *, grid: int | None = 1) -> dict[str, Tensor]:
         """Outputs of named layers of the network.
@@ -141,22 +152,27 @@ class ImageEncoder:
         for start in range(0, len(images), self.batch_size):
             stop = min(start + self.batch_size, len(images))
             if isinstance(images, Tensor):
-                resized = self._resize(images[start:stop])
+                resized = self._resize(self._check(images[start:stop]))
             else:
                 chunk = [_channels_first(images[i]) for i in range(start, stop)]
-                resized = torch.cat([self._resize(image) for image in chunk])
-            batch = (resized / 255 - self._mean) / self._std
-            yield start, batch.contiguous(memory_format=torch.channels_last)
+                resized = torch.cat([self._resize(self._check(image)) for image in chunk])
+            yield start, self._standardize(resized)
 
-    def _resize(self, images: Tensor) -> Tensor:
-        """``(n, 3, H, W)`` uint8 to ``(n, 3, size, size)`` float in [0, 255]."""
+    def _standardize(self, values: Tensor) -> Tensor:
+        return ((values / 255 - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+
+    def _check(self, images: Tensor) -> Tensor:
+        """``(n, 3, H, W)`` uint8 as float on the device."""
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise InputError(
                 expected="uint8 images (n, 3, height, width), or arrays (height, width, 3)",
                 found=f"{images.dtype} of shape {tuple(images.shape)}",
                 fix="Convert the pictures to 8-bit RGB first.",
             )
-        values = images.to(self.device).float()
+        return images.to(self.device).float()
+
+    def _resize(self, values: Tensor) -> Tensor:
+        """``(n, 3, H, W)`` to ``(n, 3, size, size)``, values in [0, 255]."""
         height, width = values.shape[2:]
         size = self.image_size
         if (height, width) != (size, size):

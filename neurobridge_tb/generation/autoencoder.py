@@ -81,10 +81,9 @@ class Autoencoder(nn.Module):
         """uint8 pictures ``(B, 3, H, W)``, H and W multiples of 8, to scaled latents ``(B, 32, H/8, W/8)``."""
         return (self.encoder(images.to(self._device).float() / 255) / _SCALE).clamp(-BOUND, BOUND)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents ``(B, 32, h, w)`` to uint8 pictures ``(B, 3, 8h, 8w)``."""
-        return (self.decoder(latents.to(self._device) * _SCALE).clamp(0, 1) * 255).round().to(torch.uint8)
+        """Scaled latents ``(B, 32, h, w)`` to pictures ``(B, 3, 8h, 8w)`` in [0, 255]; lets gradients through."""
+        return self.decoder(latents.to(self._device) * _SCALE).clamp(0, 1) * 255
 
     @property
     def _device(self) -> torch.device:

@@ -1,8 +1,10 @@
 """Pictures from image embeddings by a small diffusion model, in pixels or in the latents of an autoencoder.
 
 DDIM (Song et al. 2021) with classifier-free guidance (Ho & Salimans 2022). It starts from noise, or
-from a noised low-level guess (``init_images``), as SDEdit does (Meng et al. 2022). Weights for the
-procedurally drawn pictures come with the package; ``training.decoder`` trains others on any folder.
+from a noised low-level guess (``init_images``), as SDEdit does (Meng et al. 2022). On the way the image
+encoder can look at the picture so far, and its gradient pull it towards the embedding: CLIP-guided
+diffusion, with the encoder in CLIP's place (Bansal et al. 2023, https://arxiv.org/abs/2302.07121). Weights for
+the procedurally drawn pictures come with the package; ``training.decoder`` trains others on any folder.
 """
 
 import json
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.generation.autoencoder import BOUND, FACTOR, Autoencoder
@@ -41,11 +44,14 @@ class SmallDiffusion:
         guidance: Weight of classifier-free guidance; 1 is none.
         strength: With ``init_images``: share of the steps that are run. 0 returns the init image, 1
             ignores it.
+        encoder: The image encoder itself, for ``embedding_guidance``.
+        embedding_guidance: How far each step goes along the gradient of the cosine between the embedding of the
+            picture so far and the one asked for, both centred; in deviations of the noise. 0 is none.
         batch_size: Pictures a forward pass.
         device: Where the network runs.
 
     Raises:
-        InputError: No steps, or a strength beyond [0, 1].
+        InputError: No steps, a strength beyond [0, 1], or embedding guidance without the encoder.
     """
 
     def __init__(
@@ -58,6 +64,8 @@ class SmallDiffusion:
         steps: int = 10,
         guidance: float = 2.0,
         strength: float = 0.7,
+        encoder: ImageEncoder | None = None,
+        embedding_guidance: float = 0.0,
         batch_size: int = 32,
         device: str | torch.device = "cpu",
     ):
@@ -67,11 +75,20 @@ class SmallDiffusion:
                 found=f"steps={steps}, strength={strength}",
                 fix="Set them within these bounds.",
             )
+        if embedding_guidance:
+            found = None if encoder is None else (encoder.name, encoder.preprocessing_hash)
+            if found != (encoder_name, preprocessing_hash):
+                raise InputError(
+                    expected=f"for embedding_guidance, the encoder {encoder_name} (preprocessing {preprocessing_hash})",
+                    found="none" if found is None else f"{found[0]} (preprocessing {found[1]})",
+                    fix="Set encoder_image_size to the image size of `neurobridge embed`, or embedding_guidance to 0.",
+                )
         self.device = torch.device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.autoencoder = None if autoencoder is None else autoencoder.to(self.device)
         self.encoder_name, self.preprocessing_hash = encoder_name, preprocessing_hash
         self.steps, self.guidance, self.strength = steps, guidance, strength
+        self.encoder, self.embedding_guidance = encoder, embedding_guidance
         self.batch_size = batch_size
 
     @torch.no_grad()
@@ -104,9 +121,9 @@ class SmallDiffusion:
 
         def draw(rows: Tensor, generators: list[torch.Generator]) -> Tensor:
             noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-            codes = self.network.code(embedding[rows].float().to(self.device))
+            wanted = embedding[rows].float().to(self.device)
             start = None if init_images is None else self._encode(init_images[rows])
-            return self._decode(self._sample(noise.to(self.device), codes, start))
+            return self._pictures(self._sample(noise.to(self.device), wanted, start)).round().to(torch.uint8)
 
         return draw_items(len(embedding), num_samples, draw, seed=seed, batch_size=self.batch_size)
 
@@ -118,11 +135,13 @@ class SmallDiffusion:
             signed = F.interpolate(signed, size=(side, side), mode="bicubic", antialias=True)
         return signed if self.autoencoder is None else self.autoencoder.encode(to_uint8(signed))
 
-    def _decode(self, values: Tensor) -> Tensor:
-        return to_uint8(values) if self.autoencoder is None else self.autoencoder.decode(values)
+    def _pictures(self, values: Tensor) -> Tensor:
+        """What the network denoises, as pictures in [0, 255]; lets gradients through."""
+        return (values.clamp(-1, 1) + 1) * 127.5 if self.autoencoder is None else self.autoencoder.decode(values)
 
-    def _sample(self, noise: Tensor, codes: Tensor, init: Tensor | None) -> Tensor:
-        """One batch: noise ``(b, C, size, size)`` and codes ``(b, K)`` to pictures in [-1, 1] or latents."""
+    def _sample(self, noise: Tensor, wanted: Tensor, init: Tensor | None) -> Tensor:
+        """One batch: noise ``(b, C, size, size)`` and embeddings ``(b, E)`` to pictures in [-1, 1] or latents."""
+        codes = self.network.code(wanted)
         scheduler = noise_schedule(1.0 if self.autoencoder is None else BOUND)
         scheduler.set_timesteps(self.steps, device=self.device)
         timesteps, x = scheduler.timesteps, noise
@@ -137,8 +156,22 @@ class SmallDiffusion:
             if self.guidance != 1:
                 blind = self.network(noisy=x, step=steps, code=torch.zeros_like(codes))
                 velocity = blind + self.guidance * (velocity - blind)
+            if self.embedding_guidance:
+                signal = self.network.signal[step]
+                clean = signal * x - (1 - signal**2).sqrt() * velocity
+                velocity = velocity - self.embedding_guidance * self._towards(wanted, clean)
             x = scheduler.step(velocity, step, x, use_clipped_model_output=True).prev_sample
         return x
+
+    @torch.enable_grad()
+    def _towards(self, wanted: Tensor, clean: Tensor) -> Tensor:
+        """Where ``clean`` would have to go to look more like the embeddings ``wanted``, at a root mean square of 1."""
+        assert self.encoder is not None
+        clean = clean.detach().requires_grad_()
+        seen = self.encoder.embed(self._pictures(clean))
+        likeness = torch.cosine_similarity(seen - self.network.mean, wanted - self.network.mean).sum()
+        (gradient,) = torch.autograd.grad(likeness, clean)
+        return gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
 
     def save(self, folder: str | Path, *, training: dict[str, Any] | None = None) -> None:
         """Write ``model.safetensors`` (half precision) and ``config.json``, aside and renamed.
@@ -175,6 +208,8 @@ class SmallDiffusion:
         encoder_name: str | None = None,
         preprocessing_hash: str | None = None,
         autoencoder: str | Path | None = None,
+        embedding_guidance: float = 0.0,
+        encoder_image_size: int | None = None,
         **settings: Any,
     ) -> "SmallDiffusion":
         """Load a saved generator.
@@ -185,11 +220,13 @@ class SmallDiffusion:
             encoder_name: The encoder whose embeddings will be given; another one is refused.
             preprocessing_hash: That encoder's ``preprocessing_hash``; another one is refused.
             autoencoder: Folder of the autoencoder of a model that draws in latents; default: where it lay in training.
+            embedding_guidance: See the class.
+            encoder_image_size: The encoder's input size, for embedding guidance; default: the encoder's own.
             **settings: ``steps``, ``guidance``, ``strength``, ``batch_size``, ``device``.
 
         Raises:
             InputError: No such model in the folder, trained on another encoder's embeddings, or in the latents of an
-                autoencoder that is missing or another one.
+                autoencoder that is missing or another one; embedding guidance by an encoder of another image size.
         """
         from safetensors.torch import load_file
 
@@ -210,8 +247,13 @@ class SmallDiffusion:
             ) from error
         asked = (encoder_name, preprocessing_hash)
         check_source(str(folder), (config["encoder"], config["preprocessing_hash"]), asked)
+        encoder = None
+        if embedding_guidance:
+            encoder = load_image_encoder(config["encoder"], encoder_image_size, settings.get("device", "cpu"))
         return cls(
             network,
+            encoder=encoder,
+            embedding_guidance=embedding_guidance,
             encoder_name=config["encoder"],
             preprocessing_hash=config["preprocessing_hash"],
             autoencoder=_find_autoencoder(folder, config.get("autoencoder"), autoencoder),

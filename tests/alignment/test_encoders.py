@@ -73,6 +73,14 @@ def test_an_embedding_depends_on_its_image_alone(encoder, images):
     assert torch.pdist(together).min() > 0.1
 
 
+def test_embed_is_encode_with_gradients(encoder, images):
+    values = images[:3].float().requires_grad_()
+    embedded = encoder.embed(values)
+    torch.testing.assert_close(embedded.detach(), encoder.encode(images[:3]), rtol=1e-4, atol=1e-4)
+    embedded.square().sum().backward()
+    assert (values.grad.flatten(1).norm(dim=1) > 0).all()
+
+
 def test_arrays_of_mixed_sizes_are_resized_and_cut_to_the_central_square(encoder, images):
     square = images[0].permute(1, 2, 0).numpy()
     wide = np.concatenate([np.zeros((80, 40, 3), np.uint8), square, np.full((80, 40, 3), 255)], 1)

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from neurobridge_tb.alignment.encoders import ImageEncoder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.base import generator_names, load_generator, register_generator
 from neurobridge_tb.generation.batches import draw_items
@@ -29,8 +30,20 @@ def make_diffusion(**settings):
     embeddings = torch.randn(50, DIM) * 3 + 1
     images = torch.randint(0, 256, (50, 3, 16, 16), dtype=torch.uint8)
     network.fit_condition(embeddings, images)
-    settings = {"steps": 4, **settings}
-    return SmallDiffusion(network, encoder_name="timm:net", preprocessing_hash="abc", **settings)
+    settings = {"steps": 4, "encoder_name": "timm:net", "preprocessing_hash": "abc", **settings}
+    return SmallDiffusion(network, **settings)
+
+
+def make_encoder():
+    """Random features of pictures, of as many dimensions as the tiny decoder's embeddings."""
+    torch.manual_seed(1)
+    layers = (torch.nn.Conv2d(3, 8, 5, 2), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(8 * 6 * 6, DIM))
+    return ImageEncoder(torch.nn.Sequential(*layers), name="timm:net", image_size=16, mean=[0.5] * 3, std=[0.5] * 3)
+
+
+def make_guided(embedding_guidance=0.3):
+    encoder, settings = make_encoder(), {"guidance": 1.0, "embedding_guidance": embedding_guidance}
+    return make_diffusion(encoder=encoder, preprocessing_hash=encoder.preprocessing_hash, **settings)
 
 
 def make_nearest():
@@ -45,7 +58,7 @@ def make_ridge():
     return RidgePixels.fit(torch.randn(40, DIM, generator=rng), images, resolution=8)
 
 
-@pytest.fixture(scope="module", params=[make_diffusion, make_nearest, make_ridge])
+@pytest.fixture(scope="module", params=[make_diffusion, make_guided, make_nearest, make_ridge])
 def generator(request):
     return request.param()
 
@@ -223,6 +236,23 @@ def test_an_untrained_network_already_paints_the_layout():
     expected = to_uint8(network.layout(network.code(embeddings[:10])))
     means = made[:, 0].float().mean((2, 3)), expected.float().mean((2, 3))
     torch.testing.assert_close(*means, rtol=0, atol=12)
+
+
+def test_embedding_guidance_brings_the_picture_nearer_to_the_embedding(embeddings):
+    def cosine(weight):
+        generator = make_guided(weight)
+        seen = generator.encoder.encode(generator.generate(embeddings, num_samples=8).flatten(0, 1))
+        mean = generator.network.mean
+        return torch.cosine_similarity(seen - mean, embeddings.repeat_interleave(8, 0) - mean).mean()
+
+    assert cosine(0.6) > cosine(0.2) + 0.05 > cosine(0.0) + 0.1
+
+
+def test_embedding_guidance_needs_the_encoder_of_the_embeddings():
+    with pytest.raises(InputError, match="Found none"):
+        make_diffusion(embedding_guidance=0.3)
+    with pytest.raises(InputError, match="preprocessing abc"):
+        make_diffusion(embedding_guidance=0.3, encoder=make_encoder())
 
 
 def test_nearest_finds_by_direction_not_by_length():

@@ -39,3 +39,17 @@ def test_pictures_from_embeddings_of_unseen_images_resemble_them(encoder):
     right = correlations.diag()[:, None] > correlations  # two-way identification by pixels
     share = right.float().sum() / (len(seen) * (len(seen) - 1))
     assert correlations.diag().mean() > 0.4 and share > 0.85
+
+
+def test_embedding_guidance_draws_what_the_encoder_recognises(encoder):
+    drawn = [draw_image(name, np.random.default_rng([6, k]), 64) for k, name in enumerate(concept_names(2016)[::400])]
+    wanted = encoder.encode(torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2))
+
+    def likeness(weight):
+        generator = load_generator("small_diffusion", embedding_guidance=weight, encoder_image_size=128)
+        seen = encoder.encode(generator.generate(wanted)[:, 0])
+        return torch.cosine_similarity(seen - generator.network.mean, wanted - generator.network.mean).mean()
+
+    assert likeness(0.3) > likeness(0.0) + 0.05
+    with pytest.raises(InputError, match="encoder_image_size"):
+        load_generator("small_diffusion", embedding_guidance=0.3, encoder_image_size=96)
