@@ -6,8 +6,8 @@
 ``photos`` holds a folder a class, 22,348 photos or more in all for TVSD's size. Every animal is simulated, prepared and
 pretrained, and then aligned on 1 %, 10 % and all of the training pairs:
 
-- *pretrained*: from the pretrained encoder, and with factors of all training responses;
-- *random*: from random weights, with factors of the labelled pairs' responses alone.
+- *pretrained*: from what pretraining learnt of all training responses without their images: weights, and factors;
+- *random*: from random weights and nothing else.
 
 What is done already is not done again. Writes ``<work>/virtual_monkey.md``; all of it is simulated.
 """
@@ -23,8 +23,8 @@ from pathlib import Path
 import click
 
 ENCODERS = {"pretrained": ["principal_start=256", "optimizer.lr=3e-3", "trainer.max_epochs=1"],
-            "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]}  # fmt: skip
-STARTS = {"pretrained": "unlabelled=true", "random": "unlabelled=false"}  # an encoder, and what else it may use
+            "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "factors=false"],
+            }  # fmt: skip
 EPOCHS = {"0.01": 20, "0.1": 6, "1.0": 1}  # of alignment
 
 
@@ -45,12 +45,12 @@ def commands(photos: Path, work: Path, seed: int, difficulty: float, noise: floa
         run = animal / "runs" / encoder
         made[run / "metrics.json"] = ["neurobridge", "pretrain", *data, "model=laptop"]
         made[run / "metrics.json"] += [f"run_dir={run}", *options, quiet]
-    for start, share in product(STARTS, EPOCHS):
-        aligned, evaluated = animal / "runs" / f"align_{start}_{share}", _evaluated(work, seed, start, share)
+    for encoder, share in product(ENCODERS, EPOCHS):
+        aligned, evaluated = animal / "runs" / f"align_{encoder}_{share}", _evaluated(work, seed, encoder, share)
         common = [*data, f"embeddings={embeddings}", f"train_share={share}"]
         made[aligned / "metrics.json"] = [
-            "neurobridge", "align", *common, f"pretrained={animal}/runs/{start}/model", f"run_dir={aligned}",
-            f"stage1.epochs={EPOCHS[share]}", "stage2.epochs=0", STARTS[start], quiet,
+            "neurobridge", "align", *common, f"pretrained={animal}/runs/{encoder}/model", f"run_dir={aligned}",
+            f"stage1.epochs={EPOCHS[share]}", "stage2.epochs=0", quiet,
         ]  # fmt: skip
         made[evaluated / "retrieval.json"] = [
             "neurobridge", "evaluate", *common, f"aligned={aligned}", f"run_dir={evaluated}",
@@ -58,8 +58,8 @@ def commands(photos: Path, work: Path, seed: int, difficulty: float, noise: floa
     return made
 
 
-def _evaluated(work: Path, seed: int, start: str, share: str) -> Path:
-    return work / f"animal{seed}" / "runs" / f"evaluate_{start}_{share}"
+def _evaluated(work: Path, seed: int, encoder: str, share: str) -> Path:
+    return work / f"animal{seed}" / "runs" / f"evaluate_{encoder}_{share}"
 
 
 def table(work: Path, seeds: list[int]) -> list[str]:
@@ -68,12 +68,12 @@ def table(work: Path, seeds: list[int]) -> list[str]:
     Animals see other test images, so half-widths of intervals add in quadrature.
     """
     found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
-    for seed, start, share in product(seeds, STARTS, EPOCHS):
-        path = _evaluated(work, seed, start, share) / "retrieval.json"
+    for seed, encoder, share in product(seeds, ENCODERS, EPOCHS):
+        path = _evaluated(work, seed, encoder, share) / "retrieval.json"
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
             ours = row["model"].startswith("NeuroBridge")
-            if row["direction"] == "neural to image" and (ours or start == "pretrained"):  # baselines once
-                name = f"{row['model']}, {start}, {STARTS[start]}" if ours else row["model"]
+            if row["direction"] == "neural to image" and (ours or encoder == "pretrained"):  # baselines once
+                name = f"{row['model']}, {encoder}" if ours else row["model"]
                 found.setdefault((share, row["trials"], name), []).append(row["top1"])
     lines = ["| training pairs | queries | decoder | top-1 of each animal | mean |", "| --- | --- | --- | --- | --- |"]
     for (share, trials, name), scores in sorted(found.items(), key=lambda item: item[0][:2]):

@@ -32,28 +32,33 @@ class ResponseReadout(nn.Module):
         self.mean_rows.initialize_vocab(unit_ids)
         self.mean_rows.requires_grad_(False)
 
-    def step_means(self, values: Tensor, keep: Tensor, timestamps: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of each unit's values in each latent step.
-
-        Args:
-            values: (B, T, N) standardised values.
-            keep: (B, T, N) which of them exist.
-            timestamps: (B, T) in s from the window's start.
-
-        Returns:
-            (B, S, N), 0 where there is no value; and (B, S, N), whether there is one.
-        """
-        step = torch.floor(timestamps / self.latent_step + 1e-6).long().clamp(0, self.num_steps - 1)
-        member = (step[:, None] == torch.arange(self.num_steps, device=step.device)[:, None]).to(values)  # (B, S, T)
-        kept = keep.to(values)
-        count = member @ kept
-        return (member @ (values * kept)) / count.clamp_min(1), count > 0
-
     def forward(self, values: Tensor, keep: Tensor, timestamps: Tensor, unit_index: Tensor) -> Tensor:
-        """Answers (B, E) to windows as :meth:`step_means` takes them; ``unit_index`` is (B, N)."""
-        means, exists = self.step_means(values, keep, timestamps)
+        """Answers (B, E) to windows as :func:`step_means` takes them; ``unit_index`` is (B, N)."""
+        means, exists = step_means(values, keep, timestamps, num_steps=self.num_steps, latent_step=self.latent_step)
         means = (means - self.mean_rows(unit_index).transpose(1, 2)) * exists
         weight = self.unit_rows.weight  # (U, S * E)
         every = means.new_zeros(len(means), self.num_steps, len(weight))
         every = every.scatter_add(2, unit_index[:, None].expand_as(means), means)  # padded units add nothing
         return every.transpose(1, 2).flatten(1) @ weight.view(-1, self.dim_out) + self.bias
+
+
+def step_means(
+    values: Tensor, keep: Tensor, timestamps: Tensor, *, num_steps: int, latent_step: float
+) -> tuple[Tensor, Tensor]:
+    """Mean of each unit's values in each latent step of a window.
+
+    Args:
+        values: (B, T, N) standardised values.
+        keep: (B, T, N) which of them exist.
+        timestamps: (B, T) in s from the window's start.
+        num_steps: Latent steps of a window, S.
+        latent_step: Seconds between them.
+
+    Returns:
+        (B, S, N), 0 where there is no value; and (B, S, N), whether there is one.
+    """
+    step = torch.floor(timestamps / latent_step + 1e-6).long().clamp(0, num_steps - 1)
+    member = (step[:, None] == torch.arange(num_steps, device=step.device)[:, None]).to(values)  # (B, S, T)
+    kept = keep.to(values)
+    count = member @ kept
+    return (member @ (values * kept)) / count.clamp_min(1), count > 0

@@ -28,6 +28,7 @@ from neurobridge_tb.files import write_json
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 from neurobridge_tb.training import augment
 from neurobridge_tb.training.config import open_dataset
+from neurobridge_tb.training.known_factors import KnownFactors
 from neurobridge_tb.training.linear_start import fit_linear_path
 from neurobridge_tb.training.masked_scores import masked_scores
 from neurobridge_tb.training.optim import Group, adamw_with_warmup
@@ -240,8 +241,8 @@ def align(config: DictConfig) -> Path:
     trainer = run.trainer(settings, callbacks, monitor="val/loss")
     if model.linear is not None:
         of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
-        shown = [s["shown" if config.unlabelled else "train"] for s in splits]
-        found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed, shown=shown)
+        known = KnownFactors.load(config.pretrained)
+        found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed, known=known)
         module.temperature.set(found["temperature"])
         if not run.last_checkpoint.exists():
             write_json(run.path / "linear_start.json", found)

@@ -1,7 +1,7 @@
 """The linear way of an ImageAligner, fitted in closed form before the projector is trained."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from neurobridge_tb.alignment.losses import info_nce
 from neurobridge_tb.evaluation.retrieval import cosine_similarity
-from neurobridge_tb.evaluation.ridge import Ridge, fit_ridge
+from neurobridge_tb.evaluation.ridge import Ridge, Standardizer, fit_ridge
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.nn.response_readout import step_means
 from neurobridge_tb.training.factor_scores import FactorScores
+from neurobridge_tb.training.known_factors import KnownFactors
 from neurobridge_tb.training.responses import Responses
 
 SHRINKAGES = (float("inf"), 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)  # infinite: the ridge prediction as it is
@@ -31,7 +33,6 @@ class _Start:
     ridges: list[Ridge]
     answers: list[Floats]
     predicted: list[Floats]
-    factors: list[int] | None
     shrinkage: float
     to_contrastive: Floats
     top5: float
@@ -43,18 +44,19 @@ def fit_linear_path(
     train: Pairs,
     valid: Pairs,
     seed: int = 0,
-    shown: Sequence[Responses] | None = None,
+    known: KnownFactors | None = None,
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Set ``model.linear`` by ridge regression, and ``model.to_contrastive`` by the errors that it makes.
 
     1. In each recording, ridge from the responses (means within latent steps), or from their :class:`FactorScores`, to
-       the image embedding in training deviations; the penalty is the best on the validation presentations. Either is
-       linear in the responses. A unit that several recordings share gets the mean of their weights.
+       the image embedding in training deviations; the penalty is the best on the validation presentations. Factors are
+       those of the pairs, or those that pretraining knows of the units. All are linear in the responses. A unit that
+       several recordings share gets the mean of their weights.
     2. If embeddings given a response are Gaussian with the error covariance C, the image that is likeliest is found by
        the product with C^-1 times the prediction (Fisher's linear discriminant): directions that are predicted badly
        count less. C is estimated out of sample, in five folds of images, and shrunk towards the identity; the
        shrinkage, or none of this, is chosen by top-5 on the validation presentations, and so is whether responses or
-       scores are used: the squared error hardly differs between ways that retrieve very unlike.
+       which scores are used: the squared error hardly differs between ways that retrieve very unlike.
 
     What is trained on top must not see predictions of pairs that the ridge was fitted to, which are far too good: it
     gets those of the folds (stacking, Wolpert 1992).
@@ -64,20 +66,26 @@ def fit_linear_path(
         train: Presentations of each recording, and the embeddings (n, E) of their images.
         valid: The same of its validation split.
         seed: Seed of the folds.
-        shown: Presentations that the factors are estimated from, of known images or not. Default: those of ``train``.
+        known: Factors of pretraining. Default: none.
 
     Returns:
-        What was chosen: ``penalties``, one a recording; ``factors``, how many in each (None: responses as they are);
+        What was chosen: ``from``: ``"responses"``, ``"factors of the pairs"`` or ``"factors of pretraining"``;
+        ``factors``, how many in each recording; ``penalties``, one a recording;
         ``shrinkage`` (None: not used); ``temperature``, the best for InfoNCE on the validation presentations;
         ``validation top-5``. And the out-of-sample answers (n, E) of the linear way to each recording's training
         presentations.
     """
     assert model.linear is not None
-    factors = [FactorScores.fit(_features(model, r)) for r in (shown or [r for r, _ in train])]
-    ways: list[list[FactorScores] | None] = [None]
-    if all(scores.weights.shape[1] for scores in factors):
-        ways.append(factors)
-    best = max((_start(model, train, valid, seed, way) for way in ways), key=lambda start: start.top5)
+    factors = {
+        "factors of the pairs": [FactorScores.fit(_features(model, r)) for r, _ in train],
+        "factors of pretraining": [_known(model, r, known) for r, _ in train] if known else [],
+    }
+    ways: dict[str, list[FactorScores] | None] = {"responses": None} | {
+        name: scores for name, scores in factors.items() if scores and all(s.weights.shape[1] for s in scores)
+    }
+    starts = {name: _start(model, train, valid, seed, way) for name, way in ways.items()}
+    chosen = max(starts, key=lambda name: starts[name].top5)
+    best = starts[chosen]
     _set_weights(model, [r for r, _ in train], best.ridges)
     width = len(best.to_contrastive)
     norm = np.linalg.norm(np.concatenate(best.predicted) @ best.to_contrastive, axis=1).mean()
@@ -92,8 +100,9 @@ def fit_linear_path(
         return float(torch.stack(losses).sum())
 
     found = {
+        "from": chosen,
+        "factors": [scores.weights.shape[1] for scores in ways[chosen] or []],
         "penalties": [ridge.penalty for ridge in best.ridges],
-        "factors": best.factors,
         "shrinkage": None if np.isinf(best.shrinkage) else best.shrinkage,
         "temperature": float(min(TEMPERATURES, key=contrast)),
         "validation top-5": best.top5,
@@ -125,8 +134,7 @@ def _start(model: ImageAligner, train: Pairs, valid: Pairs, seed: int, factors: 
     }
     scores = {s: _top5(model, predicted, valid, to_contrastive) for s, to_contrastive in maps.items()}
     best = max(SHRINKAGES, key=scores.__getitem__)
-    counts = None if factors is None else [f.weights.shape[1] for f in factors]
-    return _Start(ridges, answers, predicted, counts, best, maps[best], scores[best])
+    return _Start(ridges, answers, predicted, best, maps[best], scores[best])
 
 
 def _top5(model: ImageAligner, predicted: list[Floats], valid: Pairs, to_contrastive: Floats) -> float:
@@ -147,9 +155,24 @@ def _features(model: ImageAligner, responses: Responses) -> np.ndarray:
     for start in range(0, len(responses.values), 256):
         inputs = responses.batch(slice(start, start + 256))
         values = model.encoder.standardize(inputs["input_values"], inputs["input_unit_index"])
-        means, exists = model.linear.step_means(values, inputs["input_mask"], inputs["input_timestamps"])
+        means, exists = step_means(
+            values, inputs["input_mask"], inputs["input_timestamps"],
+            num_steps=model.linear.num_steps, latent_step=model.linear.latent_step,
+        )  # fmt: skip
         features.append(means.masked_fill(~exists, torch.nan).flatten(1))
     return torch.cat(features).numpy()
+
+
+def _known(model: ImageAligner, responses: Responses, known: KnownFactors) -> FactorScores:
+    """Scores of what pretraining knows of these units, the same in each latent step; no columns where it does not."""
+    assert model.linear is not None
+    index, steps = responses.model_inputs["input_unit_index"][0].tolist(), model.linear.num_steps
+    of_units = known.of([model.encoder.unit_emb.detokenizer(k) for k in index])
+    if of_units is None:
+        of_units = np.zeros((len(index), 0))
+    inputs = Standardizer.fit(_features(model, responses))
+    weights: Floats = np.kron(np.eye(steps), of_units).astype(np.float64)
+    return FactorScores(replace(inputs, std=np.ones_like(inputs.std)), weights)
 
 
 def _standardized(model: ImageAligner, target: Tensor) -> np.ndarray:

@@ -25,6 +25,7 @@ from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
 from neurobridge_tb.models.warm_start import warm_start
 from neurobridge_tb.training.config import open_dataset
+from neurobridge_tb.training.known_factors import KnownFactors
 from neurobridge_tb.training.masked_scores import masked_example, masked_scores
 from neurobridge_tb.training.optim import Group, adamw_with_warmup
 from neurobridge_tb.training.principal_start import start_from_principal_components
@@ -207,7 +208,7 @@ def train_masked(
 
     Args:
         config: Needs ``masking``, ``windows``, ``loader``, ``seed``, ``optimizer`` (``lr``, ``weight_decay``),
-            ``trainer``, ``ema``, ``gradient_checkpointing`` and ``command``.
+            ``trainer``, ``ema``, ``factors``, ``gradient_checkpointing`` and ``command``.
         run: Where everything goes, and from where a run that was cut goes on.
         dataset: With ``train`` and ``valid`` sampling intervals.
         model: Knows the units and recordings of ``dataset``.
@@ -229,6 +230,8 @@ def train_masked(
 
     best = NeuroBridgeModel.load_pretrained(run.best_checkpoint).eval()
     best.save_pretrained(run.model)
+    if config.factors and not best.reads_events:
+        KnownFactors.fit(best, dataset, dataset.get_sampling_intervals("train")).save(run.model)
     with write_aside(run.path / "masked_example.npz") as aside, aside.open("wb") as file:
         np.savez(file, allow_pickle=False, **masked_example(best, valid))
     run.write_metrics(

@@ -1,15 +1,14 @@
 """Start the population embedding of a recording from its principal components."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neurobridge_tb._upstream import Data, Dataset, Interval
+from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.evaluation.ridge import principal_axes
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
+from neurobridge_tb.training.windows import spread_windows
 
 _MOST_WINDOWS = 2000  # of each recording
 _SCALE = 2.0  # of the scores; at 1, what a component has above a unit's own noise is learnt more slowly
@@ -48,7 +47,8 @@ def start_from_principal_components(
         recording = dataset.get_recording(recording_id)
         unit_ids = recording.units.id.astype(str).tolist()
         index = torch.tensor(model.unit_emb.tokenizer(unit_ids))
-        values = torch.from_numpy(np.concatenate(list(_windows(model, recording, interval))))
+        windows = spread_windows(recording, interval, model.sequence_length, most=_MOST_WINDOWS)
+        values = torch.from_numpy(np.concatenate([model.grid_values(window)[0] for window in windows]))
         z = model.standardize(values[None], index[None])[0].double().nan_to_num(0.0)
         loadings = _loadings(z.numpy(), components)
         loadings *= _SCALE * len(unit_ids) ** 0.5  # the embedding divides by the root
@@ -59,17 +59,6 @@ def start_from_principal_components(
             table = population.value_rows.weight
             table[index[new]] = torch.from_numpy(rows[new]).to(table)
         done.update(unit_ids)
-
-
-def _windows(model: NeuroBridgeModel, recording: Data, interval: Interval) -> Iterator[NDArray[np.float32]]:
-    """Values (T, N) of windows of the model's length or less, spread evenly over the intervals."""
-    spans = [
-        (at, min(at + model.sequence_length, end))
-        for start, end in zip(interval.start, interval.end, strict=True)
-        for at in np.arange(start, end - 1e-6, model.sequence_length)
-    ]
-    for k in np.linspace(0, len(spans) - 1, min(_MOST_WINDOWS, len(spans))).astype(int):
-        yield model.grid_values(recording.slice(*spans[k]))[0]
 
 
 def _loadings(z: NDArray[np.float64], components: int) -> NDArray[np.float64]:

@@ -161,8 +161,7 @@ def pair_splits(
             ``train_share``: keep this share of the training presentations, spaced evenly.
 
     Returns:
-        ``train``, ``valid``, ``test``, and ``shown``: all training presentations, those left out by ``train_share``
-        too, for what needs responses alone.
+        ``train``, ``valid`` and ``test``.
     """
     if not 0 < config.train_share <= 1:
         raise InputError(
@@ -185,7 +184,6 @@ def pair_splits(
                     fix="Leave exclude_test_concepts out, or split the recording by concept.",
                 )
             splits[split] = splits[split].rows(left)
-    splits["shown"] = splits["train"]
     n = len(splits["train"].values)
     kept = np.zeros(n, dtype=bool)
     kept[np.linspace(0, n - 1, max(2, round(config.train_share * n))).round().astype(int)] = True

@@ -1,9 +1,10 @@
 """DataLoaders of windows, from upstream's samplers and collate."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
@@ -23,6 +24,17 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.training.samplers import DistributedTrainingSampler, RecordingBalancedSampler
 
 _CACHED_WINDOWS = 4096
+
+
+def spread_windows(recording: Data, interval: Interval, length: float, *, most: int) -> Iterator[Data]:
+    """Windows of ``length`` s or less, end to end in each of the intervals; at most ``most``, spread evenly."""
+    spans = [
+        (at, min(at + length, end))
+        for start, end in zip(interval.start, interval.end, strict=True)
+        for at in np.arange(start, end - 1e-6, length)
+    ]
+    for k in np.linspace(0, len(spans) - 1, min(most, len(spans))).astype(int):
+        yield recording.slice(*spans[k])
 
 
 class _WindowSource(torch.utils.data.Dataset):

@@ -212,13 +212,12 @@ def test_the_start_is_ridge_on_step_means_or_on_their_factor_scores_in_every_rec
             r.values.reshape(len(r.values), 2, 2, -1).mean(2).reshape(len(r.values), -1)
             for r, _ in (train[k], valid[k])
         ]
-        if found["factors"]:
+        if found["from"] == "factors of the pairs":
             scores = FactorScores.fit(means[0])
             means = [scores(m) for m in means]
             assert means[0].shape[1] == found["factors"][k]
-        fit = fit_ridge(
-            means[0], train[k][1], means[1], valid[k][1], penalties=[penalty], standardize=found["factors"] is None
-        )
+        as_they_are = found["from"] == "responses"
+        fit = fit_ridge(means[0], train[k][1], means[1], valid[k][1], penalties=[penalty], standardize=as_they_are)
         _, regression = embed_responses(aligner, valid[k][0])
         np.testing.assert_allclose(regression, fit.predict(means[1]), atol=2e-3)
 
