@@ -61,7 +61,7 @@ def main() -> None:
         bf16=options.bf16,
         seed=options.seed,
         network=DEFAULT_NETWORK,
-        progress=lambda step, done, loss: print(f"{step} {done:.3f} {loss:.4f}", flush=True),
+        progress=lambda stage, done, total: print(f"{done:.3f} {stage}", flush=True),
     )
 
 

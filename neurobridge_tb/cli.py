@@ -75,7 +75,7 @@ class _JobCommand(click.Command):
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, float, float], None]]:
-    """A progress bar; yields ``show(stage, done, total)``."""
+    """Progress bars, one a stage; yields ``show(stage, done, total)``. After a colon, a stage says how it is doing."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
@@ -83,9 +83,10 @@ def _progress() -> Iterator[Callable[[str, float, float], None]]:
         tasks = {}
 
         def show(stage: str, done: float, total: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
+            name = stage.partition(":")[0]
+            if name not in tasks:
+                tasks[name] = bar.add_task(stage, total=total)
+            bar.update(tasks[name], completed=done, total=total, description=stage)
 
         yield show
 

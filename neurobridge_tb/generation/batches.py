@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 
 def draw_items(
@@ -37,6 +38,7 @@ def draw_items(
     keys = [(seed, item, sample) for item in range(items) for sample in range(num_samples)]
     parts: list[Tensor] = []
     first, batch_size = 0, min(batch_size, len(keys))
+    bar = tqdm(total=len(keys), desc="Drawing", unit="picture", leave=False, disable=None)  # on terminals alone
     while first < len(keys):
         batch = keys[first : first + batch_size]
         try:
@@ -45,12 +47,14 @@ def draw_items(
             if not _out_of_memory(error) or batch_size == 1:
                 raise
         else:
-            first += batch_size
+            first += len(batch)
+            bar.update(len(batch))
             continue
         batch_size = max(1, batch_size // 2)  # out of the handler, which holds on to the tensors
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         warnings.warn(f"Out of memory while drawing: going on with batches of {batch_size}.", stacklevel=2)
+    bar.close()
     return torch.cat(parts).unflatten(0, (items, num_samples))
 
 

@@ -129,7 +129,7 @@ def train_adapter(
 
     train_denoiser(
         model, loss, Path(out_dir), schedule, settings=settings, seed=seed, save=save,
-        progress=lambda step, done, value: progress(f"step {step}, loss {value:.3f}", done, 1.0),
+        progress=lambda step, done, value: progress(f"Training: step {step}, loss {value:.3f}", done, 1.0),
     )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def train_decoder(
         bf16=dtype == "bfloat16",
         device=device,
         seed=seed,
-        progress=lambda step, done, loss: progress(f"step {step}, loss {loss:.3f}", done, 1.0),
+        progress=progress,
     )
 
 
@@ -137,7 +137,7 @@ def train_small_diffusion(
     autoencoder: Autoencoder | None = None,
     device: str | torch.device = "cpu",
     log_every: int = 50,
-    progress: Callable[[int, float, float], None] | None = None,
+    progress: Callable[[str, float, float], None] = lambda stage, done, total: None,
 ) -> SmallDiffusion:
     """Train a :class:`ConditionalUNet` and export its averaged weights to ``out_dir``.
 
@@ -163,7 +163,7 @@ def train_small_diffusion(
         autoencoder: Train in the latents of this one; default: in pixels.
         device: Where to train.
         log_every: See :class:`Schedule`.
-        progress: Called as ``progress(step, share_done, loss)`` at each line of the log.
+        progress: Called as ``progress(stage, done, total)``, in training at each line of the log.
 
     Raises:
         InputError: No limit given, no pictures, embeddings that do not fit them, or a training
@@ -190,7 +190,7 @@ def train_small_diffusion(
             found=f"{pictures.dtype} of shape {tuple(pictures.shape)}",
             fix="Resize the images first, or set the network's image_size.",
         )
-    data = pictures if autoencoder is None else torch.cat([autoencoder.encode(p).cpu() for p in pictures.split(64)])
+    data = pictures if autoencoder is None else _encode(pictures, autoencoder, progress)
     model.fit_condition(embeddings, data)
     model.to(device).train()
     codes = model.code(embeddings.to(device)).cpu()
@@ -223,10 +223,19 @@ def train_small_diffusion(
         )
 
     train_denoiser(
-        model, loss, out_dir, schedule, settings=settings, seed=seed, progress=progress,
+        model, loss, out_dir, schedule, settings=settings, seed=seed,
+        progress=lambda step, done, value: progress(f"Training: step {step}, loss {value:.3f}", done, 1.0),
         save=lambda training: generator().save(out_dir, training=training),
     )  # fmt: skip
     return generator()
+
+
+def _encode(pictures: Tensor, autoencoder: Autoencoder, progress: Callable[[str, float, float], None]) -> Tensor:
+    latents: list[Tensor] = []
+    for batch in pictures.split(64):
+        latents.append(autoencoder.encode(batch).cpu())
+        progress("Encoding images", min(64 * len(latents), len(pictures)), len(pictures))
+    return torch.cat(latents)
 
 
 def _velocity_loss(model: ConditionalUNet, pictures: Tensor, code: Tensor, rng: torch.Generator, bf16: bool) -> Tensor:
