@@ -143,6 +143,15 @@ class ConditionalUNet(nn.Module):
         signal, total = self._levels(step)
         return (self.residual.view(-1, 1, 1) / total).square().mean((1, 2, 3))
 
+    def covary(self, pictures: Tensor, step: Tensor) -> Tensor:
+        """Pictures ``(B, C, size, size)`` times the covariance, given a noisy picture, of a Gaussian's clean ones.
+
+        The Gaussian is that of :meth:`difficulty`: what the layout leaves open has the variance of its axis.
+        """
+        signal, total = self._levels(step.reshape(1))
+        left = self.residual.view(-1, 1, 1)
+        return self._unfold(left**2 * (1 - signal**2) / total**2 * self._fold(pictures))
+
     def _levels(self, step: Tensor) -> tuple[Tensor, Tensor]:
         """Share of the picture in a noisy one, and the standard deviation of each channel."""
         signal = self.signal[step].view(-1, 1, 1, 1)

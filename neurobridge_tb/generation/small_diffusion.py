@@ -45,8 +45,8 @@ class SmallDiffusion:
         strength: With ``init_images``: share of the steps that are run. 0 returns the init image, 1
             ignores it.
         encoder: The image encoder itself, for ``embedding_guidance``.
-        embedding_guidance: How far each step goes along the gradient of the cosine between the embedding of the
-            picture so far and the one asked for, both centred; in deviations of the noise. 0 is none.
+        embedding_guidance: How far each step goes towards a higher cosine between the embedding of the picture so far
+            and the one asked for, both centred; in deviations of the noise. 0 is none.
         batch_size: Pictures a forward pass.
         device: Where the network runs.
 
@@ -157,21 +157,25 @@ class SmallDiffusion:
                 blind = self.network(noisy=x, step=steps, code=torch.zeros_like(codes))
                 velocity = blind + self.guidance * (velocity - blind)
             if self.embedding_guidance:
-                signal = self.network.signal[step]
-                clean = signal * x - (1 - signal**2).sqrt() * velocity
-                velocity = velocity - self.embedding_guidance * self._towards(wanted, clean)
+                velocity = velocity - self.embedding_guidance * self._towards(wanted, x, velocity, step)
             x = scheduler.step(velocity, step, x, use_clipped_model_output=True).prev_sample
         return x
 
-    @torch.enable_grad()
-    def _towards(self, wanted: Tensor, clean: Tensor) -> Tensor:
-        """Where ``clean`` would have to go to look more like the embeddings ``wanted``, at a root mean square of 1."""
+    def _towards(self, wanted: Tensor, x: Tensor, velocity: Tensor, step: Tensor) -> Tensor:
+        """Where the picture has to go to be more like the embeddings ``wanted``, at a root mean square of 1.
+
+        This is the gradient of the cosine, times the covariance of what the noise leaves open: the mean moves so if the
+        likeness is one more observation. Without it the gradient goes into fine detail that no picture has.
+        """
         assert self.encoder is not None
-        clean = clean.detach().requires_grad_()
-        seen = self.encoder.embed(self._pictures(clean))
-        likeness = torch.cosine_similarity(seen - self.network.mean, wanted - self.network.mean).sum()
-        (gradient,) = torch.autograd.grad(likeness, clean)
-        return gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+        signal = self.network.signal[step]
+        with torch.enable_grad():
+            clean = (signal * x - (1 - signal**2).sqrt() * velocity).requires_grad_()
+            seen = self.encoder.embed(self._pictures(clean))
+            likeness = torch.cosine_similarity(seen - self.network.mean, wanted - self.network.mean).sum()
+            (gradient,) = torch.autograd.grad(likeness, clean)
+        towards = self.network.covary(gradient, step)
+        return towards / towards.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
 
     def save(self, folder: str | Path, *, training: dict[str, Any] | None = None) -> None:
         """Write ``model.safetensors`` (half precision) and ``config.json``, aside and renamed.

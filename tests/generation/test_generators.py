@@ -248,6 +248,19 @@ def test_embedding_guidance_brings_the_picture_nearer_to_the_embedding(embedding
     assert cosine(0.6) > cosine(0.2) + 0.05 > cosine(0.0) + 0.1
 
 
+@pytest.mark.parametrize("step", [20, 500, 999])
+def test_covary_is_the_posterior_covariance_of_a_gaussian(diffusion, step):
+    """Of one block of pixels: the inverse of prior precision plus the noisy picture's."""
+    network, step = diffusion.network, torch.tensor(step)
+    blocks = torch.zeros(12, 3, 16, 16)
+    blocks[torch.arange(12), torch.arange(12) // 4, 4 + torch.arange(12) % 4 // 2, 6 + torch.arange(12) % 2] = 1
+    prior = network.axes.T.double() @ network.residual.double().square().diag() @ network.axes.double()
+    signal = network.signal[step].double()
+    posterior = torch.linalg.inv(torch.linalg.inv(prior) + signal**2 / (1 - signal**2) * torch.eye(12))
+    made = network.covary(blocks, step)[:, :, 4:6, 6:8].flatten(1)
+    torch.testing.assert_close(made.double(), posterior, rtol=1e-3, atol=1e-6)
+
+
 def test_embedding_guidance_needs_the_encoder_of_the_embeddings():
     with pytest.raises(InputError, match="Found none"):
         make_diffusion(embedding_guidance=0.3)
