@@ -9,7 +9,8 @@ pretrained, and then aligned on 1 %, 10 % and all of the training pairs:
 - *pretrained*: from what pretraining learnt of all training responses without their images: weights, and factors;
 - *random*: from random weights and nothing else.
 
-What is done already is not done again. Writes ``<work>/virtual_monkey.md``; all of it is simulated.
+What is done already is not done again. Writes ``<work>/virtual_monkey.md``, with the difference that pretraining makes
+on the very same queries; all of it is simulated.
 """
 
 import json
@@ -21,6 +22,12 @@ from itertools import product
 from pathlib import Path
 
 import click
+import numpy as np
+
+from neurobridge_tb.datasets import Tvsd
+from neurobridge_tb.evaluation.retrieval import bootstrap_interval, cosine_similarity, topk_hits
+from neurobridge_tb.training.evaluate import load_aligned
+from neurobridge_tb.training.responses import collect_responses, embed_responses
 
 ENCODERS = {"pretrained": ["principal_start=256", "optimizer.lr=3e-3", "trainer.max_epochs=1"],
             "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "factors=false"],
@@ -87,6 +94,36 @@ def table(work: Path, seeds: list[int]) -> list[str]:
     return lines
 
 
+def hits(work: Path, seed: int, encoder: str, share: str) -> dict[str, np.ndarray]:
+    """For each test image, whether its averaged response finds it, and the share of its trials that do."""
+    run = work / f"animal{seed}" / "runs" / f"align_{encoder}_{share}"
+    dataset = Tvsd(root=work / f"animal{seed}" / "processed")
+    aligner, cache = load_aligned(run, work / "embeddings.h5")
+    (recording_id,) = dataset.recording_ids
+    test = collect_responses(dataset, aligner.encoder, recording_id, "test")
+    images = aligner.center(cache.lookup(list(np.unique(test.image_ids))))
+    found = {}
+    for trials, responses in (("repeat average", test.averaged()), ("single trial", test)):
+        predicted = embed_responses(aligner, responses)[0]
+        order = responses.by_repeat()
+        found[trials] = np.mean([topk_hits(cosine_similarity(predicted[rows], images), 1) for rows in order], axis=0)
+    return found
+
+
+def differences(work: Path, seeds: list[int]) -> list[str]:
+    """Markdown: top-1 of the pretrained less that of the random encoder, image by image, over all animals."""
+    lines = ["| training pairs | queries | pretrained less random | of each animal |", "| --- | --- | --- | --- |"]
+    for share in EPOCHS:
+        both = [[hits(work, seed, encoder, share) for encoder in ENCODERS] for seed in seeds]
+        for trials in ("repeat average", "single trial"):
+            gain = [pretrained[trials] - random[trials] for pretrained, random in both]
+            low, high = bootstrap_interval(np.concatenate(gain))
+            each = ", ".join(f"{g.mean():+.3f}" for g in gain)
+            mean = np.concatenate(gain).mean()
+            lines.append(f"| {100 * float(share):g} % | {trials} | {mean:+.3f} [{low:+.3f}, {high:+.3f}] | {each} |")
+    return lines
+
+
 @click.command()
 @click.argument("photos", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--work", type=click.Path(path_type=Path), default=Path("vm"), show_default=True)
@@ -102,7 +139,13 @@ def run(photos: Path, work: Path, seeds: tuple[int, ...], difficulty: float, noi
             if not result.exists():
                 print(" ".join(command), flush=True)
                 subprocess.run([str(programs / command[0]), *command[1:]], check=True, env=environment)
-    lines = ["# Calibrated virtual monkey (simulated)", "", *table(work, list(seeds))]
+    lines = [
+        "# Calibrated virtual monkey (simulated)",
+        "",
+        *table(work, list(seeds)),
+        "",
+        *differences(work, list(seeds)),
+    ]
     (work / "virtual_monkey.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
