@@ -252,8 +252,15 @@ class SmallDiffusion:
         asked = (encoder_name, preprocessing_hash)
         check_source(str(folder), (config["encoder"], config["preprocessing_hash"]), asked)
         encoder = None
-        if embedding_guidance:
-            encoder = load_image_encoder(config["encoder"], encoder_image_size, settings.get("device", "cpu"))
+        try:
+            if embedding_guidance:
+                encoder = load_image_encoder(config["encoder"], encoder_image_size, settings.get("device", "cpu"))
+        except InputError as error:
+            raise InputError(
+                expected=f"{error.expected}, for embedding_guidance",
+                found=error.found,
+                fix=f"{error.fix} Or set embedding_guidance to 0.",
+            ) from error
         return cls(
             network,
             encoder=encoder,

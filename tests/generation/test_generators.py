@@ -183,6 +183,8 @@ def test_init_images_that_do_not_fit_are_refused(diffusion, embeddings, wrong):
 def test_a_saved_diffusion_model_draws_the_same(diffusion, embeddings, tmp_path):
     diffusion.save(tmp_path / "model", training={"steps": 3})
     back = SmallDiffusion.load(tmp_path / "model", encoder_name="timm:net", preprocessing_hash="abc", steps=4)
+    with pytest.raises(InputError, match="embedding_guidance"):
+        SmallDiffusion.load(tmp_path / "model", embedding_guidance=0.1)
     difference = back.generate(embeddings).int() - diffusion.generate(embeddings).int()
     assert difference.abs().float().mean() < 2  # weights are stored in half precision
     config = json.loads((tmp_path / "model" / "config.json").read_text())

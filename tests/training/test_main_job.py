@@ -236,6 +236,7 @@ def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monk
         config(
             "reconstruct", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5",
             f"images={workspace}/images", f"small_diffusion.weights={workspace}/decoder", "small_diffusion.steps=2",
+            "small_diffusion.embedding_guidance=0",
             "judge.image_size=64", "num_samples=2", "modules=[my_generator]",
             "backends=[nearest, ridge_pixels, small_diffusion, halved]", "+halved.by=2",
         )
