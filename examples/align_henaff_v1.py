@@ -33,6 +33,7 @@ from neurobridge_tb.training.evaluate import evaluate
 from neurobridge_tb.training.pretrain import pretrain
 
 WINDOW = 0.2  # s, in which spikes were counted
+PRETRAINING = 3  # epochs
 _CATEGORIES, _SCALES = ("natural", "synthetic", "contrast"), ("zoom1x", "zoom2x")
 
 
@@ -147,7 +148,7 @@ def run(
     dims: int = 20,
     by_movie: bool = False,
     repeats: int = 50,
-    epochs: int = 6,
+    epochs: int = 15,
 ) -> dict[str, Any]:
     """Everything for one population, as the arguments of the script say; returns what ``evaluate`` writes."""
     populations = read(folder)
@@ -174,7 +175,7 @@ def run(
     model = ["model=tiny", "model.modality=mua", f"model.sequence_length={WINDOW}", f"model.latent_step={WINDOW}"]
     pretrain(
         compose_config(
-            "pretrain", [*data, *training, *model, f"run_dir={out}/pretrain", f"trainer.max_epochs={epochs}"]
+            "pretrain", [*data, *training, *model, f"run_dir={out}/pretrain", f"trainer.max_epochs={PRETRAINING}"]
         )
     )
     paths = [f"embeddings={out}/embeddings.h5"]
@@ -182,7 +183,8 @@ def run(
         compose_config(
             "align",
             [*data, *training, *paths, f"pretrained={out}/pretrain/model", f"run_dir={out}/align"]
-            + ["readout.dim_hidden=128", f"stage1.epochs={epochs}", "loader.batch_size=256"],
+            + ["readout.dim_hidden=512", "loader.batch_size=256"]
+            + [f"stage1.epochs={epochs}", "stage1.lr=1e-3", "stage2.epochs=0"],
         )
     )
     evaluate(compose_config("evaluate", [*data, *paths, f"aligned={out}/align", f"run_dir={out}/evaluate"]))
@@ -207,7 +209,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=20, help="principal components of the other populations")
     parser.add_argument("--by-movie", action="store_true", help="hold out whole movies, not images")
     parser.add_argument("--repeats", type=int, default=50, help="trials of each image, at most")
-    parser.add_argument("--epochs", type=int, default=6, help="of pretraining, and of stage 1")
+    parser.add_argument("--epochs", type=int, default=15, help="of alignment")
     args = parser.parse_args()
     result = run(**vars(args))
     print(f"{'':28s} {'':15s} top-1  [95 %]       top-5  [95 %]       p   (chance {result['chance']})")

@@ -54,7 +54,7 @@ def test_held_out_images_are_found_from_single_trials(example, recordings_dir, t
     result = example.run(recordings_dir / "recordings" / "henaff_v1", tmp_path, repeats=4, epochs=1)
     rows = {(row["model"], row["trials"]): row for row in result["rows"] if row["direction"] == "neural to image"}
     assert result["n_candidates"] == 100 and not result["simulated"]
-    for model in ("NeuroBridge, linear start", "NeuroBridge, stage 2", "ridge"):
+    for model in ("NeuroBridge, linear start", "NeuroBridge", "ridge"):
         assert rows[model, "single trial"]["p"] < 0.01, model
     assert rows["ridge, shuffled labels", "single trial"]["p"] > 0.01
     cache = EmbeddingCache.load(tmp_path / "embeddings.h5")
