@@ -34,7 +34,7 @@ class KnownFactors:
 
     @classmethod
     def fit(cls, model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval]) -> "KnownFactors":
-        """From windows spread evenly over the intervals of each recording of ``dataset``.
+        """From windows spread evenly over the intervals of each recording of ``dataset``; one without any is left out.
 
         Args:
             model: With unit statistics; it reads values on a grid.
@@ -59,6 +59,8 @@ class KnownFactors:
                     latent_step=model.latent_step,
                 )
                 x.append(means.masked_fill(~exists, torch.nan)[exists.any(1)])
+            if not x:
+                continue
             scores = FactorScores.fit(torch.cat(x).numpy())
             found.units[recording_id] = unit_ids
             found.weights[recording_id] = scores.weights / scores.inputs.std[:, None]

@@ -61,6 +61,12 @@ def test_they_are_the_factor_scores_of_all_steps_of_the_training_windows(world):
     assert known.of(["u1", "another"]) is None
 
 
+def test_a_recording_without_training_windows_is_left_out(world):
+    dataset, model, *_ = world
+    none = {"a": dataset.get_sampling_intervals("train")["a"].slice(0, 0)}
+    assert KnownFactors.fit(model, dataset, none).of(["u1"]) is None
+
+
 def test_they_come_back_from_a_model_folder(world, tmp_path):
     _, model, known, *_ = world
     folder = model.save_pretrained(tmp_path / "model")
