@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.nn.response_readout import step_means
@@ -84,12 +85,23 @@ class KnownFactors:
 
     @classmethod
     def load(cls, model: str | Path) -> "KnownFactors":
-        """Read those of a saved model; of a checkpoint, or of a model without any, none."""
+        """Read those of a saved model; of a checkpoint, or of a model without any, none.
+
+        Raises:
+            InputError: The file cannot be read.
+        """
         path = Path(model) / _FILE
         found = cls({}, {})
         if path.is_file():
-            with h5py.File(path) as file:
-                file.visititems(lambda name, item: found._read(name, item))
+            try:
+                with h5py.File(path) as file:
+                    file.visititems(lambda name, item: found._read(name, item))
+            except (OSError, KeyError) as error:
+                raise InputError(
+                    expected="an HDF5 file of factors, as `neurobridge pretrain` writes it",
+                    found=f"{path}: {error}",
+                    fix="Delete it to align without them, or pretrain again.",
+                ) from error
         return found
 
     def _read(self, name: str, item: h5py.Group | h5py.Dataset) -> None:

@@ -7,6 +7,7 @@ import torch
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb.alignment import EmbeddingCache
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner
 from neurobridge_tb.training.factor_scores import FactorScores
 from neurobridge_tb.training.known_factors import KnownFactors
@@ -74,6 +75,9 @@ def test_they_come_back_from_a_model_folder(world, tmp_path):
     known.save(folder)
     np.testing.assert_allclose(KnownFactors.load(folder).of(["u3", "u1"]), known.of(["u3", "u1"]), rtol=1e-6)
     NeuroBridgeModel.load_pretrained(folder)  # which is what it was
+    (folder / "factors.h5").write_bytes(b"cut off")
+    with pytest.raises(InputError, match="Delete it"):
+        KnownFactors.load(folder)
 
 
 def test_with_few_pairs_alignment_takes_them_and_predicts_better(world):
