@@ -128,8 +128,7 @@ def train_adapter(
             return _denoising_loss(diffusion, latents[rows], condition(known, keep.to(device)), rng)
 
     train_denoiser(
-        model, loss, Path(out_dir), schedule, settings=settings, seed=seed, save=save,
-        progress=lambda step, done, value: progress(f"Training: step {step}, loss {value:.3f}", done, 1.0),
+        model, loss, Path(out_dir), schedule, settings=settings, seed=seed, save=save, progress=progress,
     )  # fmt: skip
 
 

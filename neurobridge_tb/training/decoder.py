@@ -223,8 +223,7 @@ def train_small_diffusion(
         )
 
     train_denoiser(
-        model, loss, out_dir, schedule, settings=settings, seed=seed,
-        progress=lambda step, done, value: progress(f"Training: step {step}, loss {value:.3f}", done, 1.0),
+        model, loss, out_dir, schedule, settings=settings, seed=seed, progress=progress,
         save=lambda training: generator().save(out_dir, training=training),
     )  # fmt: skip
     return generator()

@@ -62,7 +62,7 @@ def train_denoiser(
     settings: dict[str, Any],
     seed: int,
     save: Callable[[dict[str, Any]], None],
-    progress: Callable[[int, float, float], None] | None = None,
+    progress: Callable[[str, float, float], None],
 ) -> None:
     """Train the parameters of ``model`` that ask for gradients; it ends with their average over steps.
 
@@ -77,7 +77,7 @@ def train_denoiser(
         settings: What a training state must share to be resumed; noted with the weights.
         seed: Seeds the batches.
         save: Writes the trained model to ``out_dir``, with notes on the training.
-        progress: Called as ``progress(step, share_done, loss)`` at each line of the log.
+        progress: Called as ``progress(stage, done, total)`` at each line of the log.
 
     Raises:
         InputError: A training state that other settings have left.
@@ -97,8 +97,7 @@ def train_denoiser(
             history.append((step, elapsed, sum(losses) / len(losses)))
             losses.clear()
             _write_log(work / "loss.csv", history)
-            if progress is not None:
-                progress(step, done, history[-1][2])
+            progress(f"Training: step {step}, loss {history[-1][2]:.3f}", done, 1.0)
             if step % (10 * schedule.log_every) == 0:
                 _checkpoint(work, settings, model, optimizer, averaged, history)
         if done >= 1:

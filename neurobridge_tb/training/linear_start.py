@@ -76,14 +76,19 @@ def fit_linear_path(
         presentations.
     """
     assert model.linear is not None
+    features = [
+        (_features(model, r), _features(model, r_valid)) for (r, _), (r_valid, _) in zip(train, valid, strict=True)
+    ]
     factors = {
-        "factors of the pairs": [FactorScores.fit(_features(model, r)) for r, _ in train],
-        "factors of pretraining": [_known(model, r, known) for r, _ in train] if known else [],
+        "factors of the pairs": [FactorScores.fit(x) for x, _ in features],
+        "factors of pretraining": [
+            _known(model, r, x, known) for (r, _), (x, _) in zip(train, features, strict=True) if known
+        ],
     }
     ways: dict[str, list[FactorScores] | None] = {"responses": None} | {
         name: scores for name, scores in factors.items() if scores and all(s.weights.shape[1] for s in scores)
     }
-    starts = {name: _start(model, train, valid, seed, way) for name, way in ways.items()}
+    starts = {name: _start(model, train, valid, features, seed, way) for name, way in ways.items()}
     chosen = max(starts, key=lambda name: starts[name].top5)
     best = starts[chosen]
     _set_weights(model, [r for r, _ in train], best.ridges)
@@ -110,12 +115,19 @@ def fit_linear_path(
     return found, [torch.from_numpy(a).float() for a in best.answers]
 
 
-def _start(model: ImageAligner, train: Pairs, valid: Pairs, seed: int, factors: list[FactorScores] | None) -> _Start:
+def _start(
+    model: ImageAligner,
+    train: Pairs,
+    valid: Pairs,
+    features: Sequence[tuple[NDArray, NDArray]],
+    seed: int,
+    factors: list[FactorScores] | None,
+) -> _Start:
     """Ridge from the responses, or from their scores, with the shrinkage that is best on the validation pairs."""
     ridges, answers, errors, predicted = [], [], [], []
-    for k, ((responses, target), (responses_valid, target_valid)) in enumerate(zip(train, valid, strict=True)):
-        x, y = _features(model, responses), _standardized(model, target)
-        x_valid, y_valid = _features(model, responses_valid), _standardized(model, target_valid)
+    for k, ((responses, target), (_, target_valid)) in enumerate(zip(train, valid, strict=True)):
+        x, x_valid = features[k]
+        y, y_valid = _standardized(model, target), _standardized(model, target_valid)
         if factors is not None:
             x, x_valid = factors[k](x), factors[k](x_valid)
         ridge = fit_ridge(x, y, x_valid, y_valid, standardize=factors is None)
@@ -163,14 +175,14 @@ def _features(model: ImageAligner, responses: Responses) -> np.ndarray:
     return torch.cat(features).numpy()
 
 
-def _known(model: ImageAligner, responses: Responses, known: KnownFactors) -> FactorScores:
+def _known(model: ImageAligner, responses: Responses, x: NDArray, known: KnownFactors) -> FactorScores:
     """Scores of what pretraining knows of these units, the same in each latent step; no columns where it does not."""
     assert model.linear is not None
     index, steps = responses.model_inputs["input_unit_index"][0].tolist(), model.linear.num_steps
     of_units = known.of([model.encoder.unit_emb.detokenizer(k) for k in index])
     if of_units is None:
         of_units = np.zeros((len(index), 0))
-    inputs = Standardizer.fit(_features(model, responses))
+    inputs = Standardizer.fit(x)
     weights: Floats = np.kron(np.eye(steps), of_units).astype(np.float64)
     return FactorScores(replace(inputs, std=np.ones_like(inputs.std)), weights)
 
