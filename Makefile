@@ -5,9 +5,9 @@ VENV ?= .venv
 PIP_ARGS ?=
 WORKSPACE ?= demo
 BIN := $(VENV)/bin
-INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_pipelines/*/pipeline.py)
+INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_hook/*)
 
-.PHONY: demo test lint types compat clean
+.PHONY: demo test lint types compat beside clean
 
 demo: $(VENV)/.demo
 	$(BIN)/neurobridge demo $(WORKSPACE)
@@ -25,6 +25,10 @@ types: $(VENV)/.dev
 # The older upstream line, in an environment of its own.
 compat: .venv-upstream01/.ready
 	.venv-upstream01/bin/python -m pytest tests/compat
+
+# Beside an editable upstream and a released one, installed by pip and uv, in environments made for it (network).
+beside: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/beside -m beside
 
 $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
