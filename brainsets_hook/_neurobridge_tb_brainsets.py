@@ -3,7 +3,7 @@
 Upstream lists the folders in one folder of its own, and writing into another distribution's folder breaks an editable
 checkout of it. A package declares its pipelines as entry points instead (group ``torch_brain.pipelines``: the
 brainset's id, and the package whose folder holds ``pipeline.py``). Until upstream reads that group, this module does:
-a ``.pth`` file loads it when Python starts, it waits for the one module of upstream that names the folder, and it leaves
+a ``.pth`` file loads it when Python starts, it waits for the one module of upstream that names the folder, and leaves
 every other program alone. Where upstream has a pipeline of the same name, upstream's is used.
 """
 
