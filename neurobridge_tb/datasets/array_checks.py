@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neurobridge_tb._upstream import ArrayDict, Interval
+from neurobridge_tb.datasets.columns import Table, as_text, table_columns
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
@@ -29,16 +30,16 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
-def unit_table(units: Mapping[str, ArrayLike]) -> ArrayDict:
+def unit_table(units: Table) -> ArrayDict:
     """Columns of one length N with unique ids, in types that HDF5 recordings store."""
-    columns = {name: np.asarray(column) for name, column in units.items()}
+    columns = table_columns("units", units)
     require_input(
         "id" in columns and columns["id"].ndim == 1 and columns["id"].size > 0,
         expected="units with a column 'id' that names each unit",
         found=f"columns {sorted(columns)}",
         fix="Give units={'id': [...], 'area': [...], ...}.",
     )
-    columns["id"] = columns["id"].astype(str)
+    columns["id"] = as_text(columns["id"])
     names, times_used = np.unique(columns["id"], return_counts=True)
     require_input(
         bool((times_used == 1).all()),
@@ -46,15 +47,30 @@ def unit_table(units: Mapping[str, ArrayLike]) -> ArrayDict:
         found=f"used more than once: {', '.join(names[times_used > 1][:5])}",
         fix="Rename them, e.g. with the probe's or the session's name in front.",
     )
-    for name, column in columns.items():
-        text_is_ascii = column.dtype.kind != "U" or all(s.isascii() for s in column.ravel())
-        require_input(
-            column.shape[:1] == (len(names),) and column.dtype.kind in "biufUS" and text_is_ascii,
-            expected=f"units column '{name}' of length {len(names)}, numbers or plain ASCII strings",
-            found=f"shape {column.shape}, type {column.dtype}" + ("" if text_is_ascii else ", not ASCII"),
-            fix="HDF5 recordings store plain text and numbers; convert the column.",
-        )
+    _one_length("units", columns, len(names))
     return ArrayDict(**columns)
+
+
+def _one_length(owner: str, columns: dict[str, NDArray], length: int) -> None:
+    for name, column in columns.items():
+        require_input(
+            column.shape[:1] == (length,),
+            expected=f"{owner} column '{name}' of length {length}",
+            found=f"shape {column.shape}",
+            fix="Give each column one value a row.",
+        )
+
+
+def recording_id(name: str, value: object) -> str:
+    """An id as plain text that can name a file."""
+    text = str(value)
+    require_input(
+        bool(text.strip()) and not set(text) & set("/\\\0") and text.isascii() and text not in (".", ".."),
+        expected=f"{name} of ASCII text that can name a file",
+        found=repr(value),
+        fix="Replace '/' and the like by '_' or '-'.",
+    )
+    return text
 
 
 def grid_values(name: str, array: ArrayLike, n_units: int) -> NDArray:
@@ -97,20 +113,6 @@ def sorted_times(name: str, times: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def unit_indices(unit_index: ArrayLike, n_spikes: int, n_units: int) -> NDArray[np.int64]:
-    """One row of the unit table for each spike, (n_spikes,)."""
-    index = np.asarray(unit_index)
-    fits = index.shape == (n_spikes,) and (index.size == 0 or (index.dtype.kind in "iu" and index.min() >= 0))
-    require_input(
-        bool(fits and (index.size == 0 or index.max() < n_units)),
-        expected=f"unit_index of {n_spikes} whole numbers from 0 to {n_units - 1}, one for each spike",
-        found=f"shape {index.shape}, type {index.dtype}"
-        + (f", from {index.min()} to {index.max()}" if index.size else ""),
-        fix="unit_index counts the rows of units from 0.",
-    )
-    return index.astype(np.int64)
-
-
 def behavior_objects(
     behavior: Mapping[str, tuple[ArrayLike, ArrayLike]], taken: tuple[str, ...]
 ) -> dict[str, dict[str, NDArray]]:
@@ -120,13 +122,13 @@ def behavior_objects(
     """
     objects: dict[str, dict[str, NDArray]] = {}
     for name, (timestamps, values) in behavior.items():
-        owner, _, quantity = name.partition("_")
+        owner, _, quantity = name.partition("." if "." in name else "_")
         modality = MODALITY_REGISTRY.get(name)
         if modality is not None and modality.timestamp_key.endswith(".timestamps"):
             owner, _, quantity = modality.value_key.partition(".")
         require_input(
             owner.isidentifier() and quantity.isidentifier() and owner not in taken and quantity not in _TIME_NAMES,
-            expected="a behaviour's name like 'hand_velocity': an object, an underscore and a quantity",
+            expected="a behaviour's name like 'hand_velocity' or 'hand.velocity': an object and a quantity",
             found=repr(name),
             fix=f"Rename it; these names are taken: {', '.join([*taken, *_TIME_NAMES])}.",
         )
@@ -172,23 +174,24 @@ def _bounds(name: str, starts: ArrayLike, ends: ArrayLike, domain: Interval) -> 
     return start, end
 
 
-def trial_interval(columns: dict[str, NDArray], domain: Interval) -> Interval:
-    """Trials with ``start``, ``end`` and any more columns, sorted."""
+def interval_table(name: str, table: Table, domain: Interval) -> Interval:
+    """A table of intervals with ``start``, ``end`` and any more columns, sorted."""
+    columns = table_columns(name, table)
     require_input(
         {"start", "end"} <= set(columns),
-        expected="trials with columns 'start' and 'end'",
+        expected=f"{name} with columns 'start' and 'end'",
         found=f"columns {sorted(columns)}",
         fix="Give both in seconds.",
     )
-    start, end = _bounds("trials", columns["start"], columns["end"], domain)
+    start, end = _bounds(name, columns["start"], columns["end"], domain)
     lengths = {name: len(column) for name, column in columns.items()}
     require_input(
         len(set(lengths.values())) == 1 and bool((np.diff(start) >= 0).all() and (np.diff(end) >= 0).all()),
-        expected="trial columns of one length, in the order of time",
-        found=f"lengths {lengths}" if len(set(lengths.values())) > 1 else "unsorted trials",
-        fix="Sort the trials by start.",
+        expected=f"{name} columns of one length, in the order of time",
+        found=f"lengths {lengths}" if len(set(lengths.values())) > 1 else f"unsorted {name}",
+        fix="Sort the rows by start.",
     )
-    return Interval(**(columns | {"start": start, "end": end}))
+    return Interval(**(columns | {"start": start, "end": end}), timekeys=["start", "end"])
 
 
 def split_domains(splits: Mapping[str, tuple[ArrayLike, ArrayLike]], domain: Interval) -> dict[str, Interval]:

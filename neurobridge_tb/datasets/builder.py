@@ -1,5 +1,6 @@
 """From arrays to a recording: the way in for your own data."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from neurobridge_tb._upstream import (
+    ArrayDict,
     BrainsetDescription,
     Data,
     Interval,
@@ -21,17 +23,22 @@ from neurobridge_tb.datasets.array_checks import (
     behavior_objects,
     check_inside,
     grid_values,
+    interval_table,
     positive,
+    recording_id,
     require_input,
-    sorted_times,
     split_domains,
-    trial_interval,
-    unit_indices,
     unit_table,
 )
+from neurobridge_tb.datasets.clock_checks import count_faults, spike_time_faults
+from neurobridge_tb.datasets.columns import Table, column_values
+from neurobridge_tb.datasets.recording_contents import Fault
+from neurobridge_tb.datasets.spike_arrays import Spikes, spike_events
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 
-_OWN_NAMES = ("brainset", "subject", "session", "units", "spikes", "trials", "domain")
+_OWN_NAMES = ("brainset", "subject", "session", "units", "spikes", "domain")
+_DAY_S = 86_400.0
 
 
 def build_recording(
@@ -39,15 +46,17 @@ def build_recording(
     brainset_id: str,
     session_id: str,
     subject_id: str,
-    units: Mapping[str, ArrayLike],
-    spikes: tuple[ArrayLike, ArrayLike] | None = None,
+    units: Table,
+    spikes: Spikes | None = None,
     counts: tuple[ArrayLike, float] | None = None,
     mua: tuple[ArrayLike, float] | None = None,
-    start: float = 0.0,
+    start: float | None = None,
     end: float | None = None,
     behavior: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
-    trials: Mapping[str, ArrayLike] | None = None,
+    trials: Table | None = None,
+    intervals: Mapping[str, Table] | None = None,
     splits: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    source: str = "arrays given to neurobridge_tb.datasets.build_recording",
     simulated: bool = False,
 ) -> Data:
     """Build a torch_brain recording from arrays, and check that they fit together.
@@ -56,57 +65,73 @@ def build_recording(
         brainset_id: Name of the collection, e.g. ``"my_lab_reaching"``.
         session_id: Name of this recording; also its file name, see :func:`save_recording`.
         subject_id: Name of the animal or person.
-        units: Columns of length N. ``"id"`` is needed: strings that name a unit in all recordings. ``"area"`` serves
-            masking by region. Further columns are kept.
-        spikes: ``(times, unit_index)``: sorted spike times in s, and the row of each spike's unit in ``units``.
-            Stored as ``spikes``.
+        units: Columns of length N, or a DataFrame. ``"id"`` is needed: text that names a unit in all recordings.
+            ``"area"`` serves masking by region. Further columns are kept.
+        spikes: Times of one unit each in s, in a list in the order of ``units`` or in a mapping by unit id; or a tuple
+            ``(times, unit_index)``: sorted times, and the row of each spike's unit in ``units``. Stored as ``spikes``.
         counts: ``(array, bin_size)``: spike counts (T, N), bin width in s. Stored as ``spike_counts.value``.
         mua: ``(array, bin_size)``: values (T, N), NaN where there is none, bin width in s. Stored as ``mua.value``.
-        start: Time of the recording's start in s. Default 0.
+        start: Time of the recording's start in s. Default 0; needed where the clock counts from long ago.
         end: Time of its end in s; silence after the last spike is data too. Default: the end of the last bin, or
             without bins the latest spike, behaviour or trial.
         behavior: ``"<object>_<quantity>"`` to ``(timestamps, values)``: sorted times in s, and values (n, ...).
             ``"hand_velocity"`` is stored as ``hand.velocity``. What has the name of a modality is stored where that is
             looked for: ``"wheel_velocity"`` as ``wheel.velocity``, ``"running_speed"`` as ``running.running_speed``.
             Quantities of one object share their timestamps.
-        trials: Columns ``"start"`` and ``"end"`` in s, sorted, and any more.
+        trials: Columns ``"start"`` and ``"end"`` in s, sorted, and any more; or a DataFrame.
+        intervals: Further tables like ``trials`` by name, e.g. ``"presentations"``.
         splits: ``"train"``, ``"valid"``, ``"test"`` to ``(starts, ends)`` in s: intervals that do not overlap, stored
             as ``train_domain`` and so on. Samplers draw windows inside them.
+        source: Where the data come from, for the recording's description.
         simulated: The data come from a simulation, and the recording says so. Default False.
 
     Returns:
         The recording; its domain is ``start`` to ``end``.
 
     Raises:
-        InputError: Something does not fit.
+        InputError: Something does not fit, or times are no seconds.
+
+    Warns:
+        UserWarning: Times or counts look like something else, see :mod:`neurobridge_tb.datasets.clock_checks`.
     """
-    table = unit_table(units)
+    ids = {name: recording_id(name, given) for name, given in (("session_id", session_id), ("subject_id", subject_id))}
+    rows = unit_table(units)
+    events = behavior_objects(behavior or {}, taken=(*_OWN_NAMES, "spike_counts", "mua"))
+    if spikes is not None:
+        events["spikes"] = spike_events(spikes, rows.id)
+    tables = {name: table for name, table in {"trials": trials, **(intervals or {})}.items() if table is not None}
+    tables = {name: columns for name, columns in tables.items() if list(columns)}
+    if start is None:
+        start = 0.0
+        _require_near_start({name: columns["timestamps"] for name, columns in events.items()})
     grids = {"spike_counts": counts, "mua": mua}
     series: dict[str, Any] = {
         name: RegularTimeSeries(
-            value=grid_values(name, given[0], len(table)),
+            value=grid_values(name, given[0], len(rows)),
             sampling_rate=1 / positive(f"bin_size of {name}", given[1]),
             domain_start=float(start),
         )
         for name, given in grids.items()
         if given is not None
     }
-    events = behavior_objects(behavior or {}, taken=(*_OWN_NAMES, *series))
-    if spikes is not None:
-        times = sorted_times("times of spikes", spikes[0])
-        events["spikes"] = {"timestamps": times, "unit_index": unit_indices(spikes[1], len(times), len(table))}
     require_input(
         bool(series) or spikes is not None,
         expected="spikes, counts or mua",
         found="none of them",
         fix="Give at least one kind of neural activity.",
     )
-    trial_columns = {name: np.asarray(column) for name, column in (trials or {}).items()}
-
+    taken = [name for name in tables if name in (*_OWN_NAMES, *events, *series) or not name.isidentifier()]
+    require_input(
+        not taken,
+        expected="tables of intervals named by one word that nothing else has",
+        found=", ".join(taken),
+        fix="Rename them.",
+    )
     if end is None:
         ends = [s.domain.end[-1] for s in series.values()]
         ends = ends or [e["timestamps"][-1] for e in events.values() if len(e["timestamps"])]
-        end = max([*ends, *trial_columns.get("end", [])], default=start)
+        ends += [np.max(columns["end"]) for columns in tables.values() if "end" in columns and len(columns["end"])]
+        end = float(max(ends, default=start))
     require_input(
         end > start, expected=f"an end after the start, {start:g} s", found=f"{end:g} s", fix="Give end in seconds."
     )
@@ -116,24 +141,68 @@ def build_recording(
     for name, columns in events.items():
         times = columns["timestamps"]
         check_inside(f"timestamps of {name}", times, times, domain)
-        series[name] = IrregularTimeSeries(**columns, domain=domain)
-    if trial_columns:
-        series["trials"] = trial_interval(trial_columns, domain)
+    require_input(
+        end - start < 100 * _DAY_S,
+        expected="a recording of less than 100 days",
+        found=f"{(end - start) / _DAY_S:,.0f} days, {start:g} to {end:g} s",
+        fix="Give times in seconds.",
+    )
+    domains = split_domains(splits or {}, domain)
+    series |= {name: IrregularTimeSeries(**columns, domain=domain) for name, columns in events.items()}
+    series |= {name: interval_table(name, columns, domain) for name, columns in tables.items()}
+    _point_out(_doubts(series, len(rows), domain, domains))
     return Data(
         brainset=BrainsetDescription(
-            id=brainset_id,
+            id=recording_id("brainset_id", brainset_id),
             origin_version="simulated" if simulated else "unversioned",
             derived_version="1.0.0",
-            source="a simulation" if simulated else "arrays given to neurobridge_tb.datasets.build_recording",
-            description=f"{'Simulated recording' if simulated else 'Recording'} {session_id} of {subject_id}",
+            source="a simulation" if simulated else source,
+            description=" ".join(["Simulated recording" if simulated else "Recording", *ids.values()]),
         ),
-        subject=SubjectDescription(id=subject_id),
-        session=SessionDescription(id=session_id),
-        units=table,
+        subject=SubjectDescription(id=ids["subject_id"]),
+        session=SessionDescription(id=ids["session_id"]),
+        units=rows,
         domain=domain,
         **series,
-        **split_domains(splits or {}, domain),
+        **domains,
     )
+
+
+def _require_near_start(times: Mapping[str, np.ndarray]) -> None:
+    """Times that count from long ago, such as 1970, would make a recording of years from 0 on."""
+    for name, of_series in times.items():
+        require_input(
+            not len(of_series) or of_series[0] < _DAY_S,
+            expected=f"start=, as the first time of {name} is over a day after 0 s",
+            found=f"{of_series[:1]} s and no start",
+            fix="Give the recording's start on the same clock, or subtract it from all times.",
+        )
+
+
+def _doubts(series: Mapping[str, Any], n_units: int, domain: Interval, splits: Mapping[str, Interval]) -> list[Fault]:
+    faults = []
+    if "spikes" in series:
+        times, start = series["spikes"].timestamps, float(domain.start[0])
+        seconds = float(domain.end[-1]) - start
+        faults += spike_time_faults(
+            all_whole=bool((times == np.floor(times)).all()),
+            spikes_per_unit=np.bincount(series["spikes"].unit_index, minlength=n_units),
+            before=np.searchsorted(times, start + np.arange(np.ceil(seconds))),
+            seconds=seconds,
+            splits={name.removesuffix("_domain"): np.stack([s.start, s.end], 1) for name, s in splits.items()},
+            start=start,
+        )
+    if "spike_counts" in series:
+        counts = series["spike_counts"]
+        faults += count_faults(counts.value, 1 / counts.sampling_rate)
+    return faults
+
+
+def _point_out(faults: list[Fault]) -> None:
+    for fault in faults:
+        if fault.is_error:
+            raise InputError(expected=f"{fault.place} in seconds, with activity", found=fault.found, fix=fault.fix)
+        warnings.warn(f"{fault.place}: {fault.found}. {fault.fix}", stacklevel=3)
 
 
 def save_recording(data: Data, path: str | Path) -> None:
@@ -144,12 +213,25 @@ def save_recording(data: Data, path: str | Path) -> None:
         path: Where to.
 
     Raises:
-        InputError: The file name is not the session id, by which Datasets and models know the recording.
+        InputError: The file name is not the session id, by which Datasets and models know the recording; or a column
+            that cannot be stored.
     """
     path = Path(path)
     name = f"{data.session.id}.h5"
     require_input(
         path.name == name, expected=f"the file name {name}", found=str(path), fix=f"Save it as {path.parent / name}."
     )
+    _spell_out_text(data)
     with write_aside(path) as aside, h5py.File(aside, "w") as file:
         data.to_hdf5(file)
+
+
+def _spell_out_text(data: Data) -> None:
+    """Text of tables that were added by hand, as bytes or objects, as torch_brain stores text."""
+    for name in data.keys():
+        table = getattr(data, name)
+        if isinstance(table, ArrayDict) and not isinstance(table, IrregularTimeSeries | RegularTimeSeries):
+            for key in table.keys():
+                column = getattr(table, key)
+                if isinstance(column, np.ndarray) and column.dtype.kind in "OSTM":
+                    setattr(table, key, column_values(name, key, column))

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from neurobridge_tb.datasets.clock_checks import SCANNED_BINS, count_faults
 from neurobridge_tb.datasets.recording_contents import Contents, Fault
 from neurobridge_tb.datasets.scans import GridScan, scan_grid, scan_times, scan_unit_index
 
@@ -95,6 +96,8 @@ def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterato
         if place == "spike_counts" and (scan.n_nan or scan.n_fractional or scan.minimum < 0):
             found = f"{scan.n_nan + scan.n_fractional:,} values that are no counts, least {scan.minimum:g}"
             yield Fault(at, found, "Give spikes per bin, from 0 up; values in general go into mua.")
+        elif place == "spike_counts" and is_activity and value.ndim == 2 and rate > 0:
+            yield from count_faults(value[:SCANNED_BINS], 1 / rate)
         elif not is_activity or scan.n_nan > value.size / 2:  # less is usual in mua, where NaN means absent
             yield from _not_a_number(at, scan)
 
@@ -128,6 +131,10 @@ def column_faults(place: str, group: h5py.Group, length: int) -> Iterator[Fault]
         if found != (length,):
             wrong = f"{found[0] if found else 1:,} values, where {length:,} are due"
             yield Fault(f"{place}/{key}", wrong, "Columns of one object have one length.")
+    as_text = np.asarray(group.attrs.get("_unicode_keys", []), dtype=str)
+    for key in lengths:
+        if group[key].dtype.kind in "SO" and key not in as_text:
+            yield Fault(f"{place}/{key}", "text not stored as torch_brain stores it, so read as bytes", REBUILD)
 
 
 def _in_recording(place: str, first: float, last: float, contents: Contents) -> Iterator[Fault]:

@@ -19,13 +19,15 @@ class TimesScan:
         first: Earliest finite timestamp in s, NaN where there is none.
         last: Latest one.
         unsorted_at: First row that is not finite or earlier than the one before it; None: all are in order.
-        before: Number of timestamps before each time of the grid that was asked for.
+        n_fractional: Timestamps that are no whole numbers.
+        before: Number of timestamps before each time of the grid.
     """
 
     count: int
     first: float
     last: float
     unsorted_at: int | None
+    n_fractional: int
     before: NDArray[np.int64]
 
 
@@ -66,7 +68,7 @@ def slabs(dataset: h5py.Dataset) -> Iterator[tuple[int, NDArray]]:
 def scan_times(timestamps: h5py.Dataset, grid: NDArray[np.float64]) -> TimesScan:
     """Scan timestamps (n,) in s; ``grid`` holds sorted times before which they are counted."""
     before = np.zeros(len(grid), dtype=np.int64)
-    unsorted_at, previous = None, -np.inf
+    unsorted_at, previous, n_fractional = None, -np.inf, 0
     least, most = np.inf, -np.inf
     for first, times in slabs(timestamps):
         wrong = np.flatnonzero(~(np.diff(times, prepend=previous) >= 0) | ~np.isfinite(times))
@@ -74,6 +76,7 @@ def scan_times(timestamps: h5py.Dataset, grid: NDArray[np.float64]) -> TimesScan
             unsorted_at = first + int(wrong[0])
         previous = times[-1]
         before += np.searchsorted(times, grid)
+        n_fractional += int((times != np.floor(times)).sum())
         finite = times[np.isfinite(times)]
         if len(finite):
             least, most = min(least, finite.min()), max(most, finite.max())
@@ -83,6 +86,7 @@ def scan_times(timestamps: h5py.Dataset, grid: NDArray[np.float64]) -> TimesScan
         first=float(least) if any_finite else np.nan,
         last=float(most) if any_finite else np.nan,
         unsorted_at=unsorted_at,
+        n_fractional=n_fractional,
         before=before,
     )
 

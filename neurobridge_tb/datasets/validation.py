@@ -12,6 +12,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from neurobridge_tb.datasets.clock_checks import spike_time_faults
+from neurobridge_tb.datasets.columns import as_text
 from neurobridge_tb.datasets.object_checks import (
     GRIDS,
     REBUILD,
@@ -87,6 +89,7 @@ def _faults(file: h5py.File, name: str, contents: Contents) -> Iterator[Fault]:
         yield Fault("file", "no neural data", "A recording holds spikes, spike_counts or mua.")
     yield from _silent_units(file, contents)
     yield from _splits(contents)
+    yield from _spike_times(contents)
 
 
 def _objects(group: h5py.Group, place: str = "") -> Iterator[tuple[str, h5py.Group]]:
@@ -116,18 +119,16 @@ def _units(file: h5py.File, contents: Contents) -> Iterator[Fault]:
     if units is None or not isinstance(units.get("id"), h5py.Dataset) or not units["id"].size:
         yield Fault("units", "no units, or none that have an id", "Give units={'id': [...], 'area': [...]}.")
         return
-    contents.unit_ids = ids = _text(units["id"])
+    contents.unit_ids = ids = as_text(units["id"][:])
     repeated = _repeated(ids)
     if len(repeated):
         found = f"{len(repeated)} ids used more than once: {', '.join(repeated[:5])}"
         yield Fault("units/id", found, "Rename them, e.g. with the probe's or the session's name in front.")
     if (ids == "").any():
         yield Fault("units/id", f"{(ids == '').sum()} units without a name", "Name each unit.")
-    if "id" not in np.asarray(units.attrs.get("_unicode_keys", []), dtype=str):
-        yield Fault("units/id", "not stored as torch_brain stores text, so read as bytes", REBUILD)
     yield from column_faults("units", units, len(ids))
     if "area" in units and len(units["area"]) == len(ids):
-        contents.areas = _text(units["area"])
+        contents.areas = as_text(units["area"][:])
 
 
 def _silent_units(file: h5py.File, contents: Contents) -> Iterator[Fault]:
@@ -163,6 +164,20 @@ def _splits(contents: Contents) -> Iterator[Fault]:
         yield Fault("train_domain", found, "Pretraining needs train and valid.", is_error=False)
 
 
+def _spike_times(contents: Contents) -> Iterator[Fault]:
+    if "spikes" not in contents.events or contents.spikes_per_unit is None or not len(contents.domain):
+        return
+    scan = contents.events["spikes"][0]
+    yield from spike_time_faults(
+        all_whole=scan.count > 0 and scan.n_fractional == 0,
+        spikes_per_unit=contents.spikes_per_unit,
+        before=scan.before,
+        seconds=float(np.ptp(contents.domain)),
+        splits={s: contents.intervals[f"{s}_domain"][0] for s in ("train", "valid", "test") if _has(contents, s)},
+        start=float(contents.domain.min()),
+    )
+
+
 def _has(contents: Contents, split: str) -> bool:
     return len(contents.intervals.get(f"{split}_domain", ((), []))[0]) > 0
 
@@ -170,10 +185,3 @@ def _has(contents: Contents, split: str) -> bool:
 def _repeated(values: NDArray[np.str_]) -> NDArray[np.str_]:
     names, times_used = np.unique(values, return_counts=True)
     return names[times_used > 1]
-
-
-def _text(column: h5py.Dataset) -> NDArray[np.str_]:
-    values = column[:]
-    if values.dtype.kind == "O":  # strings of any length
-        return np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values])
-    return np.char.decode(values, "utf-8", "replace") if values.dtype.kind == "S" else values.astype(str)

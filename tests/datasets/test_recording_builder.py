@@ -96,7 +96,7 @@ def test_end_is_the_latest_event_unless_given():
         ({"units": {"id": ["a", "b", "b"]}}, "used more than once: b"),
         ({"units": {"id": ["a", "b", "ü"]}}, "not ASCII"),
         ({"units": {"id": ["a", "b", "c"], "area": ["V1"]}}, "column 'area' of length 3"),
-        ({"units": {"id": ["a", "b", "c"], "area": [None, 1, "x"]}}, "column 'area'.*[\\s\\S]*type object"),
+        ({"units": {"id": ["a", "b", "c"], "area": [None, 1, "x"]}}, "column 'area'.*[\\s\\S]*object, of int, str"),
         ({"counts": None}, "spikes, counts or mua"),
         ({"counts": (COUNTS.T, BIN)}, r"shape \(bins, 3\)[\s\S]*Transpose"),
         ({"counts": (COUNTS * 0.5, BIN)}, "whole counts"),

@@ -1,0 +1,112 @@
+"""Columns of tables as HDF5 recordings store them: numbers, and text in ASCII."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from neurobridge_tb.errors import InputError
+
+Table = Mapping[str, ArrayLike] | pd.DataFrame
+
+
+def table_columns(owner: str, table: Table) -> dict[str, NDArray]:
+    """Every column of a table, see :func:`column_values`.
+
+    Args:
+        owner: What the table holds, for messages, e.g. ``"units"``.
+        table: A mapping of names to columns, or a DataFrame.
+
+    Raises:
+        InputError: A column cannot be stored; it is named.
+    """
+    return {str(name): column_values(owner, str(name), table[name]) for name in table}
+
+
+def column_values(owner: str, name: str, column: Any) -> NDArray:
+    """A column as an array of numbers or of ASCII text.
+
+    Text is accepted in any form: str, bytes, numpy's or pandas' strings, categories. A missing value is ``""`` in text
+    and NaN among numbers. Dates become ISO text, durations seconds.
+
+    Args:
+        owner: What the table holds, for messages.
+        name: The column's name, for messages.
+        column: (n, ...) values.
+
+    Raises:
+        InputError: Ragged or mixed values, complex numbers, or text that is not ASCII.
+    """
+    array = _plain(column)
+    if array is None or array.dtype.kind not in "biufU":
+        raise InputError(
+            expected=f"{owner} column '{name}' of numbers or of text",
+            found=f"type {_kind(column)}",
+            fix="Give one number or one text a row, or leave the column out.",
+        )
+    if array.dtype.kind == "U":
+        foreign = next((text for text in array.ravel() if not text.isascii()), None)
+        if foreign is not None:
+            raise InputError(
+                expected=f"{owner} column '{name}' of ASCII text, which is what HDF5 recordings store",
+                found=f"{foreign!r}, not ASCII",
+                fix="Spell it in ASCII, or leave the column out.",
+            )
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _plain(column: Any) -> NDArray | None:
+    """Numbers or str, None where the values are neither."""
+    try:
+        array = np.asarray(column)
+    except ValueError:  # rows of different lengths
+        return None
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace")
+    if array.dtype.kind == "M":
+        return np.where(np.isnat(array), "", np.datetime_as_string(array))
+    if array.dtype.kind == "m":
+        return array / np.timedelta64(1, "s")
+    if array.dtype.kind != "O" and array.dtype.kind != "T":
+        return array
+    return _of_objects(array)
+
+
+def _of_objects(array: NDArray) -> NDArray | None:
+    values = list(array.ravel())
+    given = [value for value in values if not _missing(value)]
+    if all(isinstance(value, str | bytes) for value in given):
+        return np.array([_text(value) for value in values], dtype=str).reshape(array.shape)
+    if all(isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating) for value in given):
+        numbers = [np.nan if _missing(value) else value for value in values]
+        return np.array(numbers, dtype=None if len(given) == len(values) else np.float64).reshape(array.shape)
+    if all(isinstance(value, pd.Timestamp) or hasattr(value, "isoformat") for value in given):
+        return np.array(["" if _missing(value) else value.isoformat() for value in values], dtype=str)
+    return None
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value))
+
+
+def _text(value: Any) -> str:
+    if _missing(value):
+        return ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def as_text(values: Iterable[Any]) -> NDArray[np.str_]:
+    """Any column of text or numbers as ``<U`` strings: bytes are decoded, missing values are ``""``."""
+    return np.array([_text(value) for value in np.asarray(values).ravel().tolist()], dtype=str)
+
+
+def _kind(column: Any) -> str:
+    try:
+        array = np.asarray(column)
+    except ValueError:
+        return "ragged: rows of different lengths"
+    if array.dtype.kind != "O":
+        return str(array.dtype)
+    return "object, of " + ", ".join(sorted({type(value).__name__ for value in array.ravel() if not _missing(value)}))

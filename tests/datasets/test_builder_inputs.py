@@ -1,0 +1,198 @@
+"""Arrays as programs hold them go in; times and counts that are something else are pointed out."""
+
+import warnings
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from neurobridge_tb._upstream import Interval
+from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.datasets.image_binding import recorded_image_ids
+from neurobridge_tb.datasets.validation import find_faults
+from neurobridge_tb.errors import InputError
+
+RNG = np.random.default_rng(0)
+TRAINS = [np.sort(RNG.uniform(0, 60, n)) for n in (300, 600, 0)]
+IDS = ["a", "b", "c"]
+
+
+def build(**changes):
+    given = {"brainset_id": "lab", "session_id": "s1", "subject_id": "m", "units": {"id": IDS}, "end": 60.0} | changes
+    return build_recording(**given)
+
+
+class Ts:
+    def __init__(self, times):
+        self.t = times
+
+
+class SpikeTrain(np.ndarray):
+    def rescale(self, unit):
+        assert unit == "s"
+        return np.asarray(self) / 1000
+
+
+@pytest.mark.parametrize(
+    "spikes",
+    [
+        TRAINS,
+        [train[::-1] for train in TRAINS],
+        np.array(TRAINS, dtype=object),
+        dict(zip(IDS[::-1], TRAINS[::-1], strict=True)),
+        [Ts(train) for train in TRAINS],
+        [(1000 * train).view(SpikeTrain) for train in TRAINS],
+    ],
+    ids=["list", "unsorted", "object array", "mapping", "pynapple", "neo in ms"],
+)
+def test_one_array_a_unit(spikes):
+    recording = build(spikes=spikes)
+    np.testing.assert_allclose(recording.spikes.timestamps, np.sort(np.concatenate(TRAINS)))
+    for unit, train in enumerate(TRAINS):
+        np.testing.assert_allclose(recording.spikes.timestamps[recording.spikes.unit_index == unit], train)
+
+
+def test_spikes_of_other_units_are_named():
+    with pytest.raises(InputError, match="3 keys; on one side only: c, d"):
+        build(spikes=dict(zip("abd", TRAINS, strict=True)))
+    with pytest.raises(InputError, match="each of 3 units[\\s\\S]*2 arrays"):
+        build(spikes=TRAINS[:2])
+
+
+@pytest.mark.parametrize(
+    ("column", "stored"),
+    [
+        (pd.Series(["V1", None, "V4"]), ["V1", "", "V4"]),
+        (pd.Series(["V1", "V1", "V4"], dtype="category"), ["V1", "V1", "V4"]),
+        (np.array([b"V1", b"V2", b"V4"]), ["V1", "V2", "V4"]),
+        (np.array([b"V1", "V2", None], dtype=object), ["V1", "V2", ""]),
+        (np.array(["V1", "V2", "V4"], dtype=np.dtypes.StringDType()), ["V1", "V2", "V4"]),
+        ([1, None, 3], [1, np.nan, 3]),
+        (pd.Series([1, None, 3], dtype="Int64"), [1, np.nan, 3]),
+        (pd.to_datetime(["2024-05-01", "2024-05-02", None]), ["2024-05-01", "2024-05-02", ""]),
+        (pd.to_timedelta([1, 2, 3], unit="min"), [60, 120, 180]),
+    ],
+)
+def test_columns_of_any_kind(column, stored, tmp_path):
+    trials = pd.DataFrame({"start": [0.0, 1.0, 2.0], "end": [1.0, 2.0, 3.0], "column": column})
+    units = pd.DataFrame({"id": IDS, "column": column})
+    save_recording(build(spikes=TRAINS, units=units, trials=trials), tmp_path / "s1.h5")
+    recording = BinnedRecordings(tmp_path).get_recording("s1")
+    for found in (recording.units.column, recording.trials.column):
+        if isinstance(stored[0], str):
+            assert [text[: len(s)] for text, s in zip(found, stored, strict=True)] == stored
+        else:
+            np.testing.assert_array_equal(found, stored)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ([[1, 2], [3], [4]], "trials column 'x'[\\s\\S]*ragged"),
+        ([{}, {}, {}], "trials column 'x'[\\s\\S]*of dict"),
+        (pd.Series([1, "b", 2.0]), "trials column 'x'[\\s\\S]*object, of float, int, str"),
+        (["ü", "b", "c"], "trials column 'x' of ASCII[\\s\\S]*'ü'"),
+        ([1j, 2, 3], "trials column 'x'[\\s\\S]*complex"),
+    ],
+)
+def test_columns_that_cannot_be_stored_are_named(column, message):
+    table = {"start": [0.0, 1.0, 2.0], "end": [1.0, 2.0, 3.0], "x": column}
+    with pytest.raises(InputError, match=message):
+        build(spikes=TRAINS, trials=table)
+
+
+def test_ids_name_files():
+    assert build(spikes=TRAINS, session_id=np.str_("s1")).session.id == "s1"
+    assert build(spikes=TRAINS, session_id=7).session.id == "7"
+    with pytest.raises(InputError, match="session_id.*[\\s\\S]*'a/b'"):
+        build(spikes=TRAINS, session_id="a/b")
+
+
+def test_tables_added_by_hand_are_stored_as_text(tmp_path):
+    recording = build(spikes=TRAINS)
+    recording.presentations = Interval(
+        start=np.array([0.0, 1.0]),
+        end=np.array([0.5, 1.5]),
+        image_id=np.array([b"cat/1.jpg", "dog/2.jpg"], dtype=object),
+        timekeys=["start", "end"],
+    )
+    save_recording(recording, tmp_path / "s1.h5")
+    assert recorded_image_ids(tmp_path / "s1.h5") == ["cat/1.jpg", "dog/2.jpg"]
+    assert BinnedRecordings(tmp_path).get_recording("s1").presentations.image_id.tolist() == ["cat/1.jpg", "dog/2.jpg"]
+    with h5py.File(tmp_path / "s1.h5", "r+") as file:
+        file["presentations"].attrs["_unicode_keys"] = np.array([], dtype="S")
+    assert "presentations/image_id" in [fault.place for fault in find_faults(tmp_path / "s1.h5")]
+
+
+def test_sample_numbers_are_no_seconds(tmp_path):
+    samples = [np.round(30_000 * train) for train in TRAINS]
+    with pytest.raises(InputError, match="whole numbers, as sample numbers"):
+        build(spikes=samples, end=None)
+    save_recording(build(spikes=TRAINS), tmp_path / "s1.h5")
+    with h5py.File(tmp_path / "s1.h5", "r+") as file:
+        file["spikes/timestamps"][...] = np.round(file["spikes/timestamps"])
+    assert any("whole numbers" in fault.found and fault.is_error for fault in find_faults(tmp_path / "s1.h5"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spikes": [1000 * train + 0.1 for train in TRAINS], "end": None}, "no unit fires at more than"),
+        ({"spikes": [*TRAINS[:2], [3000.5]], "end": None}, "no spike from 60 to 3,000 s, 98%"),
+        ({"spikes": TRAINS, "end": None, "trials": {"start": [10_000.0], "end": [20_000.0]}}, "no spike from 60 to"),
+        (
+            {"spikes": TRAINS, "end": 900.0, "splits": {"train": ([0.0], [60.0]), "test": ([100.0], [900.0])}},
+            "test_domain: no spike",
+        ),
+    ],
+)
+def test_suspicious_times_are_pointed_out_by_builder_and_validate(changes, message, tmp_path):
+    with pytest.warns(UserWarning, match=message):
+        recording = build(**changes)
+    save_recording(recording, tmp_path / "s1.h5")
+    found = [f"{fault.place}: {fault.found}" for fault in find_faults(tmp_path / "s1.h5")]
+    assert any(message in text for text in found), found
+
+
+def test_training_split_without_spikes_is_an_error():
+    with pytest.raises(InputError, match="no spike in it"):
+        with pytest.warns(UserWarning):
+            build(spikes=TRAINS, end=900.0, splits={"train": ([100.0], [900.0])})
+
+
+def test_epoch_seconds_need_a_start():
+    with pytest.raises(InputError, match="start="):
+        build(spikes=[1.7e9 + train for train in TRAINS], end=None)
+    recording = build(spikes=[1.7e9 + train for train in TRAINS], start=1.7e9, end=None)
+    assert recording.domain.end[0] - recording.domain.start[0] < 61
+
+
+COUNTS = RNG.poisson(1.5 + np.sin(np.arange(4000) / 30)[:, None], (4000, 3))
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (np.lib.stride_tricks.sliding_window_view(COUNTS, 9, axis=0).sum(-1), "overlapping bins"),
+        (np.lib.stride_tricks.sliding_window_view(COUNTS, 2, axis=0).sum(-1), "overlapping bins"),
+        (COUNTS * 5, "multiples of 5"),
+        (COUNTS + 120, "spikes/s on average"),
+    ],
+)
+def test_rates_and_overlapping_bins_are_pointed_out(counts, message, tmp_path):
+    with pytest.warns(UserWarning, match=message):
+        recording = build(counts=(counts, 0.05), end=None)
+    save_recording(recording, tmp_path / "s1.h5")
+    assert any(message in fault.found for fault in find_faults(tmp_path / "s1.h5"))
+
+
+def test_sound_counts_and_spikes_are_not_doubted():
+    regular = np.cumsum(RNG.gamma(9.0, 1 / 90, (3, 3000)), axis=1)  # far below Poisson variance
+    bins = np.arange(0, regular[:, -1].min(), 0.1)
+    clocked = np.stack([np.histogram(train, bins)[0] for train in regular], axis=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(counts=(COUNTS, 0.05), end=None)
+        build(counts=(clocked, 0.1), end=None)
+        build(spikes=TRAINS)
