@@ -1,0 +1,1 @@
+"""Closed forms and small estimators on arrays."""
