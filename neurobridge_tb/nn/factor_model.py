@@ -1,0 +1,126 @@
+"""What the population shares: a factor model whose loadings are rows of the units.
+
+A bin of standardised activity is ``v_u = L_u . z + noise of variance psi_u`` with z standard normal. For the units O
+that are kept in a bin,
+
+    precision  P = I + sum_{u in O} L_u L_u' / psi_u
+    mean       z = P^-1 sum_{u in O} L_u v_u / psi_u            variance  diag(P^-1)
+
+is exact for any mask, and ``L_u . z`` predicts any unit, hidden or not. Bins that share a mask share P. Units stay
+exchangeable, ragged and maskable. :mod:`neurobridge_tb.estimators.factor_analysis` fits the rows in closed form.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from neurobridge_tb._upstream import InfiniteVocabEmbedding
+from neurobridge_tb.nn.unit_rows import batch_rows
+
+
+class Factors(NamedTuple):
+    """Posterior of the factors in each bin.
+
+    Attributes:
+        mean: (B, T, K) z; 0, the prior's, in a bin without any unit kept.
+        variance: (B, T, K) the diagonal of its covariance; there 1.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+class FactorModel(nn.Module):
+    """Posterior of the factors, and predictions from it.
+
+    Args:
+        num_factors: K.
+    """
+
+    def __init__(self, num_factors: int):
+        super().__init__()
+        self.loading_rows = InfiniteVocabEmbedding(num_factors, init_scale=0.0)
+        self.log_noise_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
+
+    @property
+    def tables(self) -> list[InfiniteVocabEmbedding]:
+        """Its rows of units: loadings, and the log of each unit's own variance."""
+        return [self.loading_rows, self.log_noise_rows]
+
+    @torch.no_grad()
+    def set(self, unit_ids: list[str], loadings: Tensor, noise: Tensor) -> None:
+        """Set the rows of ``unit_ids``.
+
+        Args:
+            unit_ids: N units of the vocabulary.
+            loadings: (N, k), k at most K; the other factors are left unused.
+            noise: (N,) own variances, above 0.
+        """
+        index = torch.tensor(self.loading_rows.tokenizer(unit_ids), device=self.loading_rows.weight.device)
+        rows = torch.zeros(len(unit_ids), self.loading_rows.embedding_dim, dtype=loadings.dtype)
+        rows[:, : loadings.shape[1]] = loadings
+        self.loading_rows.weight[index] = rows.to(self.loading_rows.weight)
+        self.log_noise_rows.weight[index] = noise.log()[:, None].to(self.log_noise_rows.weight)
+
+    def forward(
+        self,
+        values: Tensor,
+        keep: Tensor,
+        unit_index: Tensor,
+        patterns: Tensor | None = None,
+        pattern_index: Tensor | None = None,
+    ) -> Factors:
+        """Posterior of the factors given the units kept, in float32 at least.
+
+        Args:
+            values: (B, T, N) standardised values; finite, also where hidden.
+            keep: (B, T, N) which of them are kept; False for padded units.
+            unit_index: (B, N).
+            patterns: (B, P, N) the different sets of units that a window's bins keep. Default: one for each bin.
+            pattern_index: (B, T) which of them is each bin's.
+        """
+        with torch.autocast(values.device.type, enabled=False):
+            patterns = keep if patterns is None else patterns
+            rows, index = batch_rows(unit_index, self.loading_rows)
+            loadings = self.loading_rows(rows)
+            exact = torch.promote_types(loadings.dtype, torch.float32)
+            loadings = loadings.to(exact)
+            weighted = loadings * torch.exp(-self.log_noise_rows(rows).to(exact))
+            information = (values.to(exact) * keep) @ weighted[index]  # (B, T, K)
+            covariance = _stable_inverse(self._precision(loadings, weighted, patterns.to(exact), index))
+            if patterns.shape[1] == 1:
+                mean, variance = information @ covariance[:, 0], covariance.diagonal(dim1=-2, dim2=-1)
+                return Factors(mean, variance.expand_as(mean))
+            if pattern_index is not None:
+                batch = torch.arange(len(values), device=values.device)[:, None]
+                covariance = covariance[batch, pattern_index]  # (B, T, K, K)
+            mean = (information[:, :, None] @ covariance)[:, :, 0]
+            return Factors(mean, covariance.diagonal(dim1=-2, dim2=-1))
+
+    def predict(self, mean: Tensor, unit_index: Tensor) -> Tensor:
+        """Standardised values (B, T, M) of units (B, M) that factors (B, T, K) predict."""
+        with torch.autocast(mean.device.type, enabled=False):
+            return mean @ self.loading_rows(unit_index).to(mean.dtype).mT
+
+    @staticmethod
+    def _precision(loadings: Tensor, weighted: Tensor, patterns: Tensor, index: Tensor) -> Tensor:
+        """(B, P, K, K) of each pattern."""
+        k = loadings.shape[1]
+        if len(loadings) <= 4 * index.shape[1]:  # one product for the batch, from the outer products of all rows
+            place = index[:, None].expand_as(patterns)
+            kept = patterns.new_zeros(*patterns.shape[:2], len(loadings)).scatter_add(2, place, patterns)
+            outer = (loadings[:, :, None] * weighted[:, None]).flatten(1)
+            precision = (kept @ outer).unflatten(2, (k, k))
+        else:
+            precision = (loadings[index][:, None] * patterns[..., None]).mT @ weighted[index][:, None]
+        return precision + torch.eye(k, dtype=precision.dtype, device=precision.device)
+
+
+def _stable_inverse(precision: Tensor) -> Tensor:
+    """Inverse of matrices that are the identity plus a positive semidefinite one.
+
+    By Cholesky, without gradient; a step of Newton's method (Schulz 1933) refines it and carries the exact gradient.
+    """
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(precision.detach()))
+    return 2 * inverse - inverse @ precision @ inverse
