@@ -7,7 +7,10 @@ WORKSPACE ?= demo
 BIN := $(VENV)/bin
 INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_hook/*)
 
-.PHONY: demo test lint types compat beside clean
+# What CI runs.
+check: lint types compat beside test
+
+.PHONY: check demo test lint types compat beside clean
 
 demo: $(VENV)/.demo
 	$(BIN)/neurobridge demo $(WORKSPACE)
@@ -18,6 +21,8 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/codespell
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

@@ -14,7 +14,7 @@ from side_by_side import in_turn, times_as_fast, write_markdown
 from neurobridge_tb import NeuroHorizonModel
 from neurobridge_tb._upstream import DatasetIndex, collate
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
-from neurobridge_tb.training.config import compose_config
+from neurobridge_tb.engine.config import compose_config
 
 HZ = 10  # spikes of a unit
 SECONDS = 20.0  # of the recording that windows are drawn from

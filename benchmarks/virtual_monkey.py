@@ -24,10 +24,10 @@ from pathlib import Path
 import click
 import numpy as np
 
+from neurobridge_tb.data.responses import collect_responses, embed_responses
 from neurobridge_tb.datasets import Tvsd
-from neurobridge_tb.evaluation.retrieval import bootstrap_interval, cosine_similarity, topk_hits
-from neurobridge_tb.training.evaluate import load_aligned
-from neurobridge_tb.training.responses import collect_responses, embed_responses
+from neurobridge_tb.engine.aligned import load_aligned
+from neurobridge_tb.metrics.retrieval import bootstrap_interval, cosine_similarity, topk_hits
 
 ENCODERS = {"pretrained": ["principal_start=256", "optimizer.lr=3e-3", "trainer.max_epochs=1"],
             "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "factors=false"],

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from torch_brain.data import Interval
 
 from neurobridge_tb.alignment import EmbeddingCache
+from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.datasets import build_recording, save_recording
+from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.evaluation.ridge import Standardizer
 from neurobridge_tb.files import write_json
-from neurobridge_tb.training.align import align
-from neurobridge_tb.training.config import compose_config
-from neurobridge_tb.training.evaluate import evaluate
-from neurobridge_tb.training.pretrain import pretrain
+from neurobridge_tb.jobs.align import align
+from neurobridge_tb.jobs.evaluate import evaluate
+from neurobridge_tb.jobs.pretrain import pretrain
 
 WINDOW = 0.2  # s, in which spikes were counted
 PRETRAINING = 3  # epochs

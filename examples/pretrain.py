@@ -9,7 +9,7 @@ import sys
 import hydra
 from omegaconf import DictConfig, open_dict
 
-from neurobridge_tb.training.pretrain import pretrain
+from neurobridge_tb.jobs.pretrain import pretrain
 
 
 @hydra.main(version_base="1.3", config_path="pkg://neurobridge_tb.configs", config_name="pretrain")

@@ -15,8 +15,8 @@ import torch
 
 from neurobridge_tb.alignment.encoders import DEFAULT_ENCODER, load_image_encoder
 from neurobridge_tb.files import write_aside
+from neurobridge_tb.jobs.train_decoder import DEFAULT_NETWORK, train_small_diffusion
 from neurobridge_tb.simulation.procedural import concept_names, draw_image
-from neurobridge_tb.training.decoder import DEFAULT_NETWORK, train_small_diffusion
 
 ALL_CONCEPTS = 2016
 

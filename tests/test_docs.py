@@ -12,13 +12,14 @@ from unittest.mock import patch
 import click
 import pytest
 
-from neurobridge_tb.cli import _JobCommand, main
+from neurobridge_tb.cli.jobs import JobCommand
+from neurobridge_tb.cli.main import main
+from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation import base as generators
 from neurobridge_tb.masking import SCHEMES
 from neurobridge_tb.registry_ext import registry
 from neurobridge_tb.simulation import simulate_tvsd
-from neurobridge_tb.training.config import compose_config
 
 ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
@@ -116,7 +117,7 @@ def test_files_named_in_the_text_exist(page):
 def test_commands_in_blocks_would_start(page):
     for job, *arguments in command_lines(page, "neurobridge"):
         command = main.commands[job]
-        if isinstance(command, _JobCommand) and "--help" not in arguments:
+        if isinstance(command, JobCommand) and "--help" not in arguments:
             compose_config(job, arguments)
         else:
             parse(command, job, arguments)
@@ -133,7 +134,7 @@ def test_commands_in_the_text_exist(page):
         command = main.commands[job]
         options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
         assert {a for a in arguments if a.startswith("-")} <= options, span
-        if isinstance(command, _JobCommand):
+        if isinstance(command, JobCommand):
             try:
                 compose_config(job, [a for a in arguments if not a.startswith("-")])
             except InputError as error:

@@ -17,7 +17,7 @@ def test_import_brings_no_heavy_package():
 
 
 def test_the_command_starts_without_heavy_packages():
-    code = f"import neurobridge_tb.cli, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import neurobridge_tb.cli.main, sys; print([m for m in {HEAVY!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
 

@@ -19,7 +19,9 @@ from neurobridge_tb._upstream import (
     SessionDescription,
     SubjectDescription,
 )
-from neurobridge_tb.datasets.array_checks import (
+from neurobridge_tb.datasets.columns import Table, column_values
+from neurobridge_tb.datasets.spike_arrays import Spikes, spike_events
+from neurobridge_tb.datasets.validation.array_checks import (
     behavior_objects,
     check_inside,
     grid_values,
@@ -30,10 +32,8 @@ from neurobridge_tb.datasets.array_checks import (
     split_domains,
     unit_table,
 )
-from neurobridge_tb.datasets.clock_checks import count_faults, spike_time_faults
-from neurobridge_tb.datasets.columns import Table, column_values
-from neurobridge_tb.datasets.recording_contents import Fault
-from neurobridge_tb.datasets.spike_arrays import Spikes, spike_events
+from neurobridge_tb.datasets.validation.clock_checks import count_faults, spike_time_faults
+from neurobridge_tb.datasets.validation.contents import Fault
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 
@@ -92,7 +92,7 @@ def build_recording(
         InputError: Something does not fit, or times are no seconds.
 
     Warns:
-        UserWarning: Times or counts look like something else, see :mod:`neurobridge_tb.datasets.clock_checks`.
+        UserWarning: Times or counts look wrong, see :mod:`~neurobridge_tb.datasets.validation.clock_checks`.
     """
     ids = {name: recording_id(name, given) for name, given in (("session_id", session_id), ("subject_id", subject_id))}
     rows = unit_table(units)

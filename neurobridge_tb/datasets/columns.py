@@ -1,7 +1,7 @@
 """Columns of tables as HDF5 recordings store them: numbers, and text in ASCII."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurobridge_tb.errors import InputError
 
-Table = Mapping[str, ArrayLike] | pd.DataFrame
+Table: TypeAlias = Mapping[str, ArrayLike] | pd.DataFrame
 
 
 def table_columns(owner: str, table: Table) -> dict[str, NDArray]:

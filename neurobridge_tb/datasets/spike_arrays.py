@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neurobridge_tb.datasets.array_checks import require_input, sorted_times
+from neurobridge_tb.datasets.validation.array_checks import require_input, sorted_times
 
 Spikes = tuple[ArrayLike, ArrayLike] | Sequence[ArrayLike] | Mapping[Any, ArrayLike]
 

@@ -1,1 +1,1 @@
-"""Closed forms and small estimators on arrays."""
+"""Closed forms and baselines on arrays."""

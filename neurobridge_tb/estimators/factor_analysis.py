@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from neurobridge_tb.arrays import Array, Floats, Standardizer, to_floats, to_numpy
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.evaluation.arrays import Array, Floats, to_floats, to_numpy
-from neurobridge_tb.evaluation.ridge import Standardizer
 
 NUMBERS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
 _START_NOISE = 0.05  # variance added to every unit in the start: correlations are estimated, and may be singular

@@ -1,7 +1,7 @@
 """Modalities: what can go into or come out of a model (name, dim, type, loss, where it lives in ``Data``)."""
 
 from neurobridge_tb.registry_ext import modalities as _modalities  # noqa: F401  (registers ours)
-from neurobridge_tb.registry_ext.losses import (
+from neurobridge_tb.registry_ext.modality_losses import (
     CrossEntropyLoss,
     InfoNCELoss,
     MSELoss,

@@ -1,6 +1,6 @@
 """NeuroBridge's own modalities. Importing this file registers them, beside those that upstream has."""
 
-from neurobridge_tb.registry_ext.losses import (
+from neurobridge_tb.registry_ext.modality_losses import (
     CrossEntropyLoss,
     InfoNCELoss,
     MSELoss,

@@ -14,7 +14,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_json
 from neurobridge_tb.simulation.procedural import write_procedural_images
 from neurobridge_tb.simulation.recording import draw_design, record
-from neurobridge_tb.simulation.stimuli import choose_photos, load_images
+from neurobridge_tb.simulation.shown_images import choose_photos, load_images
 from neurobridge_tb.simulation.tvsd_files import write_image_list, write_mapping, write_norm_file, write_trials_file
 from neurobridge_tb.simulation.ventral_stream import N_CHANNELS, VentralStream
 
@@ -46,7 +46,7 @@ def simulate_tvsd(
         out_dir: Workspace folder.
         monkey: ``"F"`` or ``"N"``, default ``"F"``.
         images_dir: Folder of photos in class folders, or a binding from
-            :func:`neurobridge_tb.simulation.stimuli.class_photos`; default: images are drawn.
+            :func:`neurobridge_tb.simulation.shown_images.class_photos`; default: images are drawn.
         n_concepts: Number of concepts, default 250.
         images_per_concept: Training images a concept, shown once, default 12.
         n_test: Test images, each of another concept, default 100.

@@ -29,7 +29,7 @@ def test_every_module_imports():
     import neurobridge_tb
 
     names = [m.name for m in pkgutil.walk_packages(neurobridge_tb.__path__, "neurobridge_tb.")]
-    assert {"neurobridge_tb.training.pretrain", "neurobridge_tb.models.neurobridge"} <= set(names)
+    assert {"neurobridge_tb.jobs.pretrain", "neurobridge_tb.models.neurobridge"} <= set(names)
     for name in names:
         importlib.import_module(name)
 

@@ -10,9 +10,9 @@ from torch_brain.models import CalciumPOYOPlus
 
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb._upstream import collate, pad8
+from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import BinnedRecordings
 from neurobridge_tb.masking import Mask, MaskedTokenizer
-from neurobridge_tb.training.windows import window_loader
 
 SIZES = dict(
     sequence_length=1.0,

@@ -14,11 +14,11 @@ from torch_brain.samplers import RandomFixedWindowSampler, TrialSampler
 
 from neurobridge_tb._upstream import DatasetIndex
 from neurobridge_tb.datasets import AllenVisualCodingNeuropixels2019, is_simulated
+from neurobridge_tb.engine.config import compose_config
+from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.jobs.pretrain import pretrain
 from neurobridge_tb.simulation import simulate_allen_session
-from neurobridge_tb.training.config import compose_config
-from neurobridge_tb.training.pretrain import pretrain
-from neurobridge_tb.training.run_folder import read_metrics
 
 BRAINSET = "allen_visual_coding_neuropixels_2019"
 PIPELINE = Path(__file__).parents[2] / "brainsets_pipelines" / BRAINSET / "pipeline.py"

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from torch_brain.pipeline import runner
 
-from neurobridge_tb.cli import main
+from neurobridge_tb.cli.main import main
 
 ROOT = Path(__file__).parents[2]
 BRAINSET = "allen_visual_coding_neuropixels_2019"

@@ -10,7 +10,7 @@ import pytest
 from neurobridge_tb._upstream import Interval
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.datasets.image_binding import recorded_image_ids
-from neurobridge_tb.datasets.validation import find_faults
+from neurobridge_tb.datasets.validation.examination import find_faults
 from neurobridge_tb.errors import InputError
 
 RNG = np.random.default_rng(0)

@@ -11,13 +11,13 @@ import torch
 from neurobridge_tb import MODALITY_REGISTRY, NeuroBridgeModel
 from neurobridge_tb._upstream import DatasetIndex, RandomFixedWindowSampler, collate, pad8
 from neurobridge_tb.datasets import IblBrainWideMap2025, build_recording, is_simulated
-from neurobridge_tb.datasets.validation import find_faults
+from neurobridge_tb.datasets.validation.examination import find_faults
+from neurobridge_tb.engine.config import compose_config
+from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.jobs.pretrain import pretrain
+from neurobridge_tb.jobs.probe import probe
 from neurobridge_tb.simulation import simulate_ibl_sessions
-from neurobridge_tb.training.config import compose_config
-from neurobridge_tb.training.pretrain import pretrain
-from neurobridge_tb.training.probe import probe
-from neurobridge_tb.training.run_folder import read_metrics
 
 PIPELINE = Path(__file__).parents[2] / "brainsets_pipelines" / "ibl_brain_wide_map_2025" / "pipeline.py"
 ID = "simulatedlab_SIM_000_2025-01-01_001"

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from neurobridge_tb._upstream import Interval
-from neurobridge_tb.cli import main
+from neurobridge_tb.cli.main import main
 from neurobridge_tb.datasets import StimulusImages, build_recording, save_recording
 from neurobridge_tb.datasets.image_binding import bind_images, find_images, recorded_image_ids
 from neurobridge_tb.errors import InputError

@@ -8,7 +8,7 @@ import pytest
 
 from neurobridge_tb._upstream import DatasetIndex
 from neurobridge_tb.datasets import BinnedRecordings
-from neurobridge_tb.datasets.validation import find_faults
+from neurobridge_tb.datasets.validation.examination import find_faults
 from neurobridge_tb.errors import InputError
 
 

@@ -6,9 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from neurobridge_tb._upstream import ArrayDict, Data, Interval, RegularTimeSeries
-from neurobridge_tb.cli import main
-from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording, scans
-from neurobridge_tb.datasets.validation import examine, find_faults
+from neurobridge_tb.cli.main import main
+from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.datasets.validation import scans
+from neurobridge_tb.datasets.validation.examination import examine, find_faults
 
 N_UNITS, N_BINS, BIN = 4, 500, 0.02
 RNG = np.random.default_rng(0)

@@ -14,10 +14,10 @@ from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets import build_recording, save_recording
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import Autoencoder
+from neurobridge_tb.generation.conditions import degrade
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
-from neurobridge_tb.training import decoder
-from neurobridge_tb.training.conditions import degrade
-from neurobridge_tb.training.decoder import train_decoder, train_small_diffusion
+from neurobridge_tb.jobs import train_decoder as decoder
+from neurobridge_tb.jobs.train_decoder import train_decoder, train_small_diffusion
 
 NETWORK = {"image_size": 16, "patch": 2, "channels": (32, 32), "code_dim": 6, "tokens": 2, "token_dim": 16}
 

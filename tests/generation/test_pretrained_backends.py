@@ -12,12 +12,12 @@ from tiny_pipelines import SIZE, save_stable_diffusion, save_stable_unclip
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets.stimuli import StimulusImages
+from neurobridge_tb.engine.adapter_training import train_adapter
+from neurobridge_tb.engine.denoising import Schedule
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.base import load_generator
 from neurobridge_tb.generation.ip_adapter import FILE
-from neurobridge_tb.training.adapters import train_adapter
-from neurobridge_tb.training.decoder import train_decoder
-from neurobridge_tb.training.denoising import Schedule
+from neurobridge_tb.jobs.train_decoder import train_decoder
 
 DIM, N = 12, 8
 NAMES = ("stable_unclip", "sd_adapter", "ip_adapter")

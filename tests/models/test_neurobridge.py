@@ -11,10 +11,10 @@ from torch_brain.models import POYO
 
 from neurobridge_tb import ImageAligner, NeuroBridgeModel
 from neurobridge_tb._upstream import DatasetIndex, collate, create_linspace_latent_tokens
+from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.masking import Mask
-from neurobridge_tb.training.windows import window_loader
 
 TINY = dict(dim=32, depth=2, dim_head=16, dim_population=16, sequence_length=1.0, latent_step=0.25)
 

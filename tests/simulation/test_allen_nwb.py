@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from neurobridge_tb.cli import main
+from neurobridge_tb.cli.main import main
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.simulation import simulate_allen_session
 

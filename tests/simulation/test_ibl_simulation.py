@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
 
-from neurobridge_tb.cli import main
+from neurobridge_tb.cli.main import main
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.simulation import simulate_ibl_sessions
 

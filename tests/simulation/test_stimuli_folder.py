@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from neurobridge_tb.cli.demo_stages import stages
 from neurobridge_tb.datasets import StimulusImages
 from neurobridge_tb.datasets.image_binding import find_images
-from neurobridge_tb.demo import stages
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.simulation.stimuli import choose_photos, class_photos, load_images
+from neurobridge_tb.simulation.shown_images import choose_photos, class_photos, load_images
 
 
 def save(path, value=128, size=(40, 30)):

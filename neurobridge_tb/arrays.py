@@ -1,0 +1,71 @@
+"""Arrays on their way into a computation: tensors or numpy, checked, z-scored; inside, everything is numpy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neurobridge_tb.errors import InputError
+
+Array = NDArray[Any] | torch.Tensor
+Floats = NDArray[np.float64]
+
+
+def to_numpy(values: Array) -> NDArray[Any]:
+    """``values`` as a numpy array; a tensor is detached and copied from its device."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+        return (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()
+    return np.asarray(values)
+
+
+def to_floats(values: Array) -> Floats:
+    """``values`` as float64 (not copied where it is that already)."""
+    return to_numpy(values).astype(np.float64, copy=False)
+
+
+def check_same_shape(name_a: str, a: NDArray[Any], name_b: str, b: NDArray[Any]) -> None:
+    """Refuse two arrays of unlike shapes.
+
+    Raises:
+        InputError: The shapes differ.
+    """
+    if a.shape != b.shape:
+        raise InputError(
+            expected=f"{name_a} and {name_b} of one shape",
+            found=f"{a.shape} and {b.shape}",
+            fix="Pass the two row by row, in the same order.",
+        )
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """Z-scoring by training statistics; NaN becomes the training mean, 0.
+
+    Attributes:
+        mean: ``(features,)``.
+        std: ``(features,)``, 1 where a feature is constant.
+    """
+
+    mean: Floats
+    std: Floats
+
+    @classmethod
+    def fit(cls, x: Array) -> "Standardizer":
+        """Statistics of ``x`` ``(n, features)``; a feature that is NaN throughout has mean 0."""
+        values = to_floats(x)
+        observed = ~np.isnan(values)
+        count = np.maximum(observed.sum(0), 1)
+        mean = np.where(observed, values, 0.0).sum(0) / count
+        std = np.sqrt((np.where(observed, values - mean, 0.0) ** 2).sum(0) / count)
+        return cls(mean, np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0))
+
+    def __call__(self, x: Array) -> Floats:
+        """``x`` in training standard deviations from the training mean."""
+        return np.nan_to_num((to_floats(x) - self.mean) / self.std, nan=0.0)
+
+    def inverse(self, z: Array) -> Floats:
+        """Standardised values ``z`` in their own unit again."""
+        return to_floats(z) * self.std + self.mean

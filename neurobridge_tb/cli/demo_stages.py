@@ -1,0 +1,127 @@
+"""The whole main job on simulated data: each stage is one command, run in its own process."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from neurobridge_tb.errors import NeuroBridgeError
+from neurobridge_tb.files import write_json
+from neurobridge_tb.simulation.shown_images import class_photos
+
+_NEUROBRIDGE = [sys.executable, "-m", "neurobridge_tb.cli"]
+
+
+class StageError(NeuroBridgeError):
+    """A stage of the demo failed; its own message stands above."""
+
+
+def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[str]]:
+    """The command of each stage, as a user would type it.
+
+    Args:
+        workspace: Folder of everything that is made.
+        images: Folder of photos to show to the virtual monkey, or None for drawn images.
+        seed: Seed of simulation and trainings.
+    """
+    w = workspace
+    data = ["dataset=tvsd", f"dataset.root={w}/processed", f"seed={seed}"]
+    shown = w / "images" if images is None else class_photos(images, w / "photos.json")
+    embeddings = f"{w}/embeddings/efficientnet_lite0.h5"
+    commands = {
+        "simulate": ["neurobridge", "simulate", str(w), "--seed", str(seed)]
+        + ([] if images is None else ["--images", str(shown)]),
+        "prepare": ["brainsets", "prepare", "tvsd", "--single", "monkeyF_norm", "--raw-dir", f"{w}/raw"]
+        + ["--processed-dir", f"{w}/processed"],
+        "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "model=laptop"]
+        + ["principal_start=256", "optimizer.lr=3e-3", "trainer.max_epochs=8"],
+        "embed": ["neurobridge", "embed", str(shown), "--out", embeddings, "--image-size", "128"],
+        "align": ["neurobridge", "align", *data, f"embeddings={embeddings}", f"pretrained={w}/runs/pretrain/model"]
+        + [f"run_dir={w}/runs/align"],
+        "evaluate": ["neurobridge", "evaluate", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
+        + [f"run_dir={w}/runs/evaluate"],
+        "train-decoder": ["neurobridge", "train-decoder", str(shown), "--embeddings", embeddings]
+        + ["--out", f"{w}/runs/decoder", "--exclude", f"{w}/processed/tvsd/monkeyF_norm.h5"]
+        + ["--minutes", "4", "--seed", str(seed)],
+        "reconstruct": ["neurobridge", "reconstruct", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
+        + [f"images={shown}", f"run_dir={w}/runs/reconstruct"],
+        "report": ["neurobridge", "report", str(w)],
+    }
+    if images is None:
+        del commands["train-decoder"]  # weights for drawn images come with the package
+    else:
+        commands["reconstruct"].append(f"small_diffusion.weights={w}/runs/decoder")
+    return commands
+
+
+def run_demo(workspace: Path, images: Path | None, seed: int) -> Path:
+    """Run every stage that has not been done in this workspace; returns the report's path.
+
+    Args:
+        workspace: Folder; a demo that was cut goes on where it stopped.
+        images: Folder of photos, or None for drawn images.
+        seed: Seed of simulation and trainings.
+
+    Raises:
+        StageError: A stage failed.
+    """
+    workspace.mkdir(parents=True, exist_ok=True)
+    log = workspace / "stages.json"
+    done = json.loads(log.read_text(encoding="utf-8")) if log.exists() else []
+    commands = stages(workspace, images, seed)
+    for number, (stage, command) in enumerate(commands.items(), start=1):
+        line = " ".join(command)
+        if stage != "report" and any(d["stage"] == stage and d["command"] == line for d in done):
+            print(f"[{number}/{len(commands)}] {stage}: done before", flush=True)
+            continue
+        print(f"[{number}/{len(commands)}] {line}", flush=True)
+        seconds, peak = _run(command)
+        print(f"      {seconds:.0f} s, at most {peak:.0f} MB of memory", flush=True)
+        done = [d for d in done if d["stage"] != stage]
+        done.append({"stage": stage, "command": line, "seconds": seconds, "peak_memory_mb": peak})
+        write_json(log, done)
+    total, peak = sum(d["seconds"] for d in done), max(d["peak_memory_mb"] for d in done)
+    print(f"All stages: {total:.0f} s, at most {peak:.0f} MB of memory")
+    return workspace / "report" / "index.html"
+
+
+def _run(command: list[str]) -> tuple[float, float]:
+    """Run a command; returns seconds and peak memory in MB, of the process and its children together."""
+    programs = Path(sys.executable).parent
+    program = _NEUROBRIDGE if command[0] == "neurobridge" else [str(programs / command[0])]
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"  # `brainsets` looks for `uv` there
+    began = time.monotonic()
+    process = subprocess.Popen([*program, *command[1:]], env=os.environ | {"PYTHONWARNINGS": "ignore", "PATH": path})
+    watch = _PeakMemory(process.pid)
+    watch.start()
+    code = process.wait()
+    if code:
+        raise StageError(f"`{' '.join(command)}` ended with exit code {code}; its message stands above.")
+    return time.monotonic() - began, watch.stop()
+
+
+class _PeakMemory(threading.Thread):
+    """Sample the resident memory of a process tree twice a second."""
+
+    def __init__(self, pid: int):
+        super().__init__(daemon=True)
+        self.pid, self.peak, self.done = pid, 0.0, threading.Event()
+
+    def run(self) -> None:
+        import psutil
+
+        while not self.done.wait(0.5):
+            try:
+                parent = psutil.Process(self.pid)
+                tree = [parent, *parent.children(recursive=True)]
+                self.peak = max(self.peak, sum(p.memory_info().rss for p in tree) / 1e6)
+            except psutil.Error:
+                continue
+
+    def stop(self) -> float:
+        self.done.set()
+        self.join()
+        return self.peak

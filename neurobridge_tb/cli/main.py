@@ -1,0 +1,56 @@
+"""The `neurobridge` command."""
+
+import sys
+
+import click
+
+from neurobridge_tb import __version__
+from neurobridge_tb.cli.data import bind, simulate, simulate_allen, simulate_ibl, validate
+from neurobridge_tb.cli.demo import demo, info, report
+from neurobridge_tb.cli.heap import restart_with_bounded_heap
+from neurobridge_tb.cli.jobs import JobCommand, job_commands
+from neurobridge_tb.cli.pictures import embed, train_decoder
+from neurobridge_tb.errors import NeuroBridgeError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main() -> None:
+    """Learn from spikes and multi-unit activity, and turn it into pictures.
+
+    \b
+    The main job, step by step:
+      neurobridge simulate      raw files of a virtual monkey (or use your own recordings)
+      brainsets prepare tvsd    raw files -> HDF5
+      neurobridge validate      what is in an HDF5 recording, and what is wrong with it
+      neurobridge images        does each image that was shown have its file?
+      neurobridge pretrain      masked pretraining of the encoder
+      neurobridge adapt         the same encoder for new recordings
+      neurobridge score         how well it fills in hidden units, areas and the future
+      neurobridge probe         how much of a behaviour its latents hold
+      neurobridge finetune      train it on a behaviour, from many labels or few
+      neurobridge forecast      spikes up to a second ahead, also of units never seen
+      neurobridge embed         embeddings of the stimulus images
+      neurobridge align         neural activity -> image embedding (two stages)
+      neurobridge evaluate      retrieval, beside its baselines
+      neurobridge reconstruct   pictures, beside their baselines
+      neurobridge report        one HTML page of it all
+    `neurobridge demo` does all of it on simulated data.
+    """
+
+
+_TOOLS = [simulate, simulate_allen, simulate_ibl, validate, bind, embed, train_decoder, demo, report, info]
+for _command in [*job_commands(), *_TOOLS]:
+    main.add_command(_command)
+
+
+def run() -> None:
+    """Entry point: an error that NeuroBridge raises on purpose is printed without a traceback."""
+    command = main.commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if isinstance(command, JobCommand) or command in (demo, train_decoder):  # what runs for long; others start at once
+        restart_with_bounded_heap()
+    try:
+        main()
+    except NeuroBridgeError as error:
+        click.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(2)

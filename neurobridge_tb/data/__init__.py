@@ -1,0 +1,1 @@
+"""Windows of recordings, as models and baselines read them."""

@@ -1,0 +1,126 @@
+"""DataLoaders of windows, from upstream's samplers and collate."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from neurobridge_tb._upstream import (
+    Data,
+    Dataset,
+    DatasetIndex,
+    DistributedEvaluationSamplerWrapper,
+    Interval,
+    RandomFixedWindowSampler,
+    SequentialFixedWindowSampler,
+    TrialSampler,
+    collate,
+)
+from neurobridge_tb.data.samplers import DistributedTrainingSampler, RecordingBalancedSampler
+from neurobridge_tb.errors import InputError
+
+_CACHED_WINDOWS = 4096
+
+
+def spread_windows(recording: Data, interval: Interval, length: float, *, most: int) -> Iterator[Data]:
+    """Windows of ``length`` s or less, end to end in each of the intervals; at most ``most``, spread evenly."""
+    spans = [
+        (at, min(at + length, end))
+        for start, end in zip(interval.start, interval.end, strict=True)
+        for at in np.arange(start, end - 1e-6, length)
+    ]
+    for k in np.linspace(0, len(spans) - 1, min(most, len(spans))).astype(int):
+        yield recording.slice(*spans[k])
+
+
+class _WindowSource(torch.utils.data.Dataset):
+    """Windows of a Dataset with a transform of their own; windows that come back every epoch are read once.
+
+    The Dataset itself is not changed.
+    """
+
+    def __init__(self, dataset: Dataset, transform: Callable, *, cached: bool):
+        self.windows = copy.copy(dataset)  # shares the open files
+        self.windows.transform = None
+        self.transform, self.cached = transform, cached
+        self._cache: dict[tuple[str, float, float], Data] = {}
+
+    def __getitem__(self, index: DatasetIndex) -> Any:
+        key = index.recording_id, index.start, index.end
+        window = self._cache.get(key)
+        if window is None:
+            window = self.windows[index]
+            if self.cached and len(self._cache) < _CACHED_WINDOWS:
+                self._cache[key] = window
+        return self.transform(window)
+
+
+def window_loader(
+    dataset: Dataset,
+    transform: Callable,
+    intervals: dict[str, Interval],
+    *,
+    windows: str,
+    window_length: float,
+    batch_size: int,
+    num_workers: int = 0,
+    shuffle: bool = False,
+    seed: int = 0,
+    recording_exponent: float = 1.0,
+) -> DataLoader:
+    """Loader of collated windows of ``dataset``; each process of a distributed run takes its share of them.
+
+    Args:
+        dataset: Where the recordings are; it is not changed.
+        transform: What makes a window into a sample, e.g. ``model.tokenize``.
+        intervals: From which intervals of each recording windows are drawn.
+        windows: ``"trial"``: each interval is a window; ``"continuous"``: windows of ``window_length`` lie anywhere
+            inside the intervals, drawn at random when shuffled and end to end otherwise.
+        window_length: In s.
+        batch_size: Windows in a batch.
+        num_workers: Worker processes. Default 0.
+        shuffle: Random order and placement, and an incomplete last batch is left out. Default False.
+        seed: Seed of the order and placement.
+        recording_exponent: When shuffled, recordings are drawn in proportion to the number of their windows to this
+            power: 1 as they are, 0 all alike. Default 1.
+    """
+    source = _WindowSource(dataset, transform, cached=windows == "trial" or not shuffle)
+    if windows == "continuous":
+        intervals = {r: i for r, i in intervals.items() if (i.end - i.start >= window_length).any()}
+    elif windows != "trial":
+        raise InputError(
+            expected="windows=trial or windows=continuous", found=repr(windows), fix="Correct the dataset config."
+        )
+    generator = torch.Generator().manual_seed(seed)
+
+    def upstream_sampler(intervals: dict[str, Interval]) -> Any:
+        if windows == "trial":
+            return TrialSampler(sampling_intervals=intervals, shuffle=shuffle, generator=generator)
+        lengths = dict(sampling_intervals=intervals, window_length=window_length, drop_short=True)
+        if shuffle:
+            return RandomFixedWindowSampler(**lengths, generator=generator)
+        return SequentialFixedWindowSampler(**lengths)
+
+    sampler: Any = upstream_sampler(intervals)
+    if len(sampler) < (batch_size if shuffle else 1):
+        raise InputError(
+            expected=f"at least {batch_size if shuffle else 1} windows of {window_length} s",
+            found=f"{len(sampler)} in {sum(len(i) for i in intervals.values())} intervals",
+            fix="Use a smaller batch_size or window, or check the recording's train_domain and valid_domain.",
+        )
+    if shuffle and len(intervals) > 1 and recording_exponent != 1:
+        alone = {r: upstream_sampler({r: i}) for r, i in intervals.items()}
+        sampler = RecordingBalancedSampler(alone, exponent=recording_exponent, generator=generator)
+    share = DistributedTrainingSampler if shuffle else DistributedEvaluationSamplerWrapper
+    return DataLoader(
+        source,
+        batch_size=batch_size,
+        sampler=share(sampler, num_replicas=1, rank=0),
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        drop_last=shuffle,
+    )

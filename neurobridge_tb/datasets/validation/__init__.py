@@ -1,0 +1,1 @@
+"""Whether a recording's file is what the models expect."""

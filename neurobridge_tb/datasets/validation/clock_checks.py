@@ -1,0 +1,115 @@
+"""Times that are probably no seconds, and counts that are probably no counts.
+
+What is found are signs, not proofs: the builder and ``neurobridge validate`` point them out.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurobridge_tb.datasets.validation.contents import Fault
+
+SCANNED_BINS = 20_000  # the first bins tell enough
+_LEAST_SPIKES = 20  # fewer tell nothing
+_LEAST_RATE = 0.1  # Hz, of the most active unit
+_LONGEST_SILENCE = 0.3  # of the recording
+_MOST_RATE = 1000.0  # Hz, mean of a unit: one spike a refractory period
+
+
+def spike_time_faults(
+    *,
+    all_whole: bool,
+    spikes_per_unit: NDArray[np.int64],
+    before: NDArray[np.int64],
+    seconds: float,
+    splits: dict[str, NDArray[np.float64]],
+    start: float = 0.0,
+) -> list[Fault]:
+    """Signs that spike times are sample numbers or milliseconds, that a stray spike stretches the recording, or that a
+    split has no spikes.
+
+    Args:
+        all_whole: Whether all spike times are whole numbers.
+        spikes_per_unit: (N,).
+        before: Number of spikes before each whole second from ``start`` on.
+        seconds: Length of the recording.
+        splits: Names of splits to their intervals in s, (n, 2).
+        start: Start of the recording in s.
+    """
+    total = int(spikes_per_unit.sum())
+    faults: list[Fault] = []
+    if total < _LEAST_SPIKES or not seconds > 0:
+        return faults
+    seconds_fix = "Divide sample numbers by the sampling rate, milliseconds by 1,000: times are seconds."
+    if all_whole:
+        found = f"all {total:,} times are whole numbers, as sample numbers or milliseconds are"
+        return [Fault("spikes/timestamps", found, seconds_fix)]
+    rate = spikes_per_unit.max() / seconds
+    if rate < _LEAST_RATE:
+        found = f"no unit fires at more than {rate:.2g} Hz over {seconds:,.0f} s"
+        faults.append(Fault("spikes/timestamps", found, seconds_fix, is_error=False))
+    silence, since = _longest_silence(before, total, seconds)
+    if silence > max(10.0, _LONGEST_SILENCE * seconds):
+        found = f"no spike from {start + since:,.0f} to {start + since + silence:,.0f} s, {silence / seconds:.0%} of it"
+        fix = "Look for a stray spike, or trials and behaviour on another clock, that stretch the recording."
+        faults.append(Fault("spikes/timestamps", found, fix, is_error=False))
+    for name, bounds in splits.items():
+        if len(bounds) and not _spikes_within(before, total, bounds - start):
+            fix = "Choose splits where there is activity."
+            faults.append(Fault(f"{name}_domain", "no spike in it", fix, is_error=name == "train"))
+    return faults
+
+
+def _longest_silence(before: NDArray[np.int64], total: int, seconds: float) -> tuple[float, float]:
+    """Length and begin, from the start, of the longest time without spikes, to a second."""
+    per_second = np.diff(np.append(before, total))
+    at = np.flatnonzero(per_second)
+    edges = np.concatenate([[-1], at, [max(np.ceil(seconds), len(per_second))]]).astype(float)
+    longest = int(np.argmax(np.diff(edges)))
+    return float(np.diff(edges)[longest] - 1), float(edges[longest] + 1)
+
+
+def _spikes_within(before: NDArray[np.int64], total: int, bounds: NDArray[np.float64]) -> bool:
+    """Whether any spike lies in the whole seconds that the intervals touch."""
+    padded = np.append(before, total)
+    first = np.clip(np.floor(bounds[:, 0]).astype(int), 0, len(before))
+    last = np.clip(np.ceil(bounds[:, 1]).astype(int), 0, len(before))
+    return bool((padded[last] > padded[first]).any())
+
+
+def count_faults(counts: NDArray, bin_size: float) -> list[Fault]:
+    """Signs that counts are rates, or that their bins overlap.
+
+    In bins of their own, spikes are counted once, so that neighbouring bins differ by at least about the Poisson
+    variance, and the difference of two bins has nothing in common with the next but the shared bin (correlation -1/2).
+    Sliding sums differ by less, and their differences are uncorrelated.
+
+    Args:
+        counts: (T, N) whole numbers.
+        bin_size: In s.
+    """
+    values = np.asarray(counts[:SCANNED_BINS], dtype=np.float64)
+    faults: list[Fault] = []
+    if len(values) < 3 or not values.any():
+        return faults
+    step = int(np.gcd.reduce(np.unique(values[values > 0]).astype(np.int64)))
+    rate = values.mean(0).max() / bin_size
+    if step > 1:
+        found = f"all values are multiples of {step}, as rounded rates are"
+        faults.append(Fault("spike_counts/value", found, _COUNTS_FIX, is_error=False))
+    if rate > _MOST_RATE:
+        found = f"a unit of {rate:,.0f} spikes/s on average"
+        faults.append(Fault("spike_counts/value", found, _COUNTS_FIX, is_error=False))
+    difference = np.diff(values, axis=0)
+    power = (difference**2).sum()
+    expected = 2 * values[1:].sum() * step  # of Poisson counts, in the values' own steps
+    shared = (difference[1:] * difference[:-1]).sum() / power if power else 0.0
+    if 0 < power < 0.8 * expected and shared > -0.25:
+        found = (
+            f"neighbouring bins differ by {power / expected:.0%} of what counting would give, as overlapping bins do"
+        )
+        fix = "Count each spike once: bins that do not overlap, not smoothed. Else the past is seen in the future."
+        faults.append(Fault("spike_counts/value", found, fix, is_error=False))
+    return faults
+
+
+_COUNTS_FIX = "Give spikes per bin: multiply rates by the bin width. Values in general go into mua."

@@ -1,0 +1,165 @@
+"""Checks of the single objects of a recording's file: series and intervals, as torch_brain stores them.
+
+Each check puts what it has read into ``contents`` and yields the faults that it finds.
+"""
+
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from neurobridge_tb.datasets.validation.clock_checks import SCANNED_BINS, count_faults
+from neurobridge_tb.datasets.validation.contents import Contents, Fault
+from neurobridge_tb.datasets.validation.scans import GridScan, scan_grid, scan_times, scan_unit_index
+
+TOLERANCE_S = 1e-6
+GRIDS = ("spike_counts", "mua")
+REBUILD = "Build it again with neurobridge_tb.datasets.build_recording and save_recording."
+_PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # object: its attributes, its rows of numbers
+    "ArrayDict": (("_unicode_keys",), ()),
+    "Interval": (("_unicode_keys", "timekeys"), ("start", "end")),
+    "IrregularTimeSeries": (
+        ("_unicode_keys", "timekeys"),
+        ("timestamps", "timestamp_indices_1s", "domain/start", "domain/end"),
+    ),
+    "RegularTimeSeries": (("sampling_rate",), ("domain/start", "domain/end")),
+}
+
+
+def lacking(group: h5py.Group) -> list[str]:
+    """What torch_brain needs to read an object and is not there."""
+    kind = str(group.attrs.get("object"))
+    if kind not in _PARTS:
+        return [f"a kind that torch_brain knows ({', '.join(_PARTS)})"]
+    attributes, rows = _PARTS[kind]
+    return [a for a in attributes if a not in group.attrs] + [r for r in rows if not _is_row_of_numbers(group.get(r))]
+
+
+def _is_row_of_numbers(item: object) -> bool:
+    return isinstance(item, h5py.Dataset) and item.ndim == 1 and item.dtype.kind in "iuf"
+
+
+def irregular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterator[Fault]:
+    """Timestamps in order and inside the domains, with their index; spikes with units, behaviour without NaN."""
+    timestamps, index = group["timestamps"], group["timestamp_indices_1s"][:]
+    start = group["domain/start"][:]
+    scan = scan_times(timestamps, start[0] + np.arange(len(index), dtype=np.float64) if len(start) else np.empty(0))
+    columns = {k: v.shape for k, v in group.items() if k not in ("timestamps", "timestamp_indices_1s", "domain")}
+    contents.events[place] = scan, columns
+    if scan.unsorted_at is not None:
+        found = f"not sorted, or not finite, at row {scan.unsorted_at:,}"
+        yield Fault(f"{place}/timestamps", found, "Sort by time, and sort what belongs to the times the same way.")
+    elif not np.array_equal(scan.before, index):
+        found = "does not fit the timestamps, so that windows would hold the wrong rows"
+        yield Fault(f"{place}/timestamp_indices_1s", found, f"Do not edit timestamps in the file. {REBUILD}")
+    yield from column_faults(place, group, scan.count)
+    own = np.append(start, group["domain/end"][:])
+    yield from _covered(place, scan.first, scan.last, own, "its own domain")
+    yield from _in_recording(place, scan.first, scan.last, contents)
+    if place == "spikes":
+        n_units, unit_index = len(contents.unit_ids), group.get("unit_index")
+        if unit_index is None or unit_index.dtype.kind not in "iu":
+            yield Fault("spikes/unit_index", "no whole numbers", "It names the row of units of each spike, from 0.")
+            return
+        contents.spikes_per_unit, wrong_at = scan_unit_index(unit_index, n_units)
+        if wrong_at is not None:
+            found = f"{unit_index[wrong_at]} at row {wrong_at:,}, for {n_units} units"
+            yield Fault("spikes/unit_index", found, f"It counts the rows of units from 0 to {n_units - 1}.")
+        return
+    for key, column in group.items():
+        if key in columns and column.dtype.kind == "f" and column.size:
+            yield from _not_a_number(f"{place}/{key}", scan_grid(column))
+
+
+def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterator[Fault]:
+    """As many rows as the domain is long; counts and MUA with a column for each unit, and values that may be there."""
+    rate, n_units = float(group.attrs["sampling_rate"]), len(contents.unit_ids)
+    own = np.append(group["domain/start"][:], group["domain/end"][:])
+    span = float(np.ptp(own)) if len(own) else 0.0
+    if len(own):
+        yield from _in_recording(place, own.min(), own.max(), contents)
+    for key, value in group.items():
+        if not isinstance(value, h5py.Dataset) or value.dtype.kind not in "biuf" or not value.ndim or not value.size:
+            continue
+        at, is_activity = f"{place}/{key}", place in GRIDS and key == "value"
+        scan = scan_grid(value)
+        contents.grids[at] = value.shape, rate, scan
+        if not rate > 0 or abs(span * rate - len(value)) > 0.5:
+            found = f"{len(value):,} rows at {rate:g} Hz, for a domain of {span:g} s"
+            yield Fault(at, found, f"The domain is as long as the rows are. {REBUILD}")
+        if is_activity and value.shape[1:] != (n_units,):
+            found = f"shape {value.shape}, for {n_units} units"
+            yield Fault(at, found, "It is (bins, units), in the order of units: transpose it if units come first.")
+        if scan.n_inf:
+            yield Fault(at, f"{scan.n_inf:,} infinite values", "Replace them by NaN.")
+        if place == "spike_counts" and (scan.n_nan or scan.n_fractional or scan.minimum < 0):
+            found = f"{scan.n_nan + scan.n_fractional:,} values that are no counts, least {scan.minimum:g}"
+            yield Fault(at, found, "Give spikes per bin, from 0 up; values in general go into mua.")
+        elif place == "spike_counts" and is_activity and value.ndim == 2 and rate > 0:
+            yield from count_faults(value[:SCANNED_BINS], 1 / rate)
+        elif not is_activity or scan.n_nan > value.size / 2:  # less is usual in mua, where NaN means absent
+            yield from _not_a_number(at, scan)
+
+
+def interval_faults(place: str, group: h5py.Group, contents: Contents, *, disjoint: bool) -> Iterator[Fault]:
+    """Each end after its start, in the order of time, inside the domain, and where asked without overlap."""
+    if group["start"].shape != group["end"].shape:
+        yield Fault(place, "no starts and ends of equal number", "Give one end for each start.")
+        return
+    bounds = np.stack([group["start"][:], group["end"][:]], axis=1).astype(np.float64)
+    contents.intervals[place] = bounds, [k for k in group if k not in ("start", "end")]
+    yield from column_faults(place, group, len(bounds))
+    if not len(bounds):
+        return
+    wrong = np.flatnonzero(~(bounds[:, 0] < bounds[:, 1]))
+    if len(wrong):
+        found = f"{len(wrong):,} without length or not finite, the first at row {wrong[0]:,}"
+        yield Fault(place, found, "Each end is after its start.")
+    elif (np.diff(bounds, axis=0) < 0).any():
+        yield Fault(place, f"not in the order of time at row {_first(np.diff(bounds, axis=0).min(1) < 0):,}", "Sort.")
+    elif disjoint and (bounds[1:, 0] < bounds[:-1, 1] - TOLERANCE_S).any():
+        row = _first(bounds[1:, 0] < bounds[:-1, 1] - TOLERANCE_S)
+        yield Fault(place, f"row {row:,} begins before the one before it ends", "Move the border.")
+    yield from _in_recording(place, bounds[:, 0].min(), bounds[:, 1].max(), contents)
+
+
+def column_faults(place: str, group: h5py.Group, length: int) -> Iterator[Fault]:
+    """Every array of an object is as long as the object."""
+    lengths = {k: v.shape[:1] for k, v in group.items() if isinstance(v, h5py.Dataset) and k != "timestamp_indices_1s"}
+    for key, found in lengths.items():
+        if found != (length,):
+            wrong = f"{found[0] if found else 1:,} values, where {length:,} are due"
+            yield Fault(f"{place}/{key}", wrong, "Columns of one object have one length.")
+    as_text = np.asarray(group.attrs.get("_unicode_keys", []), dtype=str)
+    for key in lengths:
+        if group[key].dtype.kind in "SO" and key not in as_text:
+            yield Fault(f"{place}/{key}", "text not stored as torch_brain stores it, so read as bytes", REBUILD)
+
+
+def _in_recording(place: str, first: float, last: float, contents: Contents) -> Iterator[Fault]:
+    """Activity and splits lie inside the recording's domain; behaviour may go on after it, and is not read there."""
+    is_error = place in ("spikes", *GRIDS) or place.endswith("_domain")
+    yield from _covered(place, first, last, contents.domain, "the recording's domain", is_error)
+
+
+def _covered(
+    place: str, first: float, last: float, domain: NDArray[np.float64], whose: str, is_error: bool = True
+) -> Iterator[Fault]:
+    if not len(domain) or not first <= last:
+        return
+    start, end = domain.min(), domain.max()
+    if first < start - TOLERANCE_S or last > end + TOLERANCE_S:
+        found = f"{first:g} to {last:g} s reaches out of {whose}, {start:g} to {end:g} s"
+        yield Fault(place, found, "Use one clock in seconds for everything, and let the domain cover it.", is_error)
+
+
+def _not_a_number(place: str, scan: GridScan) -> Iterator[Fault]:
+    if scan.n_nan:
+        share = scan.n_nan / (scan.finite.sum() + scan.n_nan + scan.n_inf)
+        yield Fault(place, f"{share:.1%} NaN", "Check that they are meant: NaN is read as absent.", is_error=False)
+
+
+def _first(is_wrong: NDArray[np.bool_]) -> int:
+    """Row of the first pair of neighbours that is wrong: the later of the two."""
+    return int(np.argmax(is_wrong)) + 1

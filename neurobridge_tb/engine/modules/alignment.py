@@ -1,0 +1,192 @@
+"""Training step of the alignment: a contrastive loss and regression to the image embedding."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from neurobridge_tb.alignment.losses import (
+    Temperature,
+    bimixco,
+    info_nce,
+    mixed_rows,
+    regression_loss,
+    soft_clip,
+    soft_clip_temperature,
+)
+from neurobridge_tb.data import augment
+from neurobridge_tb.engine.optim import Group, adamw_with_warmup
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.metrics.retrieval import cosine_similarity, topk_hits
+from neurobridge_tb.models import ImageAligner
+
+_MIXED_SHARE = 1 / 3  # of the training, MindEye2's: BiMixCo first, SoftCLIP then
+
+
+class AlignmentModule(L.LightningModule):
+    """A contrastive loss and regression to the image embedding.
+
+    Stage 1: the encoder is frozen. Stage 2: its last layers are free. That they do not forget what pretraining taught
+    them, the masked loss is replayed, or they are held near their pretrained weights (L2-SP, Li et al. 2018,
+    https://arxiv.org/abs/1802.01483). The best epoch on the validation pairs is exported, so far in stage 1 and in all;
+    the model as it was before training is one of the candidates.
+
+    Args:
+        model: Encoder, linear way and projector.
+        config: ``configs/align.yaml``.
+        masked: Masked training windows, for replay.
+        stages: Folders to which the model is exported after stage 1 and stage 2.
+    """
+
+    def __init__(self, model: ImageAligner, config: DictConfig, masked: DataLoader, stages: tuple[Path, Path]):
+        super().__init__()
+        if config.loss not in ("info_nce", "mixco_softclip"):
+            raise InputError(
+                expected="loss=info_nce or loss=mixco_softclip", found=repr(config.loss), fix="Correct `loss`."
+            )
+        self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
+        self.model, self.config, self.stages = model, config, stages
+        self.temperature = Temperature()
+        self.model.encoder.requires_grad_(False)
+        if self.model.linear is not None:  # both stay at their closed form
+            self.model.linear.requires_grad_(False)
+            self.model.to_contrastive.requires_grad_(False)
+        self.free_layers = self.model.encoder.proc_layers[-config.stage2.free_layers :]
+        self.free_layers.requires_grad_(True)
+        self.pretrained = [p.detach().clone() for p in self.free_layers.parameters()]
+        self.masked = masked
+        self._replay: Iterator[dict] = iter(())
+        self.best = [float("inf"), float("inf")]  # validation loss of the exported epoch of each stage
+
+    @property
+    def in_stage2(self) -> bool:
+        """Whether the encoder's last layers are trained in this epoch."""
+        return self.current_epoch >= self.config.stage1.epochs
+
+    def on_train_epoch_start(self) -> None:
+        self.model.encoder.train(self.in_stage2)
+        self.free_layers.requires_grad_(self.in_stage2)
+        self._replay = iter(())
+        if self.current_epoch == self.config.stage1.epochs > 0:  # stage 2 goes on from the best of stage 1
+            self.model.load_state_dict(ImageAligner.load_pretrained(self.stages[0]).state_dict())
+            self.best[1] = self.best[0]
+            if self.trainer.is_global_zero:
+                self.model.save_pretrained(self.stages[1])
+
+    def training_step(self, batch: dict, batch_index: int) -> Tensor:
+        (inputs, linear), partner, share = self._augmented(batch), None, None
+        if self._progress < 0 and self.config.loss == "mixco_softclip":
+            inputs, partner, share = augment.mix(inputs)
+            linear = linear if linear is None else mixed_rows(linear, partner, share)
+        contrastive, regression = self.model(linear=linear, **inputs)
+        loss = self._pair_loss(batch, "train", contrastive, regression, partner, share)
+        if self.in_stage2:
+            loss = loss + self._against_forgetting(len(batch["image_id"]))
+        return loss
+
+    def validation_step(self, batch: dict, batch_index: int) -> None:
+        self._pair_loss(batch, "val", *self.model(**batch["model_inputs"]))
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking or not self.trainer.is_global_zero:
+            return
+        stage, loss = int(self.in_stage2), float(self.trainer.callback_metrics["val/loss"])
+        if loss < self.best[stage]:
+            self.best[stage] = loss
+            self.model.save_pretrained(self.stages[stage])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["best"] = self.best
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.best = checkpoint["best"]
+
+    def configure_optimizers(self) -> Any:
+        total = int(self.trainer.estimated_stepping_batches)
+        stage1, stage2 = self.config.stage1, self.config.stage2
+        first = round(total * stage1.epochs / (stage1.epochs + stage2.epochs))
+        trained = [(n, p) for n, p in self.named_parameters() if not n.startswith("model.encoder.")]
+        return adamw_with_warmup(
+            Group(trained, stage1.lr),
+            Group(self.free_layers.named_parameters(), stage2.lr, first),
+            weight_decay=self.config.weight_decay,
+            total_steps=total,
+        )
+
+    @property
+    def _progress(self) -> float:
+        """How much of the time after BiMixCo is over, 0 to 1; below 0 while BiMixCo lasts."""
+        epochs = self.config.stage1.epochs + self.config.stage2.epochs
+        first = round(epochs * _MIXED_SHARE)
+        return (self.current_epoch - first) / max(1, epochs - first - 1)
+
+    def _augmented(self, batch: dict) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Inputs, and what takes the place of the linear way's answer."""
+        inputs, linear, config = batch["model_inputs"], batch.get("linear"), self.config.augment
+        if config.average_repeats:
+            inputs, shares = augment.average_repeats(inputs, batch["image_id"])
+            linear = linear if linear is None else shares @ linear
+        if config.time_jitter:
+            inputs = augment.shift_time(inputs, config.time_jitter)
+        if config.noise:
+            unit_std = self.model.encoder.unit_stats(inputs["input_unit_index"])[..., 1]
+            inputs = augment.add_noise(inputs, unit_std, config.noise)
+        if config.unit_dropout:
+            inputs = augment.hide_units(inputs, config.unit_dropout)
+        return inputs, linear
+
+    def _pair_loss(
+        self,
+        batch: dict,
+        split: str,
+        contrastive: Tensor,
+        regression: Tensor,
+        partner: Tensor | None = None,
+        share: Tensor | None = None,
+    ) -> Tensor:
+        ids, target = batch["image_id"], batch["target"]
+        images, wanted = self.model.center(target), target
+        if split == "val" or self.config.loss == "info_nce":
+            contrast = info_nce(contrastive, images, temperature=self.temperature(), image_ids=ids)
+        elif partner is not None and share is not None:
+            contrast = bimixco(contrastive, images, partner=partner, share=share, image_ids=ids)
+            wanted = mixed_rows(target, partner, share)
+        else:
+            contrast = soft_clip(contrastive, images, temperature=soft_clip_temperature(self._progress))
+        std = self.model.embedding_std
+        error = regression_loss(regression / std, wanted / std)
+        loss = contrast + self.config.regression_weight * error
+        values = {"loss": loss, "contrastive": contrast, "regression": error}
+        if split == "val":
+            similarity = cosine_similarity(contrastive.detach().float().cpu(), images.cpu())
+            values["top5"] = torch.tensor(topk_hits(similarity, min(5, len(ids))).mean())
+        for name, value in values.items():
+            self.log(
+                f"{split}/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=len(ids)
+            )
+        return loss
+
+    def _against_forgetting(self, batch_size: int) -> Tensor:
+        """Replayed masked loss and distance from the pretrained weights, as weighted in the config."""
+        stage2, total = self.config.stage2, torch.zeros((), device=self.device)
+        if stage2.replay_weight:
+            masked = next(self._replay, None)
+            if masked is None:
+                self._replay = iter(self.masked)
+                masked = next(self._replay)
+            masked = self.transfer_batch_to_device(masked, self.device, 0)
+            encoder = self.model.encoder
+            replay = encoder.masked_loss(encoder(**masked["model_inputs"]), masked)
+            self.log("train/replay", replay, on_step=False, on_epoch=True, batch_size=batch_size)
+            total = total + stage2.replay_weight * replay
+        if stage2.l2sp_weight:
+            pairs = zip(self.free_layers.parameters(), self.pretrained, strict=True)
+            distance = torch.stack([((p - start.to(p)) ** 2).sum() for p, start in pairs]).sum()
+            self.log("train/l2sp", distance, on_step=False, on_epoch=True, batch_size=batch_size)
+            total = total + stage2.l2sp_weight * distance
+        return total

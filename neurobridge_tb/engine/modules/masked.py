@@ -1,0 +1,111 @@
+"""Training step of masked modelling."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from torchmetrics import MeanMetric
+
+from neurobridge_tb.engine.optim import Group, adamw_with_warmup
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.models.neurobridge import mean_loss
+
+
+class PretrainingModule(L.LightningModule):
+    """Masked modelling: the loss is the modality's, on masked cells alone.
+
+    Works in several processes (DDP): every parameter gets a gradient in every step, so none has to be looked for, and
+    the metrics are of all processes together.
+
+    Args:
+        model: The model to train.
+        lr: Highest learning rate.
+        weight_decay: AdamW's weight decay.
+        schemes: Names of the validation loaders, in order.
+        groups: What is trained, and from when, given the steps of the whole training. Default: all from the start.
+    """
+
+    def __init__(
+        self,
+        model: NeuroBridgeModel,
+        *,
+        lr: float,
+        weight_decay: float,
+        schemes: list[str],
+        groups: Callable[[int], list[Group]] | None = None,
+    ):
+        super().__init__()
+        self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
+        self.model, self.weight_decay, self.schemes = model, weight_decay, schemes
+        self.groups = groups or (lambda total_steps: [Group(model.named_parameters(), lr)])
+        several = model.modalities if len(model.modalities) > 1 else ()
+        self.train_losses: Any = torch.nn.ModuleDict({modality: MeanMetric() for modality in several})
+        self.valid_losses: Any = torch.nn.ModuleList(MeanMetric() for _ in schemes)
+        # Buffers are constants. Were they broadcast, processes with fewer validation batches would be waited for.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [n for n, _ in self.named_buffers()])
+
+    def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
+        output = self.model(**batch["model_inputs"])
+        losses = self.model.masked_losses(output, batch)
+        loss = mean_loss(losses)
+        if not torch.isfinite(loss):
+            raise InputError(
+                expected="a finite loss",
+                found=f"{loss.item()} in epoch {self.current_epoch} on windows {self._not_finite(output, batch)}",
+                fix="Check those windows for extreme values, or lower optimizer.lr.",
+            )
+        for modality in losses.keys() & self.train_losses.keys():
+            self.train_losses[modality].update(losses[modality][0].detach(), weight=losses[modality][1])
+        cells = sum(n for _, n in losses.values())
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=cells, sync_dist=True)
+        if (processes := self.trainer.world_size) > 1:  # DDP lets all weigh alike; the mean is over cells
+            total = self.trainer.strategy.reduce(torch.tensor(float(cells), device=self.device), reduce_op="sum")
+            loss = loss * (cells * processes / total)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        for modality, metric in self.train_losses.items():
+            self.log(f"train/loss/{modality}", metric.compute())
+            metric.reset()
+
+    def validation_step(self, batch: dict, batch_index: int, dataloader_idx: int = 0) -> None:
+        losses = self.model.masked_losses(self.model(**batch["model_inputs"]), batch)
+        self.valid_losses[dataloader_idx].update(mean_loss(losses), weight=sum(n for _, n in losses.values()))
+
+    def on_validation_epoch_end(self) -> None:
+        losses = torch.stack([metric.compute() for metric in self.valid_losses])
+        for name, loss, metric in zip(self.schemes, losses, self.valid_losses, strict=True):
+            self.log(f"val/loss/{name}", loss)
+            metric.reset()
+        self.log("val/loss", losses.mean(), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        total = int(self.trainer.estimated_stepping_batches)
+        return adamw_with_warmup(*self.groups(total), weight_decay=self.weight_decay, total_steps=total)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Parameters whose training has not begun are left out of gradient clipping and of AdamW's moments."""
+        for group in optimizer.param_groups:
+            if group["lr"] == 0:
+                for parameter in group["params"]:
+                    parameter.grad = None
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        """As ever; upstream's embeddings empty the vocabularies that they are given, so they are given copies."""
+        copied = {name: x.copy() if name.endswith(".vocab") else x for name, x in state_dict.items()}
+        return super().load_state_dict(copied, *args, **kwargs)
+
+    def _not_finite(self, output: torch.Tensor, batch: dict) -> str:
+        """Recording and start of the windows whose own loss is not finite."""
+        count = len(output)
+        alone = [
+            {"target_values": batch["target_values"][[i]]}
+            | {"model_inputs": {name: x[[i]] for name, x in batch["model_inputs"].items()}}
+            for i in range(count)
+        ]
+        faulty = [i for i in range(count) if not self.model.masked_loss(output[[i]], alone[i]).isfinite()]
+        names = [f"{batch['session_id'][i]} at {batch['absolute_start'][i]:.3f} s" for i in faulty or range(count)]
+        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

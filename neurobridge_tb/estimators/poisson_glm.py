@@ -1,0 +1,115 @@
+"""Poisson regression of counts on lagged activity, one for each unit."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
+
+from neurobridge_tb.arrays import Array, Floats, Standardizer, to_floats, to_numpy
+from neurobridge_tb.estimators.ridge import principal_axes
+from neurobridge_tb.metrics.spikes import poisson_log_likelihood
+
+_SILENT = 1e-6  # counts a bin of a unit that is silent in training
+_HIGHEST = 20.0  # log-rate
+
+
+def fit_poisson_glm(
+    x: Array,
+    counts: Array,
+    x_valid: Array,
+    counts_valid: Array,
+    x_test: Array,
+    *,
+    penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
+) -> Floats:
+    """Rates of one Poisson GLM a unit, each with the penalty of best validation likelihood.
+
+    Penalties are tried from the strongest down, for a unit as long as its validation likelihood rises.
+
+    The estimator is scikit-learn's ``PoissonRegressor``; all units are fitted together, in coordinates where that takes
+    a fraction of the time. Along the principal axes of the inputs (as many as there are bins, if these are fewer than
+    the features) an L2 penalty is the same, and the second derivatives are nearly ``rate * variance + penalty`` along
+    each axis and nothing between axes: L-BFGS starts from these. A rate is at most the unit's largest training count
+    (1 if that is less): an exponential that is extrapolated can cost more than all else.
+
+    Args:
+        x: ``(n, features)`` inputs, e.g. from :func:`lagged`; standardised, NaN set to the training mean.
+        counts: ``(n, units)`` counts to predict.
+        x_valid: ``(m, features)``.
+        counts_valid: ``(m, units)``.
+        x_test: ``(k, features)``.
+        penalties: L2 penalties tried, on the scale of scikit-learn's mean deviance.
+
+    Returns:
+        ``(k, units)`` expected counts a bin on the test inputs.
+    """
+    inputs = Standardizer.fit(x)
+    observed, observed_valid = to_floats(counts), to_floats(counts_valid)
+    mean, most = np.maximum(observed.mean(0), _SILENT), np.maximum(observed.max(0), 1.0)
+    with threadpool_limits(1):  # the products are small: more threads only wait for one another
+        standard = inputs(x)
+        _, axes = principal_axes(standard)
+        train = standard @ axes
+        valid, test = inputs(x_valid) @ axes, inputs(x_test) @ axes
+        weights = np.vstack([np.zeros((train.shape[1], len(mean))), np.log(mean)])
+        likelihood, rates = np.full(len(mean), -np.inf), np.empty((len(test), len(mean)))
+        rising = np.arange(len(mean))
+        for penalty in sorted(penalties, reverse=True):
+            weights = _fit_weights(train, observed[:, rising], penalty, weights)
+            reached = poisson_log_likelihood(_rates(valid, weights, most[rising]), observed_valid[:, rising]).mean(0)
+            better = reached > likelihood[rising]
+            rising, weights = rising[better], weights[:, better]
+            if not len(rising):
+                break
+            likelihood[rising], rates[:, rising] = reached[better], _rates(test, weights, most[rising])
+    return rates
+
+
+def _fit_weights(z: Floats, counts: Floats, penalty: float, start: Floats) -> Floats:
+    """Weights (r + 1, units), the last row an offset, that minimise the penalised mean deviance."""
+    n = len(z)
+    ridge = np.append(np.full(z.shape[1], penalty), 0.0)[:, None]
+    curvature = np.append((z**2).mean(0), 1.0)[:, None] * np.maximum(counts.mean(0), _SILENT) + ridge
+    scale = curvature**-0.5
+
+    def deviance(scaled: Floats) -> tuple[float, Floats]:
+        weights = scaled.reshape(scale.shape) * scale
+        log_rates = z @ weights[:-1] + weights[-1]
+        rates = np.exp(np.minimum(log_rates, _HIGHEST))
+        residual = (rates - counts) / n
+        gradient = np.vstack([z.T @ residual, residual.sum(0)]) + ridge * weights
+        value = (rates - counts * log_rates).sum() / n + 0.5 * (ridge * weights**2).sum()
+        return float(value), (gradient * scale).ravel()
+
+    settings = {"maxiter": 500, "maxfun": 1000, "gtol": 1e-4, "ftol": 1e-12}
+    found = minimize(deviance, (start / scale).ravel(), jac=True, method="L-BFGS-B", options=settings)
+    return found.x.reshape(scale.shape) * scale
+
+
+def _rates(z: Floats, weights: Floats, most: Floats) -> Floats:
+    return np.exp(np.minimum(z @ weights[:-1] + weights[-1], np.log(most)))
+
+
+def lagged(values: Array, lags: Sequence[int], *, starts: Array | None = None) -> Floats:
+    """Each bin beside its neighbours, never across a trial's border.
+
+    Args:
+        values: ``(bins, units)``.
+        lags: Offsets in bins; -2 is the bin two earlier.
+        starts: First bin of each trial, rising from 0; default: one trial.
+
+    Returns:
+        ``(bins, len(lags) * units)``; NaN where a neighbour lies outside of the trial.
+    """
+    activity = to_floats(values)
+    bins = np.arange(len(activity))
+    first = np.zeros(1, np.int64) if starts is None else to_numpy(starts)
+    trial = np.searchsorted(first, bins, side="right")
+    out = np.full((len(bins), len(lags), activity.shape[1]), np.nan)
+    for position, lag in enumerate(lags):
+        other = bins + lag
+        inside = (other >= 0) & (other < len(bins))
+        inside[inside] &= trial[other[inside]] == trial[inside]
+        out[inside, position] = activity[other[inside]]
+    return out.reshape(len(bins), -1)

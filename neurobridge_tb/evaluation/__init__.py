@@ -1,1 +1,0 @@
-"""Metrics (pure functions), baselines, probes, figures and the HTML report."""

@@ -1,0 +1,87 @@
+"""Alignment of a pretrained encoder with image embeddings, in two stages."""
+
+import time
+from pathlib import Path
+
+import lightning as L
+from omegaconf import DictConfig
+
+from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.data.masked_windows import masked_loaders
+from neurobridge_tb.data.pairs import PairBatches
+from neurobridge_tb.data.responses import pair_splits
+from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.epoch_seeds import EpochSeeds, PairEpochs
+from neurobridge_tb.engine.known_factors import KnownFactors
+from neurobridge_tb.engine.linear_start import fit_linear_path
+from neurobridge_tb.engine.modules.alignment import AlignmentModule
+from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.files import write_json
+from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+from neurobridge_tb.scoring.masked import masked_scores
+
+
+def align(config: DictConfig) -> Path:
+    """Run both stages, or resume them; returns the run folder.
+
+    Args:
+        config: ``configs/align.yaml`` with its overrides.
+    """
+    run, began = RunFolder(config), time.monotonic()
+    L.seed_everything(config.seed, verbose=False)
+    dataset = open_dataset(config)
+    encoder = NeuroBridgeModel.load_pretrained(config.pretrained)
+    embeddings = EmbeddingCache.load(config.embeddings)
+    model = ImageAligner(
+        encoder=encoder.config,
+        image_encoder=embeddings.encoder,
+        preprocessing_hash=embeddings.preprocessing_hash,
+        dim_embedding=embeddings.dim,
+        **config.readout,
+    )
+    model.set_encoder(encoder)
+    splits = [pair_splits(dataset, encoder, recording_id, config) for recording_id in dataset.recording_ids]
+    size = config.loader.batch_size
+    train = PairBatches([s["train"] for s in splits], embeddings, batch_size=size, shuffle=True, seed=config.seed)
+    valid = PairBatches([s["valid"] for s in splits], embeddings, batch_size=size)
+    images = [id_ for s in splits for id_ in dict.fromkeys(s["train"].image_ids.tolist())]
+    model.fit_embedding_statistics(embeddings.lookup(images))
+
+    replayed = config.copy()
+    replayed.loader.batch_size = min(size, config.stage2.replay_batch)
+    masked_train, masked_valid = masked_loaders(replayed, dataset, encoder)
+    stage1_model = run.path / "model_stage1" if config.stage2.epochs else run.model
+    module = AlignmentModule(model, config, masked_train, (stage1_model, run.model))
+    settings = dict(config.trainer) | {"max_epochs": config.stage1.epochs + config.stage2.epochs}
+    callbacks = [PairEpochs(config.seed, train), EpochSeeds(config.seed, masked_train)]
+    trainer = run.trainer(settings, callbacks, monitor="val/loss")
+    if model.linear is not None:
+        of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
+        known = KnownFactors.load(config.pretrained)
+        found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed, known=known)
+        module.temperature.set(found["temperature"])
+        if not run.last_checkpoint.exists():
+            write_json(run.path / "linear_start.json", found)
+            model.save_pretrained(run.path / "model_start")
+            trainer.validate(module, valid, verbose=False)  # what training has to improve upon
+    run.fit(trainer, module, train, valid)
+    if not trainer.is_global_zero:
+        return run.path  # the first process alone goes on
+
+    final = ImageAligner.load_pretrained(run.model).eval()
+    before = masked_scores(NeuroBridgeModel.load_pretrained(config.pretrained).eval(), masked_valid)
+    after = masked_scores(final.encoder, masked_valid)
+    run.write_metrics(
+        {
+            "dataset": ", ".join(dataset.recording_ids),
+            "simulated": is_simulated(dataset),
+            "command": config.command,
+            "forgetting": [
+                {"scheme": b["scheme"], "metric": b["metric"], "before": b["model"], "after": a["model"]}
+                for b, a in zip(before, after, strict=True)
+            ],
+            "seconds": time.monotonic() - began,
+        }
+    )
+    return run.path

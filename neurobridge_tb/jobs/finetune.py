@@ -1,0 +1,159 @@
+"""Fine-tuning on a behaviour, beside the same network from scratch and other decoders on the same labels."""
+
+import copy
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.arrays import Standardizer
+from neurobridge_tb.data.behavior import behavior_spec, raw_samples, read_windows
+from neurobridge_tb.data.windows import window_loader
+from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.epoch_seeds import EpochSeeds
+from neurobridge_tb.engine.modules.decoding import DecodingModule, LabelledTokenizer, fit_readout, predict_behavior
+from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.estimators.ridge import fit_ridge
+from neurobridge_tb.files import write_json
+from neurobridge_tb.metrics.spikes import r2
+from neurobridge_tb.models import BehaviorDecoder, NeuroBridgeModel
+from neurobridge_tb.models.decoding_baselines import GRUDecoder, POYODecoder
+from neurobridge_tb.registry_ext import ModalitySpec
+
+_RESAMPLES = 2000  # of the bootstrap
+_CHECKS = 20  # validations in a run
+
+
+def finetune(config: DictConfig) -> Path:
+    """Train and score every decoder of ``config.rows``; returns the run folder with ``metrics.json``.
+
+    Each sees the same labelled windows, keeps its weights of least validation loss, and is scored once: R^2 over all
+    bins of the test windows, with a 95 % bootstrap interval over windows. Run again to resume.
+
+    Args:
+        config: ``configs/finetune.yaml`` with its overrides.
+    """
+    dataset, spec = open_dataset(config), behavior_spec(config.target)
+    reader = NeuroBridgeModel.load_pretrained(config.pretrained).eval()
+    splits = {split: dataset.get_sampling_intervals(split) for split in ("train", "valid", "test")}
+    splits["train"] = first_intervals(splits["train"], config.labels)
+    layout = dict(windows=config.windows, window_length=reader.sequence_length)
+    windows = {split: read_windows(dataset, intervals, **layout) for split, intervals in splits.items()}
+    samples = {split: raw_samples(reader, windows[split], spec, config.history) for split in splits}
+    observed = samples["test"][1]
+
+    def ridge() -> list[np.ndarray]:
+        fitted = fit_ridge(*(np.concatenate(part) for split in ("train", "valid") for part in samples[split]))
+        return [fitted.predict(x) for x in samples["test"][0]]
+
+    scale = Standardizer.fit(np.concatenate(samples["train"][1]))
+
+    def predictions(decoder: nn.Module, split: str) -> list[np.ndarray]:
+        tokenizer = LabelledTokenizer(decoder, spec, scale)
+        return [scale.inverse(p) for p in predict_behavior(decoder.eval(), tokenizer, windows[split])]
+
+    def valid_r2(decoder: nn.Module) -> float:
+        predicted, true = (np.concatenate(x) for x in (predictions(decoder, "valid"), samples["valid"][1]))
+        return float(r2(predicted, true).mean())
+
+    @functools.cache
+    def frozen() -> BehaviorDecoder:
+        decoder = BehaviorDecoder(encoder=reader.config, dim_out=spec.dim)
+        decoder.encoder = copy.deepcopy(reader)
+        return fit_readout(decoder, LabelledTokenizer(decoder, spec, scale), windows["train"], windows["valid"])
+
+    def trained(name: str, build: Callable[[], nn.Module], lr: float) -> list[np.ndarray]:
+        run = RunFolder(OmegaConf.merge(config, {"run_dir": f"{config.run_dir}/{name}"}))  # type: ignore[arg-type]
+        L.seed_everything(config.seed, verbose=False)
+        decoder = build()
+        start, start_r2 = copy.deepcopy(decoder.state_dict()), valid_r2(decoder)
+        decoder.train()
+        tokenizers = {
+            "train": LabelledTokenizer(decoder, spec, scale, unit_dropout=config.unit_dropout),
+            "valid": LabelledTokenizer(decoder, spec, scale),
+        }
+        settings = dict(config.loader) | {"batch_size": min(config.loader.batch_size, len(windows["train"]))}
+        train, valid = (
+            window_loader(dataset, t, splits[split], shuffle=split == "train", seed=config.seed, **layout, **settings)
+            for split, t in tokenizers.items()
+        )
+        epochs = math.ceil(config.steps / len(train))
+        module = DecodingModule(decoder, spec.loss_fn, lr=lr, weight_decay=config.optimizer.weight_decay)
+        trainer = run.trainer(
+            dict(config.trainer) | {"max_epochs": epochs},
+            [EpochSeeds(config.seed, train)],
+            monitor="val/loss",
+            every_n_epochs=max(1, epochs // _CHECKS),
+        )
+        run.fit(trainer, module, train, valid)
+        best = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)
+        module.load_state_dict(best["state_dict"])
+        if valid_r2(decoder) < start_r2:
+            decoder.load_state_dict(start)
+        if isinstance(decoder, BehaviorDecoder):
+            decoder.save_pretrained(run.model)
+        return predictions(decoder, "test")
+
+    lr, pretrained_lr = config.optimizer.lr, config.optimizer.pretrained_lr
+    decoders: dict[str, Callable[[], list[np.ndarray]]] = {
+        "pretrained": lambda: trained("pretrained", lambda: copy.deepcopy(frozen()), pretrained_lr),
+        "frozen": lambda: predictions(frozen(), "test"),
+        "scratch": lambda: trained("scratch", lambda: _scratch(reader, dataset, spec), lr),
+        "gru": lambda: trained("gru", lambda: GRUDecoder(reader, dataset, dim_out=spec.dim), lr),
+        "poyo": lambda: trained("poyo", lambda: POYODecoder(reader, dataset, dim_out=spec.dim), lr),
+        "ridge": ridge,
+    }
+    if unknown := [name for name in config.rows if name not in decoders]:
+        raise InputError(
+            expected=f"rows among {', '.join(decoders)}", found=", ".join(unknown), fix="Correct rows=[…]."
+        )
+    rows = [{"decoder": name, **_scores(decoders[name](), observed, config.seed)} for name in config.rows]
+    write_json(
+        Path(config.run_dir) / "metrics.json",
+        {
+            "dataset": ", ".join(dataset.recording_ids),
+            "simulated": is_simulated(dataset),
+            "command": config.command,
+            "target": config.target,
+            "labelled windows": len(windows["train"]),
+            "rows": rows,
+        },
+    )
+    return Path(config.run_dir)
+
+
+def first_intervals(intervals: dict[str, Interval], count: int | None) -> dict[str, Interval]:
+    """The first ``count`` intervals of each recording (None: all), as if only these had been labelled."""
+    if count is not None and count < 1:
+        raise InputError(expected="labels=1 or more", found=f"labels={count}", fix="Use labels=null for all of them.")
+    return {rid: Interval(i.start[:count], i.end[:count]) for rid, i in intervals.items()}
+
+
+def _scratch(reader: NeuroBridgeModel, dataset: Dataset, spec: ModalitySpec) -> BehaviorDecoder:
+    decoder = BehaviorDecoder(encoder=reader.config, dim_out=spec.dim)
+    decoder.init_vocabs(dataset)
+    decoder.encoder.unit_stats.load_state_dict(reader.unit_stats.state_dict())
+    return decoder
+
+
+def _scores(predicted: list[np.ndarray], observed: list[np.ndarray], seed: int) -> dict[str, Any]:
+    """R^2 of each column and their mean, with a bootstrap interval of the mean over windows."""
+    rng, n = np.random.default_rng(seed), len(observed)
+    error = np.stack([((p - o) ** 2).sum(0) for p, o in zip(predicted, observed, strict=True)])
+    moments = [np.stack([(o**k).sum(0) for o in observed]) for k in (0, 1, 2)]
+    draws = rng.integers(0, n, (_RESAMPLES, n))
+    count, total, square = (m[draws].sum(1) for m in moments)
+    resampled = (1 - error[draws].sum(1) / (square - total**2 / count)).mean(1)
+    score = r2(np.concatenate(predicted), np.concatenate(observed))
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return {"R2": score.tolist(), "mean R2": float(score.mean()), "low": float(low), "high": float(high)}

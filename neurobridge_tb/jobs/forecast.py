@@ -1,0 +1,110 @@
+"""Training of a NeuroHorizonModel, and its scores on the test split."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from neurobridge_tb._upstream import Dataset
+from neurobridge_tb.data.forecast_windows import ForecastLoaders
+from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.datasets.reference_features import recording_features
+from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.epoch_seeds import EpochSeeds
+from neurobridge_tb.engine.modules.forecasting import ForecastModule
+from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_aside
+from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.report.figure_style import save_png
+from neurobridge_tb.report.forecast_figures import decay_curves, rasters, unit_scatter
+from neurobridge_tb.scoring.forecasts import check_scoring, forecast_scores
+
+
+def forecast(config: DictConfig) -> Path:
+    """Train a forecaster, or resume its training, and score it; returns the run folder.
+
+    Args:
+        config: ``configs/forecast.yaml`` with its overrides.
+    """
+    run, began = RunFolder(config), time.monotonic()
+    L.seed_everything(config.seed, verbose=False)
+    trained, unseen = _open(config)
+    model = NeuroHorizonModel(**OmegaConf.to_container(config.model))  # type: ignore[arg-type]
+    model.init_vocabs(trained)
+    intervals = trained.get_sampling_intervals("train")
+    model.fit_units(trained, intervals, _features(trained, config) if model.identity is not None else None)
+    check_scoring(model, [trained] if unseen is None else [trained, unseen], config)
+    strangers = {} if unseen is None else _features(unseen, config)
+    loaders = ForecastLoaders(config, trained, model)
+    train, valid = loaders.of_split("train"), loaders.of_split("valid")
+
+    module = ForecastModule(model, **config.optimizer, unit_dropout=config.unit_dropout, rate_jitter=config.rate_jitter)
+    trainer = run.trainer(dict(config.trainer), [EpochSeeds(config.seed, train, {"valid": valid})], monitor="val/loss")
+    run.fit(trainer, module, train, valid)
+    if not trainer.is_global_zero:
+        return run.path  # the first process alone goes on
+
+    best = NeuroHorizonModel.load_pretrained(run.best_checkpoint).eval()
+    best.save_pretrained(run.model)
+    rows, arrays, smoothed = forecast_scores(best, trained, config, loaders, group="trained")
+    _write_figures(arrays, run.path, "trained")
+    if unseen is not None and best.identity is not None:
+        for recording_id, features in strangers.items():
+            best.add_units(unseen.get_recording(recording_id).units.id.astype(str).tolist(), features)
+        best.identity.precompute()
+        loaders = ForecastLoaders(config, unseen, best)
+        more, arrays, _ = forecast_scores(best, unseen, config, loaders, group="unseen", smoothed=smoothed)
+        rows += more
+        _write_figures(arrays, run.path, "unseen")
+    run.write_metrics(
+        {
+            "dataset": ", ".join(trained.recording_ids),
+            "unseen": list(config.unseen),
+            "simulated": is_simulated(trained),
+            "command": config.command,
+            "rows": rows,
+            "seconds": time.monotonic() - began,
+        }
+    )
+    return run.path
+
+
+def _write_figures(arrays: dict[str, np.ndarray], folder: Path, group: str) -> None:
+    """``forecast_<group>.npz`` and its figures."""
+    with write_aside(folder / f"forecast_{group}.npz") as aside, aside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    for name, draw in (("rasters", rasters), ("decay", decay_curves), ("units", unit_scatter)):
+        save_png(draw(arrays), folder / f"forecast_{group}_{name}.png")
+
+
+def _open(config: DictConfig) -> tuple[Dataset, Dataset | None]:
+    """The recordings to train on, and those left out of it."""
+    dataset = open_dataset(config)
+    if not config.unseen:
+        return dataset, None
+    missing = sorted(set(config.unseen) - set(dataset.recording_ids))
+    rest = [r for r in dataset.recording_ids if r not in config.unseen]
+    if missing or not rest or config.model.unit_identity != "features":
+        raise InputError(
+            expected="unseen=[recordings of the dataset], some others to train on, and model.unit_identity=features",
+            found=f"not in the dataset: {missing}; to train on: {rest}; {config.model.unit_identity}",
+            fix="Correct unseen or dataset.recording_ids; units that are not trained are told by their features.",
+        )
+
+    def only(recordings: list[str]) -> Dataset:
+        return open_dataset(OmegaConf.merge(config, {"dataset": {"recording_ids": recordings}}))  # type: ignore[arg-type]
+
+    return only(rest), only(list(config.unseen))
+
+
+def _features(dataset: Dataset, config: DictConfig) -> dict[str, Any]:
+    """Reference features of each recording's units, from the start of its training intervals."""
+    intervals = dataset.get_sampling_intervals("train")
+    return {
+        r: recording_features(dataset.get_recording(r), intervals[r], seconds=config.reference_seconds)
+        for r in dataset.recording_ids
+    }

@@ -1,0 +1,178 @@
+"""Pictures of the test images from neural activity, beside baselines, with metrics."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
+from neurobridge_tb.arrays import Standardizer
+from neurobridge_tb.data.responses import Responses, embed_responses, pair_splits
+from neurobridge_tb.datasets import StimulusImages, is_simulated
+from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned
+from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.estimators.controls import mean_image
+from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.generation import NearestImage, RidgePixels, generator_names, load_generator
+from neurobridge_tb.generation.base import check_source
+from neurobridge_tb.metrics.feature_networks import feature_networks
+from neurobridge_tb.metrics.image_metrics import SeenImages
+from neurobridge_tb.models import ImageAligner
+
+_CIRCULAR = (
+    "The network that judges the pictures is also the one whose last layer is the alignment target: its columns "
+    "flatter everything that is drawn or chosen by embedding."
+)
+
+
+def reconstruct(config: DictConfig) -> Path:
+    """Write ``reconstructions.h5`` and ``metrics.json``; returns the run folder.
+
+    Args:
+        config: ``configs/reconstruct.yaml`` with its overrides.
+    """
+    for module in config.modules:
+        import_module(module)
+    unknown = [name for name in config.backends if name not in generator_names()]
+    if unknown:
+        raise InputError(
+            expected=f"backends among {', '.join(generator_names())}",
+            found=", ".join(unknown),
+            fix="Correct `backends`, or name the module that registers yours in `modules`.",
+        )
+    dataset = open_dataset(config)
+    if len(dataset.recording_ids) != 1:
+        raise InputError(
+            expected="one recording to reconstruct from",
+            found=", ".join(dataset.recording_ids),
+            fix="Choose one with dataset.recording_ids=[...].",
+        )
+    model, cache = load_aligned(config.aligned, config.embeddings)
+    check_same_pairs(config, "areas", "time_window", "exclude_test_concepts", "train_share")
+    judge = load_image_encoder(config.judge.encoder, config.judge.image_size)
+    if config.candidates != 1:
+        _check_candidates(config.candidates, judge, model)
+    splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config)
+    train, test = splits["train"], splits["test"].averaged()
+    stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])
+    train_images = stimuli.load(list(train.image_ids), config.image_size)
+    seen = stimuli.load(list(test.image_ids), config.image_size)
+
+    pictures, predicted = _generate(config, model, cache, judge, train, train_images, test)
+    truth = cache.lookup(list(test.image_ids))
+    with write_aside(Path(config.run_dir) / "reconstructions.h5") as aside, h5py.File(aside, "w") as file:
+        file.create_dataset("image_id", data=list(test.image_ids), dtype=h5py.string_dtype())
+        file["seen"] = _channels_last(seen)
+        file["cosine"] = torch.cosine_similarity(predicted - model.embedding_mean, truth - model.embedding_mean)
+        for name, samples in pictures.items():
+            file[name] = _channels_last(samples)
+    shown = SeenImages(_channels_last(seen), feature_networks(encoder=judge))
+    rows: list[dict[str, Any]] = []
+    for name, samples in {**pictures, "mean training image": _mean(train_images, len(seen))}.items():
+        metrics, unavailable = shown.compare(_channels_last(samples)[:, 0])
+        rows.append({"backend": name, "metrics": metrics, "unavailable": unavailable})
+    write_json(
+        Path(config.run_dir) / "metrics.json",
+        {
+            "dataset": ", ".join(dataset.recording_ids),
+            "simulated": is_simulated(dataset),
+            "command": config.command,
+            "areas": list(config.areas) if config.areas else None,
+            "rows": rows,
+            "chance": {"two-way": 0.5, "top-1": 1 / len(seen)},
+            "notes": [_CIRCULAR] if config.judge.encoder == model.config["image_encoder"] else [],
+            "predicted embedding": {
+                "cosine to true": float(torch.cosine_similarity(predicted, truth).mean()),
+                "cosine to true, less the training mean": float(
+                    torch.cosine_similarity(predicted - model.embedding_mean, truth - model.embedding_mean).mean()
+                ),
+                "norm over true norm": float((predicted.norm(dim=1) / truth.norm(dim=1)).mean()),
+            },
+        },
+    )
+    return Path(config.run_dir)
+
+
+def _generate(
+    config: DictConfig,
+    model: ImageAligner,
+    cache: EmbeddingCache,
+    judge: ImageEncoder,
+    train: Responses,
+    train_images: Tensor,
+    test: Responses,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Pictures (n, S, 3, H, W) of each backend, and the predicted embeddings (n, E)."""
+    contrastive, regression = embed_responses(model, test)
+    standardize = Standardizer.fit(train.features)
+    features, test_features = (torch.from_numpy(standardize(r.features)).float() for r in (train, test))
+    layout = RidgePixels.fit(features, train_images).generate(test_features)
+    pictures: dict[str, Tensor] = {}
+    for name in config.backends:
+        if name == "nearest":
+            nearest = NearestImage(model.center(cache.lookup(list(train.image_ids))), train_images)
+            pictures[name] = nearest.generate(contrastive, num_samples=config.num_samples)
+        elif name == "ridge_pixels":
+            pictures[name] = layout
+        else:
+            options = config.get(name) or {}
+            generator = load_generator(name, **{key: value for key, value in options.items() if value is not None})
+            stored = getattr(generator, "encoder_name", None), getattr(generator, "preprocessing_hash", None)
+            check_source(name, stored, (cache.encoder, cache.preprocessing_hash))
+            drawn = generator.generate(
+                regression,
+                num_samples=config.num_samples * config.candidates,
+                seed=config.seed,
+                init_images=layout[:, 0],
+            )
+            pictures[name] = (
+                drawn if config.candidates == 1 else choose(drawn, contrastive, model, judge, config.candidates)
+            )
+    return pictures, regression
+
+
+def _check_candidates(candidates: int, judge: ImageEncoder, model: ImageAligner) -> None:
+    aligned = model.config["image_encoder"], model.config["preprocessing_hash"]
+    found = judge.name, judge.preprocessing_hash
+    if candidates < 1 or found != aligned:
+        raise InputError(
+            expected=f"candidates of 1 or more, chosen by the encoder of the alignment: {aligned[0]} "
+            f"(preprocessing {aligned[1]})",
+            found=f"candidates={candidates}, judge {found[0]} (preprocessing {found[1]})",
+            fix="Set judge.encoder and judge.image_size to those of `neurobridge embed`, or leave candidates out.",
+        )
+
+
+def choose(drawn: Tensor, contrastive: Tensor, model: ImageAligner, encoder: ImageEncoder, candidates: int) -> Tensor:
+    """Of each ``candidates`` pictures, the one whose embedding is nearest to the predicted one.
+
+    Args:
+        drawn: (n, num_samples * candidates, 3, H, W).
+        contrastive: (n, E) predicted embeddings.
+        model: Centres embeddings.
+        encoder: The one that the model was aligned with.
+        candidates: Pictures drawn for each sample.
+
+    Returns:
+        (n, num_samples, 3, H, W).
+    """
+    codes = model.center(encoder.encode(drawn.flatten(0, 1))).unflatten(0, drawn.shape[:2])
+    likeness = (codes * contrastive[:, None]).sum(-1).unflatten(1, (-1, candidates))
+    best = likeness.argmax(2)[:, :, None, None, None, None]
+    sets = drawn.unflatten(1, (-1, candidates))
+    return sets.gather(2, best.expand(-1, -1, 1, *drawn.shape[2:])).squeeze(2)
+
+
+def _channels_last(images: Tensor) -> np.ndarray:
+    return images.movedim(-3, -1).contiguous().numpy()
+
+
+def _mean(images: Tensor, n: int) -> Tensor:
+    return torch.from_numpy(mean_image(_channels_last(images), n)).movedim(-1, -3)[:, None]

@@ -1,0 +1,236 @@
+"""One self-contained HTML page of everything that a workspace holds: figures, tables, pictures, how they were made."""
+
+import io
+from base64 import b64encode
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neurobridge_tb import __version__
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_aside
+from neurobridge_tb.metrics.image_metrics import pixcorr
+from neurobridge_tb.report import report_tables as tables
+from neurobridge_tb.report.figure_style import save_png, to_data_uri
+from neurobridge_tb.report.figures import retrieval_bars, training_curves
+from neurobridge_tb.report.headlines import headlines
+from neurobridge_tb.report.image_grids import best_median_worst, hero, spread_over_ranks
+from neurobridge_tb.report.masked_figure import masked_window
+from neurobridge_tb.report.result_names import label, main_name
+from neurobridge_tb.report.workspace import Gallery, Results, read_workspace
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_SHOWN_SIZE = 256  # px; larger pictures are shrunk for the page
+_GROUP = 6  # images that are shown as best, as median and as worst
+_RUN_TITLES = {"pretrain": "Masked pretraining", "align": "Alignment with image embeddings"}
+
+
+def build_report(workspace: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of a workspace.
+
+    Args:
+        workspace: Folder with ``runs/pretrain``, ``runs/align``, ``runs/evaluate``, ``runs/reconstruct``, or some of
+            them: a stage that was not run leaves a note with the command that makes it.
+        out: HTML file; default: ``<workspace>/report/index.html``.
+
+    Returns:
+        The HTML file. It needs no other file and no network.
+
+    Raises:
+        InputError: The workspace holds no result, or one that cannot be read.
+    """
+    results = read_workspace(workspace)
+    page = render(results)
+    target = Path(out) if out is not None else results.path / "report" / "index.html"
+    with write_aside(target) as aside:
+        aside.write_text(page, encoding="utf-8")
+    return target
+
+
+def save_hero(workspace: str | Path, out: str | Path, *, columns: int = 8) -> Path:
+    """Write a strip of seen, baseline and reconstructed images, spread evenly over the ranking, as PNG.
+
+    Args:
+        workspace: Folder with ``runs/reconstruct``.
+        out: PNG file.
+        columns: Images shown.
+
+    Raises:
+        InputError: The workspace holds no reconstructions.
+    """
+    gallery = read_workspace(workspace).gallery
+    if gallery is None:
+        raise InputError(
+            expected="reconstructions in runs/reconstruct/reconstructions.h5",
+            found=f"none in {workspace}",
+            fix="Run 'neurobridge reconstruct' first.",
+        )
+    main = main_name(gallery.made)
+    rows = {"seen": gallery.seen} | {label(name): made[:, 0] for name, made in gallery.made.items()}
+    save_png(hero(rows, pixcorr(gallery.seen, gallery.made[main][:, 0]), columns=columns), out)
+    return Path(out)
+
+
+def render(results: Results) -> str:
+    """The page as HTML text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("neurobridge_tb.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        title=", ".join(results.datasets) or results.path.resolve().name,
+        simulated=results.simulated,
+        flags={
+            name: bool((getattr(results, name) or {}).get("simulated"))
+            for name in ("pretrain", "align", "retrieval", "reconstruct")
+        },
+        made_on=date.today().isoformat(),
+        version=__version__,
+        cards=headlines(results),
+        masked=_masked(results),
+        curves=[
+            {"title": _RUN_TITLES.get(run, run), "figure": to_data_uri(training_curves(curves)), "run": run}
+            for run, curves in results.curves.items()
+            if curves
+        ],
+        forgetting=tables.forgetting_table(results.align),
+        retrieval=_retrieval(results),
+        gallery=_gallery(results.gallery),
+        areas=_areas(results),
+        reconstruction=tables.reconstruction_table(results.reconstruct),
+        stages=tables.stages_table(results),
+        configs=results.configs,
+    )
+
+
+def _masked(results: Results) -> dict[str, Any]:
+    example = results.masked_example
+    return {
+        "table": tables.pretraining_table(results.pretrain),
+        "figure": to_data_uri(masked_window(example)) if example else None,
+        "scheme": str(example["scheme"]) if example else None,
+        "bins": len(example["values"]) if example else None,
+    }
+
+
+def _retrieval(results: Results) -> dict[str, Any] | None:
+    if results.retrieval is None:
+        return None
+    groups = tables.retrieval_groups(results.retrieval)
+    return {
+        "candidates": results.retrieval["n_candidates"],
+        "table": tables.retrieval_table(results.retrieval),
+        "figures": [
+            {"title": title, "figure": to_data_uri(retrieval_bars(rows, results.retrieval["chance"]))}
+            for title, rows in groups.items()
+        ],
+    }
+
+
+def _gallery(gallery: Gallery | None) -> dict[str, Any] | None:
+    if gallery is None or not gallery.made:
+        return None
+    main = main_name(gallery.made)
+    scores = {name: _sample_scores(gallery.seen, made) for name, made in gallery.made.items()}
+    ranking = np.argsort(-scores[main][:, 0], kind="stable")
+    rank = np.argsort(ranking) + 1
+    cards = [
+        {
+            "id": image_id,
+            "name": Path(image_id).stem,
+            "rank": int(rank[index]),
+            "cosine": None if gallery.cosine is None else float(gallery.cosine[index]),
+            "seen": picture(gallery.seen[index]),
+            "made": [
+                {
+                    "backend": label(name),
+                    "name": f"{label(name)}{which}",
+                    "picture": picture(gallery.made[name][index, sample]),
+                    "score": float(scores[name][index, sample]),
+                }
+                for name in gallery.made
+                for which, sample in _shown_samples(scores[name][index]).items()
+            ],
+        }
+        for index, image_id in enumerate(gallery.image_id)
+    ]
+    groups = best_median_worst(scores[main][:, 0], _GROUP)
+    return {
+        "main": label(main),
+        "total": gallery.total,
+        "samples": max(made.shape[1] for made in gallery.made.values()),
+        "hero": _hero(gallery, spread_over_ranks(scores[main][:, 0], 8), rank),
+        "groups": {name: [cards[index] for index in chosen] for name, chosen in groups.items()},
+        "ranked": [cards[index] for index in ranking],
+    }
+
+
+def _hero(gallery: Gallery, chosen: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
+    """Rows of pictures, first samples only, of the chosen images."""
+    rows = {"seen": gallery.seen} | {label(name): made[:, 0] for name, made in gallery.made.items()}
+    return {**_strip(rows, gallery.image_id, chosen), "ranks": [int(rank[index]) for index in chosen]}
+
+
+def _areas(results: Results) -> dict[str, Any] | None:
+    """The first sample of the main backend from all areas and from each alone, of images at even steps of the former's
+    ranking, and how good each is over all images."""
+    gallery, by_area = results.gallery, results.gallery_by_area
+    whole = ", ".join((results.reconstruct or {}).get("areas") or ["all areas"])
+    if gallery is None or not gallery.made or not by_area:
+        return None
+    main, rows, scores, means = main_name(gallery.made), {"seen": gallery.seen}, {}, []
+    for name, of_areas in {whole: gallery, **by_area}.items():
+        if of_areas.image_id != gallery.image_id or main not in of_areas.made:
+            raise InputError(
+                expected=f"the same test images in the reconstructions from {name} as in runs/reconstruct, and {main}",
+                found=f"{len(of_areas.image_id)} images, {', '.join(of_areas.made)}",
+                fix="Run 'neurobridge reconstruct' again with the same recording and backends, or remove that run.",
+            )
+        rows[name] = of_areas.made[main][:, 0]
+        cosine = "" if of_areas.cosine is None else f", embedding cosine {of_areas.cosine.mean():.2f}"
+        scores[name] = pixcorr(gallery.seen, rows[name])
+        means.append(f"{name}: PixCorr {scores[name].mean():.3f}{cosine}")
+    chosen = spread_over_ranks(scores[whole], 8)
+    return {"main": label(main), **_strip(rows, gallery.image_id, chosen), "means": means, "whole": whole}
+
+
+def _strip(rows: dict[str, np.ndarray], image_id: list[str], chosen: np.ndarray) -> dict[str, Any]:
+    """Pictures of the chosen images in each row, and the images' ids."""
+    return {
+        "rows": {name: [picture(images[index]) for index in chosen] for name, images in rows.items()},
+        "ids": [image_id[index] for index in chosen],
+    }
+
+
+def _sample_scores(seen: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Pixel correlation (n, S) of each sample with its seen image."""
+    return np.stack([pixcorr(seen, made[:, sample]) for sample in range(made.shape[1])], axis=1)
+
+
+def _shown_samples(scores: np.ndarray) -> dict[str, int]:
+    """The first sample of an image; where there are three or more that differ, the best, the median and the worst."""
+    if len(np.unique(scores)) < 3:
+        return {"": 0}
+    order = np.argsort(-scores, kind="stable")
+    return {", best": int(order[0]), ", median": int(order[len(order) // 2]), ", worst": int(order[-1])}
+
+
+def picture(image: np.ndarray) -> "Markup":
+    """An image ``(H, W, 3)`` uint8 as a ``data:`` address, JPEG without colour subsampling, at most 256 px wide."""
+    from markupsafe import Markup
+    from PIL import Image
+
+    shown = Image.fromarray(image)
+    shown.thumbnail((_SHOWN_SIZE, _SHOWN_SIZE))
+    stream = io.BytesIO()
+    shown.save(stream, "JPEG", quality=94, subsampling=0)
+    return Markup("data:image/jpeg;base64," + b64encode(stream.getvalue()).decode())

@@ -1,0 +1,253 @@
+"""How good a forecaster is on the test split, beside its baselines: rows for the table, arrays for the figures."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.data.forecast_windows import ForecastLoaders, anchors_of, trial_columns
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.estimators.smoothed_rate import SmoothedRate, fit_smoothed_rate
+from neurobridge_tb.metrics.rates import ForecastScore, ForecastScores, PsthScores
+from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.scoring.forecast_glm import glm_rows
+
+ROLLED, FORCED, SMOOTHED = "rolled out", "one bin ahead (told each bin before)", "last smoothed rate"
+_EXAMPLES = 6  # windows drawn
+
+
+@torch.no_grad()
+def forecast_scores(
+    model: NeuroHorizonModel,
+    dataset: Dataset,
+    config: DictConfig,
+    loaders: ForecastLoaders,
+    *,
+    group: str,
+    smoothed: SmoothedRate | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], SmoothedRate]:
+    """Rows of scores, and the arrays of which figures are drawn.
+
+    Args:
+        model: In evaluation mode; it knows the units of ``dataset``.
+        dataset: The recordings to score.
+        config: ``configs/forecast.yaml``.
+        loaders: Of the windows of ``dataset``.
+        group: What these recordings are to the model: ``"trained"`` or ``"unseen"``.
+        smoothed: The baseline "last smoothed rate". Default: fitted on the validation split.
+
+    Returns:
+        A row for each forecast: ``recordings``, ``forecast``, and its scores; ``bits/spike by bin`` is how they decay
+        with the horizon. The arrays for :mod:`neurobridge_tb.report.forecast_figures`. And the baseline, which other
+        recordings may take as it is.
+    """
+    null = mean_counts(model, dataset)
+    scored = _scored_units(model, config.units)
+    if smoothed is None:
+        smoothed = fit_smoothed_rate([_smoothing_batch(b, null, scored) for b in loaders.of_split("valid")])
+    scores = {name: ForecastScores(null, model.n_future) for name in (ROLLED, FORCED, SMOOTHED)}
+    examples: list[dict[str, np.ndarray]] = []
+    for batch in loaders.of_split("test"):
+        forecasts = _forecasts(model, batch, smoothed, null)
+        units = batch["model_inputs"]["unit_index"]
+        for name, rates in forecasts.items():
+            scores[name].update(rates, batch["target_values"], mask=_mask(batch, scored), units=units)
+        if len(examples) < _EXAMPLES:
+            examples += _examples(batch, forecasts[ROLLED])
+    results = {name: accumulated.compute() for name, accumulated in scores.items()}
+    psth = _psth_r2(model, dataset, config, loaders, smoothed, null, scored)
+    rows = [_row(group, name, results[name], psth.get(name)) for name in results]
+    rows += glm_rows(model, config, loaders, null, scored, group)
+    rows.append({"recordings": group, "forecast": "training mean rate", "bits/spike": 0.0, "mean over units": 0.0})
+
+    index = np.flatnonzero(scored & np.isin(np.arange(len(null)), _unit_indices(model, dataset)))
+    arrays = {
+        "unit_id": np.array([model.unit_stats.detokenizer(i) for i in index]),
+        "mean_rate": null[index] / model.bin_size,
+        "bits_per_spike": results[ROLLED].bits_per_spike.per_unit[index],
+        "bits_per_spike_smoothed": results[SMOOTHED].bits_per_spike.per_unit[index],
+        "r2": results[ROLLED].r2[index],
+        "rate_correlation": results[ROLLED].rate_correlation[index],
+        "psth_r2": psth[ROLLED][index] if psth else np.full(len(index), np.nan),
+        "bin_size": np.array(model.bin_size),
+        "decay": np.array([[b.spike_weighted for b in results[name].by_bin] for name in results]),
+        "decay_names": np.array(list(results)),
+    }
+    for key in ("past", "future", "rates", "mask"):
+        widest = max(e[key].shape[1] for e in examples)
+        padded = [np.pad(e[key], ((0, 0), (0, widest - e[key].shape[1]))) for e in examples[:_EXAMPLES]]
+        arrays[f"example_{key}"] = np.stack(padded)
+    return rows, arrays, smoothed
+
+
+def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: DictConfig) -> None:
+    """Find before the training what :func:`forecast_scores` would miss after it.
+
+    Raises:
+        InputError: A window, a unit, a column of trials or a horizon that the config asks for does not exist.
+    """
+    known = set().union(*(dataset.get_unit_ids() for dataset in datasets))
+    for dataset in datasets:
+        for recording_id in dataset.recording_ids:
+            model.check_bins(dataset.get_recording(recording_id))
+        ForecastLoaders(config, dataset, model).of_split("test")
+        if config.psth_condition:
+            trial_columns(dataset, config.psth_condition)
+        asked = known if config.units is None else set(config.units)
+        if not asked <= known or not asked & set(dataset.get_unit_ids()):
+            raise InputError(
+                expected="units=[ids of units in the recordings], some of the trained and some of the unseen ones",
+                found=", ".join(list(config.units)[:5]),
+                fix="`neurobridge validate FILE` shows a recording's unit ids.",
+            )
+    for horizon in config.glm_horizons:
+        if model.bins_of(horizon) > model.n_future:
+            raise InputError(
+                expected=f"glm_horizons up to the model's, {model.horizon} s",
+                found=f"{horizon} s",
+                fix="Ask for a shorter one.",
+            )
+
+
+def mean_counts(model: NeuroHorizonModel, dataset: Dataset) -> np.ndarray:
+    """Mean count a bin of each unit over the training intervals, by the model's unit index; 0 for other units."""
+    spikes, bins = np.zeros(len(model.unit_stats.weight)), np.zeros(len(model.unit_stats.weight))
+    for recording_id, intervals in dataset.get_sampling_intervals("train").items():
+        recording = dataset.get_recording(recording_id)
+        index = np.array(model.unit_stats.tokenizer(recording.units.id.astype(str).tolist()))
+        if model.encoder.reads_events:
+            times, units = recording.spikes.timestamps, recording.spikes.unit_index
+            used = _inside(times, intervals)
+            spikes[index] += np.bincount(units[used], minlength=len(index))
+            bins[index] += (intervals.end - intervals.start).sum() / model.bin_size
+        else:
+            values = recording.spike_counts.value.astype(float)
+            values = values[_inside(recording.spike_counts.timestamps + 0.5 * model.bin_size, intervals)]
+            spikes[index] += np.nansum(values, axis=0)
+            bins[index] += (~np.isnan(values)).sum(0)
+    return spikes / np.maximum(bins, 1)
+
+
+def _inside(times: np.ndarray, intervals: Interval) -> np.ndarray:
+    which = np.searchsorted(intervals.start, times, side="right") - 1
+    return (which >= 0) & (times < intervals.end[which])
+
+
+def _unit_indices(model: NeuroHorizonModel, dataset: Dataset) -> list[int]:
+    return model.unit_stats.tokenizer(dataset.get_unit_ids())
+
+
+def _scored_units(model: NeuroHorizonModel, unit_ids: list[str] | None) -> np.ndarray:
+    """(units,) bool by unit index; padding is never scored."""
+    known = model.unit_stats.vocab
+    scored = np.arange(len(known)) > 0
+    if unit_ids is None:
+        return scored
+    return np.isin(np.arange(len(known)), model.unit_stats.tokenizer([u for u in unit_ids if u in known]))
+
+
+def _mask(batch: dict, scored: np.ndarray) -> np.ndarray:
+    return batch["target_mask"].numpy() & scored[batch["model_inputs"]["unit_index"].numpy()][:, None]
+
+
+def _smoothing_batch(batch: dict, null: np.ndarray, scored: np.ndarray) -> tuple:
+    inputs = batch["model_inputs"]
+    mean = null[inputs["unit_index"].numpy()]
+    return inputs["past"], inputs["past_mask"], mean, batch["target_values"], _mask(batch, scored)
+
+
+def _forecasts(model: NeuroHorizonModel, batch: dict, smoothed: SmoothedRate, null: np.ndarray) -> dict[str, Any]:
+    """(B, T, N) rates of each forecast."""
+    inputs, future = batch["model_inputs"], batch["target_values"]
+    past, present, mean, *_ = _smoothing_batch(batch, null, np.ones(len(null), bool))
+    repeated = smoothed.predict(past, present, mean)[:, None]
+    return {
+        ROLLED: model.generate(**inputs).exp().numpy(),
+        FORCED: model(future=future, future_mask=batch["target_mask"], **inputs).exp().numpy(),
+        SMOOTHED: np.broadcast_to(repeated, future.shape),
+    }
+
+
+def _examples(batch: dict, rates: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """A few whole windows, spread over the batch."""
+    mask = batch["target_mask"].numpy()
+    whole = np.flatnonzero(mask[:, -1].any(1))
+    chosen = whole[np.linspace(0, len(whole) - 1, min(3, len(whole))).astype(int)]
+    past = batch["model_inputs"]["past"].numpy()
+    future = batch["target_values"].numpy()
+    return [{"past": past[i], "future": future[i], "rates": rates[i], "mask": mask[i]} for i in chosen]
+
+
+def _row(group: str, name: str, score: ForecastScore, psth: np.ndarray | None) -> dict[str, Any]:
+    bits = score.bits_per_spike
+    row = {
+        "recordings": group,
+        "forecast": name,
+        "bits/spike": bits.spike_weighted,
+        "mean over units": bits.unit_mean,
+        "silent units left out": bits.silent_units,
+        "R2 on counts": _mean(score.r2),
+        "rate correlation": _mean(score.rate_correlation),
+    }
+    if psth is not None:
+        row["PSTH R2 (median unit)"] = float(np.nanmedian(psth)) if np.isfinite(psth).any() else float("nan")
+    row["bits/spike by bin"] = [b.spike_weighted for b in score.by_bin]
+    row["mean over units by bin"] = [b.unit_mean for b in score.by_bin]
+    return row
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else float("nan")
+
+
+def _psth_r2(
+    model: NeuroHorizonModel,
+    dataset: Dataset,
+    config: DictConfig,
+    loaders: ForecastLoaders,
+    smoothed: SmoothedRate,
+    null: np.ndarray,
+    scored: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """R^2 of each unit's PSTH over the future of trial-aligned windows; empty where the recordings have no trials."""
+    recordings = {r: dataset.get_recording(r) for r in dataset.recording_ids}
+    if not all("trials" in recording.keys() for recording in recordings.values()):
+        return {}
+    domains = dataset.get_sampling_intervals("test")
+    labels = trial_columns(dataset, config.psth_condition) if config.psth_condition else {}
+    trials, conditions, starts = {}, {}, {}
+    for r, recording in recordings.items():
+        table = recording.trials
+        middle = (table.start + table.end) / 2
+        inside = _inside(middle, domains[r])
+        trials[r] = Interval(start=np.asarray(table.start)[inside], end=np.asarray(table.end)[inside])
+        column = labels[r] if labels else np.zeros(len(table.start))
+        conditions[r], starts[r] = column[inside].astype(str), trials[r].start
+    names = np.unique(np.concatenate(list(conditions.values())))
+    past = model.n_past * model.bin_size
+    aligned = config.align is not None
+    anchors = anchors_of(dataset, config.align) if aligned else None
+    try:
+        windows = loaders.of_trials(domains if aligned else trials, anchors)
+    except InputError:  # no trial is as long as a window
+        return {}
+    scores = {name: PsthScores(len(names), model.n_future, len(null)) for name in (ROLLED, SMOOTHED)}
+    for batch in windows:
+        forecasts = _forecasts(model, batch, smoothed, null)
+        begins = batch["absolute_start"].numpy() + (past if aligned else 0.0)
+        which = [
+            int(np.searchsorted(starts[s], t + 1e-6, side="right")) - 1
+            for s, t in zip(batch["session_id"], begins, strict=True)
+        ]
+        names_of = [conditions[s][max(k, 0)] for s, k in zip(batch["session_id"], which, strict=True)]
+        for name, accumulated in scores.items():
+            accumulated.update(
+                forecasts[name],
+                batch["target_values"],
+                condition=np.searchsorted(names, names_of),
+                mask=_mask(batch, scored),
+                units=batch["model_inputs"]["unit_index"],
+            )
+    return {name: accumulated.r2() for name, accumulated in scores.items()}

@@ -1,0 +1,148 @@
+"""How well a pretrained model fills in masked cells, beside baselines, on validation windows with fixed masks."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from neurobridge_tb._upstream import Data
+from neurobridge_tb.estimators.masked_ridge import fit_masked_ridge
+from neurobridge_tb.metrics.spikes import BitsPerSpike
+from neurobridge_tb.models import NeuroBridgeModel
+
+_RIDGE_WINDOWS = 4000  # at most so many training windows are fitted
+
+
+@torch.no_grad()
+def masked_scores(
+    model: NeuroBridgeModel, loaders: dict[str, DataLoader], train: DataLoader | None = None
+) -> list[dict[str, Any]]:
+    """One row for each scheme: masked MSE in standard deviations (MUA), or bits/spike (counts).
+
+    Args:
+        model: In evaluation mode.
+        loaders: Validation loader of each scheme.
+        train: Training windows, for the ridge baseline of MUA; default: no such baseline.
+
+    Returns:
+        Rows of ``scheme``, ``metric``, ``model`` and ``baselines``; for bits/spike the training mean rate is the null
+        model, so its baseline is 0 by definition.
+    """
+    amplitudes = {scheme: loader for scheme, loader in loaders.items() if _modality(model, loader) == "mua"}
+    rows = [
+        {"scheme": s, **(_masked_mse(model, x) if s in amplitudes else _masked_bits_per_spike(model, x))}
+        for s, x in loaders.items()
+    ]
+    if train is not None and amplitudes:
+        ridge = _ridge_mse(model, train, amplitudes)
+        for row in rows:
+            if row["scheme"] in ridge:
+                row["baselines"]["ridge from the units kept"] = ridge[row["scheme"]]
+    return rows
+
+
+def _modality(model: NeuroBridgeModel, loader: DataLoader) -> str:
+    """What the windows of a loader are read as."""
+    source: Any = loader.dataset
+    return model.modality_of(source.windows[next(iter(loader.sampler))])
+
+
+def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
+    squared, of_mean, count = 0.0, 0.0, 0
+    for batch in loader:
+        asked = batch["model_inputs"]["output_mask"]
+        target = model.standardize(batch["target_values"], batch["model_inputs"]["output_unit_index"])[asked]
+        output = model(**batch["model_inputs"])[asked]
+        squared += float(((output - target) ** 2).sum())
+        of_mean += float((target**2).sum())
+        count += len(target)
+    return {
+        "metric": "masked MSE (z units)",
+        "model": squared / count,
+        "baselines": {"training mean": of_mean / count},
+    }
+
+
+def _ridge_mse(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, DataLoader]) -> dict[str, float]:
+    """Masked MSE, in standard deviations, of a ridge regression from the units kept in a bin (one fit a recording)."""
+    activity: dict[str, list[np.ndarray]] = {}
+    source: Any = train.dataset
+    indices = list(train.sampler)
+    for i in np.linspace(0, len(indices) - 1, min(_RIDGE_WINDOWS, len(indices))).astype(int):
+        window = source.windows[indices[i]]
+        if model.modality_of(window) != "mua":
+            continue
+        activity.setdefault(str(window.session.id), []).append(_standard_grid(model, window))
+    masked: dict[str, dict[str, list[tuple]]] = {}
+    for scheme, loader in loaders.items():
+        source = loader.dataset
+        for index in loader.sampler:
+            window = source.windows[index]
+            mask = source.transform.draw(window)
+            rows = masked.setdefault(str(window.session.id), {}).setdefault(scheme, [])
+            rows.append((_standard_grid(model, window), mask.keep, mask.target))
+    squared, count = dict.fromkeys(loaders, 0.0), dict.fromkeys(loaders, 0)
+    for session, schemes in masked.items():
+        some = [rows[k] for rows in schemes.values() for k in range(0, len(rows), max(1, len(rows) // 10))]
+        fit = fit_masked_ridge(np.concatenate(activity[session]), *(np.concatenate(x) for x in zip(*some, strict=True)))
+        for scheme, rows in schemes.items():
+            values, keep, target = (np.concatenate(x) for x in zip(*rows, strict=True))
+            asked = target & ~np.isnan(values)
+            squared[scheme] += float(((fit.predict(values, keep) - values)[asked] ** 2).sum())
+            count[scheme] += int(asked.sum())
+    return {scheme: squared[scheme] / count[scheme] for scheme in loaders}
+
+
+def _standard_grid(model: NeuroBridgeModel, window: Data) -> np.ndarray:
+    """(T, N) values of a window in training standard deviations; NaN where absent."""
+    units = torch.tensor([model.unit_emb.tokenizer(window.units.id.astype(str).tolist())])
+    return model.standardize(torch.from_numpy(model.grid_values(window)[0])[None], units)[0].numpy()
+
+
+def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
+    total = BitsPerSpike(model.unit_stats.weight[:, 0].clamp_min(0).numpy())  # units of MUA have no rates
+    for batch in loader:
+        inputs = batch["model_inputs"]
+        units = inputs["output_unit_index"][:, None]
+        total.update(model(**inputs).exp(), batch["target_values"], mask=inputs["output_mask"], units=units)
+    score = total.compute()
+    return {
+        "metric": "bits/spike",
+        "model": score.spike_weighted,
+        "baselines": {"training mean rate": 0.0},
+        "mean over units": score.unit_mean,
+        "silent units left out": score.silent_units,
+    }
+
+
+@torch.no_grad()
+def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> dict[str, np.ndarray]:
+    """One validation window for the report: what was seen, what was masked and what the model filled in.
+
+    Returns:
+        ``values``, ``predicted`` (T, N; counts as rates, MUA in standard deviations; NaN where not asked),
+        ``keep``, ``target`` (T, N), ``area`` (N,), ``scheme``.
+    """
+    scheme, loader = next(iter(loaders.items()))
+    source: Any = loader.dataset
+    index = next(iter(loader.sampler))
+    window = source.windows[index]
+    mask = source.transform.draw(window)
+    values, _ = model.grid_values(window)
+    batch = loader.collate_fn([model.tokenize(window, mask)])
+    output = model(**batch["model_inputs"])[0]
+    target = mask.target & ~np.isnan(values)
+    predicted = np.full_like(values, np.nan)
+    is_mua = model.modality_of(window) == "mua"
+    predicted[np.ix_(target.any(1), target.any(0))] = (output if is_mua else output.exp()).numpy()
+    if is_mua:
+        values = _standard_grid(model, window)
+    return {
+        "values": values,
+        "keep": mask.keep,
+        "target": target,
+        "predicted": np.where(target, predicted, np.nan),
+        "area": model.window_grid(window)[1],
+        "scheme": np.array(scheme),
+    }

@@ -1,0 +1,51 @@
+"""The command: help that teaches, and errors without a traceback."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from neurobridge_tb.cli.main import main
+
+COMMANDS = [
+    "simulate", "simulate-allen", "validate", "images", "pretrain", "probe", "embed", "align", "evaluate",
+    "train-decoder", "reconstruct", "report", "demo", "info",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(main, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 5
+
+
+def test_the_help_of_a_training_shows_its_groups_and_config():
+    output = CliRunner().invoke(main, ["pretrain", "--help"]).output
+    assert "dataset: allen, binned" in output
+    assert "max_epochs: 50" in output
+
+
+def test_info_names_versions_and_device():
+    output = CliRunner().invoke(main, ["info"]).output
+    assert "torch_brain" in output and "device" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretrain", "dataset=binned"], "a value for dataset.root"),
+        (["pretrain", "datset=binned"], "overrides that fit the config"),
+        (["pretrain", "dataset.root=/nowhere"], "/nowhere"),
+        (["embed", "/nowhere", "--out", "x.h5"], "no such folder"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(arguments, message, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "neurobridge_tb.cli", *arguments], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".h5", ".ckpt", ".safetensors")]

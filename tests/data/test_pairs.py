@@ -1,0 +1,272 @@
+"""Presentations as arrays: batches of pairs, hidden areas and times, bad input, and the closed-form start."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.data.pairs import PairBatches
+from neurobridge_tb.data.responses import collect_responses, embed_responses, pair_splits
+from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.engine.linear_start import fit_linear_path
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.estimators.factor_scores import FactorScores
+from neurobridge_tb.estimators.ridge import fit_ridge
+from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+
+BINS, WINDOW, DIM = 4, 0.2, 5
+SHOWN = {"train": 60, "valid": 20, "test": 10}
+IDS = [f"c{i % 10}/{i}.jpg" for i in range(70)] + [f"c{i}/t{i}.jpg" for i in range(2) for _ in range(10)]
+
+
+def save(root, name, n_units, seed, nan_at=None, presentations=None):
+    """90 presentations of 0.2 s in 4 bins; units answer linearly to the image's embedding, in the later two bins."""
+    from neurobridge_tb._upstream import Interval
+
+    rng = np.random.default_rng(seed)
+    drive = embeddings().lookup(IDS).numpy() @ rng.normal(size=(DIM, n_units))
+    values = rng.normal(size=(90, BINS, n_units)) * 0.5
+    values[:, 2:] += drive[:, None]
+    if nan_at is not None:
+        values[nan_at] = np.nan
+    starts = WINDOW * np.arange(90)
+    edges = np.cumsum([0, *SHOWN.values()])
+    data = build_recording(
+        brainset_id="test",
+        session_id=name,
+        subject_id="s",
+        units={"id": [f"{name}/u{i}" for i in range(n_units)], "area": ["V1", "IT"] * (n_units // 2)},
+        mua=(values.reshape(-1, n_units).astype(np.float32), WINDOW / BINS),
+        splits={s: (starts[a:b], starts[a:b] + WINDOW) for s, a, b in zip(SHOWN, edges[:-1], edges[1:], strict=True)},
+        simulated=True,
+    )
+    data.presentations = presentations or Interval(
+        start=starts,
+        end=starts + WINDOW / 2,
+        image_id=np.array(IDS),
+        repeat=np.zeros(90, int),
+        timekeys=["start", "end"],
+    )
+    save_recording(data, root / f"{name}.h5")
+
+
+def embeddings():
+    ids = list(dict.fromkeys(IDS))
+    return EmbeddingCache(ids, np.random.default_rng(9).normal(size=(len(ids), DIM)) * [1, 1, 2, 2, 3] + 1, encoder="e")
+
+
+def encoder_of(dataset):
+    torch.manual_seed(0)
+    sizes = dict(dim=16, depth=1, dim_head=8, cross_heads=1, self_heads=1, dim_population=8, num_latents_per_step=2)
+    encoder = NeuroBridgeModel(modality="mua", sequence_length=WINDOW, latent_step=WINDOW / 2, **sizes)
+    encoder.init_vocabs(dataset)
+    encoder.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pairs")
+    save(root, "a", 8, seed=0)
+    save(root, "b", 12, seed=1)
+    return BinnedRecordings(root)
+
+
+@pytest.fixture(scope="module")
+def encoder(dataset):
+    return encoder_of(dataset)
+
+
+@pytest.fixture(scope="module")
+def recordings(dataset, encoder):
+    splits = ("train", "valid", "test")
+    return {s: [collect_responses(dataset, encoder, r, s) for r in dataset.recording_ids] for s in splits}
+
+
+def test_a_batch_is_of_one_recording_and_pairs_fit(recordings):
+    train, cache = PairBatches(recordings["train"], embeddings(), batch_size=16, shuffle=True, seed=3), embeddings()
+    batches = list(train)
+    assert len(batches) == len(train) == 6  # three of each recording; the incomplete fourth is left out
+    for batch in batches:
+        inputs = batch["model_inputs"]
+        k = 0 if inputs["input_values"].shape[2] == 8 else 1
+        assert torch.equal(batch["target"], cache.lookup(batch["image_id"]))
+        rows = [recordings["train"][k].image_ids.tolist().index(id_) for id_ in batch["image_id"]]
+        np.testing.assert_array_equal(inputs["input_values"], recordings["train"][k].values[rows])
+
+
+def test_order_is_a_function_of_seed_and_epoch_and_processes_share(recordings):
+    def order(epoch, replicas=1, rank=0):
+        train = PairBatches(recordings["train"], embeddings(), batch_size=16, shuffle=True, seed=3)
+        train.epoch, train.num_replicas, train.rank = epoch, replicas, rank
+        return [batch["image_id"] for batch in train]
+
+    assert order(1) == order(1) != order(2)
+    assert [b for pair in zip(order(1, 2, 0), order(1, 2, 1), strict=True) for b in pair] == order(1)
+
+
+def test_validation_pairs_keep_their_order_and_a_last_batch_of_one_is_left_out(recordings):
+    ids = [b["image_id"] for b in PairBatches(recordings["valid"][:1], embeddings(), batch_size=19)]
+    assert ids == [recordings["valid"][0].image_ids[:19].tolist()]
+
+
+def test_a_batch_size_of_one_and_a_missing_image_are_refused(recordings):
+    with pytest.raises(InputError, match="batch_size of two or more"):
+        PairBatches(recordings["train"], embeddings(), batch_size=1)
+    cache = embeddings()
+    fewer = EmbeddingCache(cache.ids[1:], cache.embeddings[1:], encoder="e")
+    with pytest.raises(InputError, match=cache.ids[0]):
+        PairBatches(recordings["train"], fewer, batch_size=8)
+
+
+def test_presentations_without_any_value_are_named(tmp_path):
+    save(tmp_path, "a", 8, seed=0, nan_at=[7, 9])
+    dataset = BinnedRecordings(tmp_path)
+    encoder = encoder_of(dataset)
+    with pytest.raises(InputError, match=rf"2 of 60 that are NaN throughout, the first of image {IDS[7]}"):
+        collect_responses(dataset, encoder, "a", "train")
+
+
+def test_a_presentation_that_only_touches_the_window_is_not_its_image(tmp_path):
+    """Images follow one another without a gap, at times that floating point rounds."""
+    from neurobridge_tb._upstream import Interval
+
+    starts = WINDOW * np.arange(90)
+    shown = Interval(
+        start=starts, end=starts + WINDOW, image_id=np.array([f"{i}" for i in range(90)]), repeat=np.zeros(90, int),
+        timekeys=["start", "end"],
+    )  # fmt: skip
+    save(tmp_path, "a", 8, seed=0, presentations=shown)
+    dataset = BinnedRecordings(tmp_path)
+    found = collect_responses(dataset, encoder_of(dataset), "a", "train").image_ids
+    assert found.tolist() == [f"{i}" for i in range(60)]
+
+
+def test_single_trials_need_repeats_that_are_counted(recordings):
+    test = recordings["test"][0]
+    twice = replace(test, image_ids=np.repeat(["a", "b"], 5), repeats=np.tile(np.arange(5), 2))
+    assert (twice.image_ids[twice.by_repeat()] == ["a", "b"]).all()
+    with pytest.raises(InputError, match="counted by `repeat`"):
+        replace(twice, repeats=np.arange(10)).by_repeat()
+    with pytest.raises(InputError, match="10 presentations of 3 images"):
+        replace(twice, image_ids=np.array(["a", "b", "c"] * 3 + ["a"])).by_repeat()
+
+
+def test_other_areas_and_times_are_hidden_from_encoder_and_baselines_alike(recordings):
+    only = recordings["test"][0].only(["V1"], [0.1, 0.2])
+    shown = ~np.isnan(only.values).all(0)
+    assert shown[2:, ::2].all() and shown.sum() == 2 * 4
+    assert torch.equal(only.batch(slice(2))["input_mask"][0], torch.from_numpy(shown))
+    with pytest.raises(InputError, match=r"IT, V1.*\n.*V9"):
+        recordings["test"][0].only(["V9"])
+    with pytest.raises(InputError, match="begin at 0 to 0.15"):
+        recordings["test"][0].only(None, [0.3, 0.4])
+
+
+def test_concepts_of_test_images_are_left_out_of_training(dataset, encoder):
+    config = {"areas": None, "time_window": None, "exclude_test_concepts": True, "train_share": 1.0}
+    splits = pair_splits(dataset, encoder, "a", OmegaConf.create(config))
+    assert set(splits["test"].concepts) == {"c1"}
+    assert set(splits["train"].concepts) == {f"c{i}" for i in (0, *range(2, 10))}
+    assert len(splits["train"].values) == len(splits["train"].image_ids) == 54
+
+
+@pytest.mark.parametrize(("share", "n"), [(1.0, 60), (0.5, 30), (0.001, 2)])
+def test_a_share_of_the_training_pairs_is_spread_over_all_of_them(dataset, encoder, share, n):
+    config = {"areas": None, "time_window": None, "exclude_test_concepts": False, "train_share": share}
+    splits = pair_splits(dataset, encoder, "a", OmegaConf.create(config))
+    kept = splits["train"].image_ids.tolist()
+    assert len(kept) == len(set(kept)) == n and kept[0] == IDS[0] and kept[-1] == IDS[59]
+    assert [len(splits[s].values) for s in ("valid", "test")] == [20, 10]
+
+
+@pytest.mark.parametrize("share", [0, 1.5])
+def test_a_share_that_is_none(dataset, encoder, share):
+    config = {"areas": None, "time_window": None, "exclude_test_concepts": False, "train_share": share}
+    with pytest.raises(InputError, match="train_share"):
+        pair_splits(dataset, encoder, "a", OmegaConf.create(config))
+
+
+@pytest.fixture(scope="module")
+def started(dataset, encoder, recordings):
+    """An aligner with its linear way fitted to both recordings."""
+    torch.manual_seed(0)
+    aligner = ImageAligner(
+        encoder=encoder.config, image_encoder="e", preprocessing_hash="", dim_embedding=DIM, dim_hidden=8,
+        linear_path=True,
+    )  # fmt: skip
+    aligner.set_encoder(encoder)
+    cache = embeddings()
+    aligner.fit_embedding_statistics(cache.lookup(list(recordings["train"][0].image_ids)))
+    pairs = [[(r, cache.lookup(list(r.image_ids))) for r in recordings[s]] for s in ("train", "valid")]
+    return aligner, *fit_linear_path(aligner, *pairs), pairs
+
+
+def test_the_start_is_ridge_on_step_means_or_on_their_factor_scores_in_every_recording(started, recordings):
+    aligner, found, _, (train, valid) = started
+    for k, penalty in enumerate(found["penalties"]):
+        means = [
+            r.values.reshape(len(r.values), 2, 2, -1).mean(2).reshape(len(r.values), -1)
+            for r, _ in (train[k], valid[k])
+        ]
+        if found["from"] == "factors of the pairs":
+            scores = FactorScores.fit(means[0])
+            means = [scores(m) for m in means]
+            assert means[0].shape[1] == found["factors"][k]
+        as_they_are = found["from"] == "responses"
+        fit = fit_ridge(means[0], train[k][1], means[1], valid[k][1], penalties=[penalty], standardize=as_they_are)
+        _, regression = embed_responses(aligner, valid[k][0])
+        np.testing.assert_allclose(regression, fit.predict(means[1]), atol=2e-3)
+
+
+def test_answers_for_training_are_out_of_sample(started):
+    """They are worse than the fit's own answers to the same presentations, and as good as those to validation."""
+    aligner, _, answers, (train, valid) = started
+
+    def error(responses, target, linear=None):
+        if linear is None:
+            linear = (embed_responses(aligner, responses)[1] - aligner.embedding_mean) / aligner.embedding_std
+        return float(((linear - (target - aligner.embedding_mean) / aligner.embedding_std) ** 2).mean())
+
+    for k in range(2):
+        own, held, of_valid = error(*train[k]), error(*train[k], answers[k]), error(*valid[k])
+        assert own < 0.8 * held
+        assert 0.4 * of_valid < held < 2.5 * of_valid
+
+
+def test_the_start_weighs_down_what_is_predicted_badly(started):
+    """Errors of unequal size: the discriminant's map gives the worse directions less than ridge alone would."""
+    aligner, found, *_ = started
+    assert found["validation top-5"] > 0.6
+    gain = aligner.to_contrastive.weight.detach().diagonal() / aligner.embedding_std
+    if found["shrinkage"] is None:
+        torch.testing.assert_close(gain / gain[0], torch.ones(DIM))
+    else:
+        assert not torch.allclose(gain / gain[0], torch.ones(DIM), rtol=0.01)
+
+
+def test_a_dimension_that_few_images_leave_alone_does_not_outweigh_the_others(encoder):
+    aligner = ImageAligner(encoder=encoder.config, image_encoder="e", preprocessing_hash="", dim_embedding=4)
+    targets = torch.tensor([[0.0, 1, 5, 2], [0, 3, 1, 2.5], [0, 2, 9, 3]])
+    aligner.fit_embedding_statistics(targets)
+    torch.testing.assert_close(aligner.embedding_mean, targets.mean(0))
+    std = targets.std(0)
+    torch.testing.assert_close(aligner.embedding_std, torch.tensor([0.1 * std.median(), *std[1:]]))
+
+
+def test_the_aligner_comes_back_from_disk_as_it_was(started, recordings, tmp_path):
+    aligner = started[0]
+    again = ImageAligner.load_pretrained(aligner.save_pretrained(tmp_path / "model"))
+    for here, there in zip(*(embed_responses(a, recordings["test"][0]) for a in (aligner, again)), strict=True):
+        torch.testing.assert_close(here, there)
+
+
+def test_an_encoder_of_spike_events_is_refused():
+    with pytest.raises(InputError, match="grid"):
+        ImageAligner(
+            encoder=dict(modality="spikes", sequence_length=0.2, latent_step=0.1),
+            image_encoder="e", preprocessing_hash="", dim_embedding=4,
+        )  # fmt: skip

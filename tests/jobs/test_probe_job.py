@@ -1,0 +1,67 @@
+"""The linear probe: a behaviour that drives the units is found, in raw activity and in latents; shuffled, it is not."""
+
+import numpy as np
+import pytest
+import torch
+
+from neurobridge_tb import NeuroBridgeModel
+from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.engine.config import compose_config
+from neurobridge_tb.engine.run_folder import read_metrics
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.jobs.probe import probe
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("probe")
+    rng = np.random.default_rng(0)
+    times = np.arange(2400) * 0.05
+    velocity = np.stack([np.sin(2 * np.pi * times / 1.3), np.cos(2 * np.pi * times / 2.1)], axis=1)
+    counts = rng.poisson(np.exp(velocity @ rng.normal(0, 0.7, (2, 20)) + 0.3)).astype(np.uint8)
+    shuffled = velocity[rng.permutation(len(velocity))]
+    data = build_recording(
+        brainset_id="test",
+        session_id="reach",
+        subject_id="subject",
+        units={"id": [f"u{i}" for i in range(20)]},
+        counts=(counts, 0.05),
+        behavior={"hand_velocity": (times + 0.025, velocity), "wheel_velocity": (times + 0.025, shuffled[:, 0])},
+        splits={"train": ([0.0], [80.0]), "valid": ([80.0], [100.0]), "test": ([100.0], [119.9])},
+        simulated=True,
+    )
+    save_recording(data, folder / "reach.h5")
+    torch.manual_seed(1)
+    model = NeuroBridgeModel(
+        modality="spike_counts", sequence_length=1.0, latent_step=0.125, num_latents_per_step=2, dim=32, depth=1,
+        dim_head=16, dim_population=16,
+    )  # fmt: skip
+    dataset = BinnedRecordings(root=folder)
+    model.init_vocabs(dataset)
+    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    model.save_pretrained(folder / "model")
+    return folder
+
+
+def run(root, out, target):
+    config = compose_config(
+        "probe", [f"dataset.root={root}", f"pretrained={root}/model", f"run_dir={out}", f"target={target}", "history=3"]
+    )
+    return {row["features"]: row["R2"] for row in read_metrics(probe(config))["rows"]}
+
+
+def test_a_behaviour_that_drives_the_units_is_found(root, tmp_path):
+    rows = run(root, tmp_path, "hand_velocity_2d")
+    assert set(rows) == {"pretrained latents", "latents of random weights", "raw activity, 3 bins"}
+    assert all(len(r2) == 2 for r2 in rows.values())
+    assert min(rows["raw activity, 3 bins"]) > 0.6
+    assert min(rows["pretrained latents"]) > 0.3
+
+
+def test_a_shuffled_behaviour_is_not(root, tmp_path):
+    assert all(abs(r2) < 0.1 for values in run(root, tmp_path, "wheel_velocity").values() for r2 in values)
+
+
+def test_a_behaviour_that_was_not_recorded_is_named(root, tmp_path):
+    with pytest.raises(InputError, match="running.running_speed"):
+        run(root, tmp_path, "running_speed")

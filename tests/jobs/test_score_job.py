@@ -1,0 +1,121 @@
+"""Scores under fixed masks: what a reference says on the same cells; nothing hidden is seen."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from neurobridge_tb import NeuroBridgeModel
+from neurobridge_tb._upstream import collate
+from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.engine.config import compose_config
+from neurobridge_tb.engine.run_folder import read_metrics
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.jobs.score import score
+from neurobridge_tb.masking.tasks import task_masks
+from neurobridge_tb.metrics.spikes import bits_per_spike
+
+BINS = np.array([10, 14, 12])
+AREAS = ["V1"] * 14 + ["CA1"] * 16
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("score")
+    rng = np.random.default_rng(0)
+    edges = 0.05 * np.concatenate([[0], np.cumsum(np.tile(BINS, 30))])
+    n_bins = round(edges[-1] / 0.05)
+    state = np.repeat(rng.normal(0, 1, (n_bins // 3 + 1, 2)), 3, axis=0)[:n_bins]
+    counts = rng.poisson(np.exp(state @ rng.normal(0, 0.8, (2, 30)))).astype(np.uint8)
+    starts, ends = edges[:-1], edges[1:]
+    splits = {"train": slice(0, 60), "valid": slice(60, 75), "test": slice(75, 90)}
+    data = build_recording(
+        brainset_id="test",
+        session_id="scored",
+        subject_id="subject",
+        units={"id": [f"u{i}" for i in range(30)], "area": AREAS},
+        counts=(counts, 0.05),
+        splits={name: (starts[some], ends[some]) for name, some in splits.items()},
+        simulated=True,
+    )
+    save_recording(data, folder / "scored.h5")
+    torch.manual_seed(1)
+    model = NeuroBridgeModel(
+        modality="spike_counts", sequence_length=0.7, latent_step=0.1, num_latents_per_step=2, dim=32, depth=1,
+        dim_head=16, dim_population=16,
+    )  # fmt: skip
+    dataset = BinnedRecordings(root=folder)
+    model.init_vocabs(dataset)
+    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    model.save_pretrained(folder / "model")
+    return folder
+
+
+def run(root, out, *overrides):
+    config = compose_config(
+        "score",
+        [
+            f"dataset.root={root}",
+            f"pretrained={root}/model",
+            f"run_dir={out}",
+            "windows=trial",
+            "held_out=8",
+            *overrides,
+        ],
+    )  # fmt: skip
+    return {row["task"]: row for row in read_metrics(score(config))["rows"]}
+
+
+def test_every_task_is_scored_beside_a_glm_that_learns(root, tmp_path):
+    rows = run(root, tmp_path, "tasks=[co_smoothing,forward,intra_region,inter_region]")
+    assert [row["units"] for row in rows.values()] == [8, 30, 7 + 8, 14 + 16]
+    for row in rows.values():
+        for scores in row["scores"].values():
+            assert scores["low"] <= scores["value"] <= scores["high"]
+    for task in ("co_smoothing", "intra_region", "inter_region"):
+        assert rows[task]["scores"]["Poisson GLM"]["value"] > 0.1  # units share a state
+        assert abs(rows[task]["scores"]["NeuroBridge"]["value"]) < 0.1  # not trained: about the mean rate
+
+
+def test_the_model_scores_as_computed_window_by_window(root, tmp_path):
+    row = run(root, tmp_path, "tasks=[co_smoothing]")["co_smoothing"]
+    dataset, model = BinnedRecordings(root=root), NeuroBridgeModel.load_pretrained(root / "model").eval()
+    recording = dataset.get_recording("scored")
+
+    def windows(split):
+        interval = dataset.get_sampling_intervals(split)["scored"]
+        return [recording.slice(a, b) for a, b in zip(interval.start, interval.end, strict=True)]
+
+    null = np.concatenate([w.spike_counts.value for w in windows("train")]).mean(0)
+    rates, counts = [], []
+    for window in windows("test"):
+        (mask,) = task_masks("co_smoothing", len(window.spike_counts.value), np.array(AREAS), held_out=8)
+        units = mask.target[0]
+        with torch.no_grad():
+            rates.append(model(**collate([model.tokenize(window, mask)])["model_inputs"])[0].exp().numpy())
+        counts.append(window.spike_counts.value[:, units])
+    expected = bits_per_spike(np.concatenate(rates), np.concatenate(counts), null[units])
+    assert row["scores"]["NeuroBridge"]["value"] == pytest.approx(expected.spike_weighted, abs=1e-5)
+    assert row["scores"]["NeuroBridge"]["mean over units"] == pytest.approx(expected.unit_mean, abs=1e-5)
+
+
+def test_several_recordings_are_scored_one_by_one_and_together(root, tmp_path):
+    folder = tmp_path / "both"
+    folder.mkdir()
+    for name in ("scored", "again"):
+        shutil.copy(root / "scored.h5", folder / f"{name}.h5")
+    arguments = [f"dataset.root={folder}", f"pretrained={root}/model", f"run_dir={tmp_path}", "tasks=[co_smoothing]"]
+    rows = read_metrics(score(compose_config("score", [*arguments, "windows=trial", "held_out=8"])))["rows"]
+    assert [row["recording"] for row in rows] == ["again", "scored", "all"]
+    one, together = rows[0]["scores"]["Poisson GLM"], rows[2]["scores"]["Poisson GLM"]
+    assert together["value"] == pytest.approx(one["value"])
+    assert together["high"] - together["low"] < one["high"] - one["low"]  # twice as many windows
+
+
+def test_a_model_of_mua_is_refused(root, tmp_path):
+    model = NeuroBridgeModel(modality="mua", sequence_length=0.7, latent_step=0.1, dim=32, depth=1, dim_head=16)
+    model.init_vocabs(BinnedRecordings(root=root))
+    model.save_pretrained(tmp_path / "mua")
+    with pytest.raises(InputError, match="mua"):
+        run(root, tmp_path / "out", f"pretrained={tmp_path / 'mua'}")

@@ -1,0 +1,23 @@
+"""Rasters of a forecast show it next to what was observed, on one scale and without choosing units by their future."""
+
+import numpy as np
+
+from neurobridge_tb.report.forecast_figures import rasters
+
+
+def test_rasters_order_units_by_forecast_and_share_one_scale():
+    rng = np.random.default_rng(0)
+    means = rng.gamma(0.5, 1.0, 150)
+    past, future = rng.poisson(means, (3, 4, 150)), rng.poisson(means, (3, 6, 150))
+    mask = np.ones((3, 6, 150), bool)
+    mask[2, :, 100:] = False  # a recording of fewer units
+    arrays = {"example_past": past, "example_future": future, "example_mask": mask, "bin_size": np.array(0.1)}
+    figure = rasters(arrays | {"example_rates": np.broadcast_to(means, future.shape)})
+    panels = np.array(figure.axes[:9]).reshape(3, 3)
+    assert len({image.get_clim() for axes in panels[:2].flat for image in axes.images}) == 1
+    order = np.argsort(-means)
+    np.testing.assert_array_equal(panels[0, 0].images[0].get_array()[:, :4], past[0][:, order[:120]].T)
+    observed, forecast = (line.get_ydata() for line in panels[2, 0].lines[:2])
+    np.testing.assert_allclose(observed, np.concatenate([past[0], future[0]]).mean(1) / 0.1)  # of all units
+    np.testing.assert_allclose(forecast, means.mean() / 0.1)
+    np.testing.assert_allclose(panels[2, 2].lines[1].get_ydata(), means[:100].mean() / 0.1)

@@ -1,0 +1,61 @@
+"""The table that a job prints at its end."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from neurobridge_tb.report.terminal_table import print_rows
+
+ROWS = [
+    {
+        "task": "co_smoothing",
+        "scores": {
+            "NeuroBridge": {"value": 0.3861, "low": 0.378, "high": 0.393, "mean over units": 0.58},
+            "Poisson GLM": {"value": 0.347, "low": 0.34, "high": 0.354, "mean over units": 0.51},
+        },
+        "by bin": [0.5, 0.4, 0.3, 0.2],
+        "unavailable": {"CLIP": "needs its weights"},
+    },
+    {"task": "forward", "scores": {}, "by bin": [0.1]},
+]
+
+
+def printed(tmp_path, width):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"rows": ROWS}))
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_rows(path, console)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_no_line_is_longer_than_the_terminal_and_no_word_is_broken(tmp_path, width):
+    text = printed(tmp_path, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "co_smoothing" in text
+
+
+def test_values_stand_with_their_intervals(tmp_path):
+    text = printed(tmp_path, 200)
+    assert "0.386 (0.378-0.393)" in text
+    assert "0.347 (0.340-0.354)" in text
+    assert "0.500 … 0.200" in text
+    assert "needs its weights" not in text
+
+
+def test_columns_that_do_not_fit_are_named(tmp_path):
+    assert "In a wider terminal" not in printed(tmp_path, 200)
+    narrow = printed(tmp_path, 60)
+    table, named = narrow.split("In a wider terminal: ")
+    assert "Poisson" in table
+    assert "NeuroBridge mean over units" in " ".join(named.split())
+
+
+def test_a_run_without_rows_prints_nothing(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("{}")
+    console = Console(record=True, file=io.StringIO())
+    print_rows(path, console)
+    assert console.export_text() == ""
