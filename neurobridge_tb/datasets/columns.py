@@ -5,11 +5,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from neurobridge_tb.errors import InputError
 
-Table: TypeAlias = Mapping[str, ArrayLike] | pd.DataFrame
+Table: TypeAlias = Mapping[str, Any] | pd.DataFrame  # columns by name, each array-like
 
 
 def table_columns(owner: str, table: Table) -> dict[str, NDArray]:
