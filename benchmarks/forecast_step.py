@@ -54,7 +54,7 @@ def both_steps(dataset: BinnedRecordings, settings: dict, windows: int) -> tuple
     ours.fit_units(dataset, dataset.get_sampling_intervals("train"))
     length = ours.history + ours.horizon
     starts = np.linspace(0, SECONDS - length, windows)
-    batch = collate([ours.tokenize(dataset[DatasetIndex("spikes", s, s + length)]) for s in starts])
+    batch = collate([ours.tokenize_with_targets(dataset[DatasetIndex("spikes", s, s + length)]) for s in starts])
     inputs = batch["model_inputs"]
 
     sizes = {k: ours.encoder.config[k] for k in ("dim", "depth", "dim_head", "cross_heads", "self_heads")}

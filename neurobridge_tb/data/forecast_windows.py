@@ -172,13 +172,13 @@ class ForecastLoaders:
     Args:
         config: Needs ``windows``, ``align``, ``stride``, ``loader`` and ``seed``.
         dataset: With ``train``, ``valid`` and ``test`` sampling intervals.
-        model: Its ``tokenize`` makes the samples.
+        model: Its ``tokenize_with_targets`` makes the samples.
     """
 
     def __init__(self, config: DictConfig, dataset: Dataset, model: NeuroHorizonModel):
         self.config, self.dataset = config, dataset
         self._bins: dict[str, Any] = {"n_past": model.n_past, "n_future": model.n_future, "bin_size": model.bin_size}
-        self._samples = _Samples(dataset, model.tokenize)
+        self._samples = _Samples(dataset, model.tokenize_with_targets)
 
     def of_split(self, split: str) -> DataLoader:
         """Windows of a split: shuffled ones for ``"train"``, else one after the other."""

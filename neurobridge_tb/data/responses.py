@@ -137,7 +137,7 @@ def collect_responses(dataset: Dataset, model: NeuroBridgeModel, recording_id: s
         image_ids=np.array([str(w.presentations.image_id[k]) for w, k in zip(windows, shown, strict=True)]),
         repeats=np.array([int(w.presentations.repeat[k]) for w, k in zip(windows, shown, strict=True)]),
         areas=model.window_grid(windows[0])[1],
-        model_inputs=collate([model.tokenize(windows[0])])["model_inputs"],
+        model_inputs=collate([model.tokenize(windows[0])]),
     )
 
 

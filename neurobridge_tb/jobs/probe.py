@@ -76,7 +76,7 @@ def latent_samples(
     features, targets = [], []
     for start in range(0, len(windows), _BATCH):
         chunk = windows[start : start + _BATCH]
-        latents = model.encode(**collate([model.tokenize(w) for w in chunk])["model_inputs"])
+        latents = model.encode(**collate([model.tokenize(w) for w in chunk]))
         steps = latents.unflatten(1, (-1, model.num_latents_per_step)).flatten(2)  # (B, S, J * D)
         padded = torch.nn.functional.pad(steps, (0, 0, steps_around, steps_around))
         around = torch.cat([padded[:, k : k + steps.shape[1]] for k in range(2 * steps_around + 1)], dim=-1)

@@ -185,7 +185,10 @@ def _model_rates(model: NeuroBridgeModel, windows: list[Data], masks: list[Mask]
     """Expected counts (bins asked, units asked) of each window."""
     rates = []
     for start in range(0, len(windows), _BATCH):
-        some = [model.tokenize(w, m) for w, m in zip(windows[start:], masks[start : start + _BATCH], strict=False)]
+        some = [
+            model.tokenize_with_targets(w, m)
+            for w, m in zip(windows[start:], masks[start : start + _BATCH], strict=False)
+        ]
         inputs = collate(some)["model_inputs"]
         for output, asked in zip(model(**inputs).exp(), inputs["output_mask"], strict=True):
             rates.append(output[asked.any(1)][:, asked.any(0)].numpy().astype(np.float64))

@@ -16,7 +16,7 @@ class GridModel(Protocol):
 
     def window_grid(self, data: Data) -> tuple[int, np.ndarray]: ...
 
-    def tokenize(self, data: Data, mask: Mask | None = None) -> dict: ...
+    def tokenize_with_targets(self, data: Data, mask: Mask | None = None) -> dict: ...
 
 
 class MaskedTokenizer:
@@ -26,7 +26,7 @@ class MaskedTokenizer:
     workers, on the batch, or on where a run was resumed.
 
     Args:
-        model: Its ``tokenize`` and ``window_grid`` are called.
+        model: Its ``tokenize_with_targets`` and ``window_grid`` are called.
         schemes: Weight of each masking scheme, see :func:`neurobridge_tb.masking.schemes.draw_mask`.
         seed: Seed of all draws.
         fixed: Draw the same mask for a window in every epoch (validation). Default False.
@@ -59,4 +59,4 @@ class MaskedTokenizer:
         return draw_mask(self.schemes, rng, n_bins, areas)
 
     def __call__(self, data: Data) -> dict[str, Any]:
-        return self.model.tokenize(data, self.draw(data))
+        return self.model.tokenize_with_targets(data, self.draw(data))

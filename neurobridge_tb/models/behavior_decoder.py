@@ -49,9 +49,9 @@ class BehaviorDecoder(PretrainedModel):
         n_bins, areas = self.encoder.window_grid(data)
         seen = np.ones(len(areas), dtype=bool) if keep is None else keep
         nothing = np.zeros((n_bins, len(areas)), dtype=bool)
-        inputs = self.encoder.tokenize(data, Mask("none", np.broadcast_to(seen, nothing.shape), nothing))
+        sample = self.encoder.tokenize_with_targets(data, Mask("none", np.broadcast_to(seen, nothing.shape), nothing))
         times = torch.from_numpy(self.encoder.grid_values(data)[1])
-        return {k: v for k, v in inputs["model_inputs"].items() if not k.startswith("output_")} | {
+        return {k: v for k, v in sample["model_inputs"].items() if not k.startswith("output_")} | {
             "output_timestamps": pad(times)
         }
 

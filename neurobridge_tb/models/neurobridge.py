@@ -41,16 +41,18 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
     3. Queries (unit, time) cross-attend to the latents: "what did unit u do at time t?"
 
     It stands beside ``torch_brain.models.POYO`` with the same habits: :meth:`tokenize` is a Dataset transform,
-    :meth:`init_vocabs` takes a Dataset, :meth:`forward` takes tensors by keyword, :meth:`load_pretrained` loads.
+    :meth:`init_vocabs` takes a Dataset, ``model(**tokens, output_timestamps=times)`` predicts, :meth:`load_pretrained`
+    loads. With ``dim_out`` it predicts a behaviour, as POYO does, and POYO's training scripts and configs work.
 
     Args:
         modality: What is read and predicted: ``"mua"`` or ``"spike_counts"`` (grids) or ``"spikes"`` (events, predicted
-            as counts). Its loss is the registry's: MSE of standardised values, or Poisson NLL of counts. With the list
-            ``["mua", "spike_counts"]`` one model reads both kinds of recordings, also in one batch: each recording is
-            read, answered and scored as the first of them that it holds.
+            as counts). Default ``"spikes"``. Its loss is the registry's: MSE of standardised values, or Poisson NLL of
+            counts. With the list ``["mua", "spike_counts"]`` one model reads both kinds of recordings, also in one
+            batch: each recording is read, predicted and scored as the first of them that it holds.
         sequence_length: Length of a window in s.
         latent_step: Time between latent steps in s.
         num_latents_per_step: Latents at each step. Default 8.
+        dim_out: Width of a behaviour that :meth:`forward` predicts. Default: it predicts the units' activity.
         dim: Model dimension D (even). Default 128.
         depth: Self-attention layers over the latents. Default 6.
         dim_head: Dimension of an attention head. Default 64.
@@ -80,10 +82,11 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
     def __init__(
         self,
         *,
-        modality: str | Sequence[str],
+        modality: str | Sequence[str] = "spikes",
         sequence_length: float,
         latent_step: float,
         num_latents_per_step: int = 8,
+        dim_out: int | None = None,
         dim: int = 128,
         depth: int = 6,
         dim_head: int = 64,
@@ -170,6 +173,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             ffn_dropout=ffn_dropout,
             atn_dropout=atn_dropout,
         )
+        self.readout = None if dim_out is None else nn.Linear(dim, dim_out)
 
     # ------------------------------------------------------------------ vocabularies
 
@@ -380,13 +384,43 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         latent_timestamps: Tensor,
         session_index: Tensor,
         output_timestamps: Tensor,
-        output_unit_index: Tensor,
-        output_mask: Tensor,
+        output_unit_index: Tensor | None = None,
+        output_mask: Tensor | None = None,
+        unpack_output: bool = False,
         input_values: Tensor | None = None,
         input_token_type: Tensor | None = None,
         modality_index: Tensor | None = None,
-    ) -> Tensor:
-        """Encode, then decode; see :meth:`encode` and :meth:`decode` for the arguments. Returns (B, K, M)."""
+    ) -> Tensor | list[Tensor]:
+        """Encode, then predict the units' activity, or with ``dim_out`` a behaviour.
+
+        Args:
+            input_mask: As :meth:`encode` takes it; so are the other ``input_…`` and ``latent_…``.
+            input_timestamps: See :meth:`encode`.
+            input_unit_index: See :meth:`encode`.
+            latent_index: See :meth:`encode`.
+            latent_timestamps: See :meth:`encode`.
+            session_index: (B,) indices of the recordings.
+            output_timestamps: (B, K) times of the prediction in s from the window's start.
+            output_unit_index: (B, M) units whose activity is predicted; not needed for a behaviour.
+            output_mask: (B, K) which times, or (B, K, M) which cells, are predicted. Default: all.
+            unpack_output: Return a list of each window's predictions where ``output_mask`` holds. Default False.
+            input_values: See :meth:`encode`.
+            input_token_type: See :meth:`encode`.
+            modality_index: See :meth:`decode`.
+
+        Returns:
+            Activity (B, K, M), see :meth:`decode`, or behaviour (B, K, dim_out); with ``unpack_output`` B tensors
+            (cells,) or (times, M or dim_out).
+
+        Raises:
+            InputError: ``unpack_output`` without ``output_mask``.
+        """
+        if unpack_output and output_mask is None:
+            raise InputError(
+                expected="output_mask with unpack_output=True",
+                found="none",
+                fix="Pass which of the padded times are real, as upstream's track_mask gives it.",
+            )
         latents = self.encode(
             input_values=input_values,
             input_mask=input_mask,
@@ -396,15 +430,30 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             latent_timestamps=latent_timestamps,
             input_token_type=input_token_type,
         )
-        return self.decode(
-            latents,
-            latent_timestamps=latent_timestamps,
-            session_index=session_index,
-            output_timestamps=output_timestamps,
-            output_unit_index=output_unit_index,
-            output_mask=output_mask,
-            modality_index=modality_index,
-        )
+        if self.readout is not None:
+            session_emb = self.session_emb(session_index)
+            output = self.readout(
+                self.decoder.bin_states(latents, latent_timestamps, session_emb, output_timestamps, self.rotary_emb)
+            )
+        elif output_unit_index is not None:
+            output = self.decode(
+                latents,
+                latent_timestamps=latent_timestamps,
+                session_index=session_index,
+                output_timestamps=output_timestamps,
+                output_unit_index=output_unit_index,
+                output_mask=_cells(output_mask, output_timestamps, output_unit_index),
+                modality_index=modality_index,
+            )
+        else:
+            raise InputError(
+                expected="output_unit_index, the units whose activity is predicted",
+                found="none",
+                fix="Pass what the model's own tokenize makes of a window, or make a model with dim_out.",
+            )
+        if output_mask is not None and unpack_output:
+            return [window[mask] for window, mask in zip(output, output_mask, strict=True)]
+        return output
 
     def standardize(self, values: Tensor, unit_index: Tensor) -> Tensor:
         """(B, T, N) values in units of each unit's training standard deviation around its training mean."""
@@ -416,7 +465,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
 
         Args:
             output: (B, K, M) from :meth:`forward`.
-            batch: A collated batch of :meth:`tokenize`.
+            batch: A collated batch of :meth:`tokenize_with_targets`.
         """
         inputs, target = batch["model_inputs"], batch["target_values"]
         losses = {}
@@ -438,9 +487,18 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
 
         Args:
             output: (B, K, M) from :meth:`forward`.
-            batch: A collated batch of :meth:`tokenize`.
+            batch: A collated batch of :meth:`tokenize_with_targets`.
         """
         return mean_loss(self.masked_losses(output, batch))
+
+
+def _cells(mask: Tensor | None, times: Tensor, units: Tensor) -> Tensor:
+    """(B, K, M) which cells are predicted, from a mask of cells, of times, or none."""
+    if mask is not None and mask.ndim == 3:
+        return mask
+    if mask is None:
+        mask = torch.ones(times.shape, dtype=torch.bool, device=times.device)
+    return mask[:, :, None].expand(-1, -1, units.shape[1])
 
 
 def mean_loss(losses: dict[str, tuple[Tensor, int]]) -> Tensor:

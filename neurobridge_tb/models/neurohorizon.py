@@ -229,8 +229,22 @@ class NeuroHorizonModel(PretrainedModel):
 
     # ------------------------------------------------------------------ tokenizing (CPU)
 
-    def tokenize(self, data: Data) -> dict:
+    def tokenize(self, data: Data) -> dict[str, Any]:
         """Tokenize a window that begins with ``history`` s of past; usable as a Dataset transform. Runs on the CPU.
+
+        Args:
+            data: A window of at least ``history`` s.
+
+        Returns:
+            Keywords of :meth:`generate`, wrapped for upstream's ``collate``.
+
+        Raises:
+            InputError: The window is shorter than the past or has no values there, or units that are not known.
+        """
+        return self._inputs(data, self._counts(data))
+
+    def tokenize_with_targets(self, data: Data) -> dict[str, Any]:
+        """Tokenize a window and what comes after its past, to train and to score.
 
         Args:
             data: A window of ``history`` s and up to ``horizon`` s more; what is missing at the end is absent.
@@ -238,12 +252,26 @@ class NeuroHorizonModel(PretrainedModel):
         Returns:
             ``model_inputs`` (keywords of :meth:`forward` but ``future``), ``target_values`` (T, N) and ``target_mask``
             (T, N), ``session_id``, ``absolute_start`` (s), wrapped for upstream's ``collate``.
+
+        Raises:
+            InputError: As :meth:`tokenize`.
         """
         counts = self._counts(data)
-        unit_index = self._unit_index(data)
-        past, future = counts[: self.n_past], counts[self.n_past : self.n_past + self.n_future]
+        inputs = self._inputs(data, counts)
+        future = counts[self.n_past : self.n_past + self.n_future]
         target = np.full((self.n_future, counts.shape[1]), np.nan, np.float32)
         target[: len(future)] = future
+        return {
+            "model_inputs": inputs,
+            "target_values": pad2d(torch.from_numpy(np.nan_to_num(target))),
+            "target_mask": pad2d(torch.from_numpy(~np.isnan(target))),
+            "session_id": str(data.session.id),
+            "absolute_start": float(data.absolute_start),
+        }
+
+    def _inputs(self, data: Data, counts: np.ndarray) -> dict[str, Any]:
+        unit_index = self._unit_index(data)
+        past = counts[: self.n_past]
         present = ~np.isnan(past)
         if len(past) < self.n_past or not present.any():
             raise InputError(
@@ -255,7 +283,7 @@ class NeuroHorizonModel(PretrainedModel):
         latent_index, latent_timestamps = create_linspace_latent_tokens(
             0, self.history, step=self.encoder.latent_step, num_latents_per_step=self.encoder.num_latents_per_step
         )
-        inputs = (
+        seen = (
             self._events(data, unit_index)
             if self.encoder.reads_events
             else {
@@ -265,19 +293,12 @@ class NeuroHorizonModel(PretrainedModel):
                 "input_unit_index": pad(torch.from_numpy(unit_index)),
             }
         )
-        return {
-            "model_inputs": inputs
-            | {
-                "latent_index": torch.from_numpy(latent_index),
-                "latent_timestamps": torch.from_numpy(latent_timestamps),
-                "past": pad2d(torch.from_numpy(np.nan_to_num(past))),
-                "past_mask": pad2d(torch.from_numpy(present)),
-                "unit_index": pad(torch.from_numpy(unit_index)),
-            },
-            "target_values": pad2d(torch.from_numpy(np.nan_to_num(target))),
-            "target_mask": pad2d(torch.from_numpy(~np.isnan(target))),
-            "session_id": str(data.session.id),
-            "absolute_start": float(data.absolute_start),
+        return seen | {
+            "latent_index": torch.from_numpy(latent_index),
+            "latent_timestamps": torch.from_numpy(latent_timestamps),
+            "past": pad2d(torch.from_numpy(np.nan_to_num(past))),
+            "past_mask": pad2d(torch.from_numpy(present)),
+            "unit_index": pad(torch.from_numpy(unit_index)),
         }
 
     def check_bins(self, data: Data) -> None:
@@ -338,7 +359,7 @@ class NeuroHorizonModel(PretrainedModel):
             future_mask: (B, T, N) which of them exist.
             observed: (B,) bool: windows whose ``future`` was observed; in the others it holds predicted rates.
                 Default: all.
-            **past: The other ``model_inputs`` of :meth:`tokenize`.
+            **past: What :meth:`tokenize` returns, collated.
 
         Returns:
             (B, T, N) log of the expected counts a bin.
@@ -412,7 +433,7 @@ class NeuroHorizonModel(PretrainedModel):
         Args:
             horizon: In s, a whole number of bins. Default: the model's.
             use_cache: Keep keys and values of earlier bins; without, each bin runs the decoder over all of them.
-            **past: ``model_inputs`` of :meth:`tokenize`.
+            **past: What :meth:`tokenize` returns, collated.
 
         Returns:
             (B, T, N) log of the expected counts a bin.

@@ -5,13 +5,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
+from neurobridge_tb.models.checkpoints import read_checkpoint
 
 _VOCAB = ".vocab"
 
@@ -35,13 +35,17 @@ class PretrainedModel(nn.Module):
 
     @classmethod
     def load_pretrained(cls, path: str | Path) -> Self:
-        """Load a model from a folder written by :meth:`save_pretrained`, or from a Lightning checkpoint of a run.
+        """Load a model from a folder written by :meth:`save_pretrained`, or from a Lightning checkpoint.
+
+        Args:
+            path: Such a folder, a checkpoint of a ``neurobridge`` run, or one of a training script in POYO's manner,
+                whose hyperparameters hold the model's config (``_target_`` and arguments) as ``model``.
 
         Raises:
             InputError: There is no such model, it is another class's, or its tensors do not fit.
         """
         path = Path(path)
-        name, config, state = _read_checkpoint(path) if path.is_file() else _read_folder(path, cls.__name__)
+        name, config, state = _read_run(path) if path.is_file() else _read_folder(path, cls.__name__)
         if name != cls.__name__:
             raise InputError(
                 expected=f"a saved {cls.__name__}",
@@ -75,16 +79,20 @@ def _read_folder(folder: Path, class_name: str) -> tuple[str, dict, dict]:
     return name, config, state
 
 
-def _read_checkpoint(path: Path) -> tuple[str, dict, dict]:
+def _read_run(path: Path) -> tuple[str, dict, dict]:
+    """Class, config and state in a Lightning checkpoint of ours, or of a script that saves ``cfg.model``, as POYO's."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        saved, state = checkpoint["hyper_parameters"]["model"], checkpoint["state_dict"]
-        name, config = saved["class"], saved["config"]
+        state, settings = read_checkpoint(path)
+        saved = settings["model"]
+        if "_target_" not in saved:
+            return saved["class"], saved["config"], state
+        config = {k: v for k, v in saved.items() if k != "_target_"}
+        if "readout.weight" in state:  # scripts name it when they make the model, not in the config
+            config.setdefault("dim_out", len(state["readout.weight"]))
+        return saved["_target_"].rpartition(".")[-1], config, state
     except Exception as error:  # torch.load raises a different type for each way in which a file can be bad
         raise InputError(
-            expected="a checkpoint written by a `neurobridge` run",
+            expected="a checkpoint written by a `neurobridge` run, or by Lightning with hyperparameters `model`",
             found=f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}",
             fix="Name a folder with config.json and model.safetensors, or a file in a run's checkpoints folder.",
         ) from error
-    prefix = "model."
-    return name, config, {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}

@@ -4,26 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.models.checkpoints import read_checkpoint
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
 
 _SHARED = ("latent_emb", "enc_atn", "enc_ffn", "proc_layers")
 # torch_brain's defaults of the settings that weights do not show; a Lightning checkpoint names those that differ.
 _DEFAULTS = {"dim_head": 64, "cross_heads": 1, "self_heads": 8, "t_min": 1e-4, "t_max": 2.0627}
-# Strings of numpy, as which upstream's vocabularies are saved; nothing else may be unpickled besides tensors. The
-# function that makes them has another name in files of numpy 1.
-_MAKE_SCALAR: Any = np.str_().__reduce__()[0]  # type: ignore[index]
-_NUMPY_STRINGS: list[Any] = [
-    np.str_,
-    np.dtype,
-    np.dtypes.StrDType,
-    *((_MAKE_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-]
 
 
 @dataclass(frozen=True)
@@ -113,13 +104,8 @@ def warm_start(model: NeuroBridgeModel, path: str | Path) -> WarmStart:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """State dict of a checkpoint, and the settings of its model where it has them."""
     try:
-        with torch.serialization.safe_globals(_NUMPY_STRINGS):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state = checkpoint.get("state_dict", checkpoint)
-        settings = checkpoint.get("hyper_parameters", {}).get("model")
-        if "state_dict" in checkpoint:
-            state = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-        return {k: v for k, v in state.items() if isinstance(v, Tensor | dict)}, settings
+        state, settings = read_checkpoint(path)
+        return {k: v for k, v in state.items() if isinstance(v, Tensor | dict)}, settings.get("model")
     except Exception as error:  # torch.load raises a different type for each way in which a file can be bad
         raise InputError(
             expected="a Lightning checkpoint or a state dict of CaPOYO, POYO+ or POYO",

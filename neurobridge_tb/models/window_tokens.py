@@ -123,22 +123,66 @@ class WindowTokens:
         np.add.at(counts, (bins[inside], data.spikes.unit_index[inside]), 1.0)
         return counts, edges[:-1]
 
-    def tokenize(self, data: Data, mask: Mask | None = None) -> dict:
-        """Tokenize a window of ``sequence_length``; usable as a Dataset transform.
+    def tokenize(self, data: Data) -> dict[str, Any]:
+        """Tokenize a window of ``sequence_length`` as POYO does; usable as a Dataset transform.
 
         Args:
             data: A window of a recording.
-            mask: Which cells the encoder sees and which are asked for. Default: all are seen and asked for.
+
+        Returns:
+            Keywords of :meth:`forward`, wrapped for upstream's ``collate``: all but ``output_timestamps``, the times of
+            the prediction. ``output_unit_index`` are all units of the recording. A NaN is an absent value, which is not
+            seen.
+
+        Raises:
+            InputError: The window has no values, or units or a recording that the model does not know.
+        """
+        values, timestamps = self.grid_values(data)
+        unit_index = self._unit_index(data)
+        inputs = self._inputs(data, values, timestamps, unit_index, keep=~np.isnan(values))
+        return inputs | {"output_unit_index": pad(torch.from_numpy(unit_index))}
+
+    def tokenize_with_targets(self, data: Data, mask: Mask | None = None) -> dict[str, Any]:
+        """Tokenize a window for masked prediction.
+
+        Args:
+            data: A window of a recording.
+            mask: Which cells the encoder sees and which are targets. Default: all are both.
 
         Returns:
             ``model_inputs`` (keywords of :meth:`forward`), ``target_values`` (K, M), ``scheme``,
             ``session_id``, ``absolute_start`` (s), wrapped for upstream's ``collate``. A NaN is an absent value: it is
-            neither seen nor asked for.
+            neither seen nor a target.
+
+        Raises:
+            InputError: As :meth:`tokenize`.
         """
         values, timestamps = self.grid_values(data)
         present = ~np.isnan(values)
         keep = present if mask is None else present & mask.keep
         target = present if mask is None else present & mask.target
+        unit_index = self._unit_index(data)
+        bins, units = target.any(1), target.any(0)
+        return {
+            "model_inputs": self._inputs(data, values, timestamps, unit_index, keep)
+            | {
+                "output_timestamps": pad(torch.from_numpy(timestamps[bins])),
+                "output_unit_index": pad(torch.from_numpy(unit_index[units])),
+                "output_mask": pad2d(torch.from_numpy(target[bins][:, units])),
+            },
+            "target_values": pad2d(torch.from_numpy(np.nan_to_num(values)[bins][:, units])),
+            "scheme": "none" if mask is None else mask.scheme,
+            "session_id": str(data.session.id),
+            "absolute_start": float(data.absolute_start),
+        }
+
+    def _unit_index(self, data: Data) -> NDArray[np.int64]:
+        return np.array(_numbers(self.unit_emb, data.units.id.astype(str).tolist(), data), dtype=np.int64)
+
+    def _inputs(
+        self, data: Data, values: np.ndarray, timestamps: np.ndarray, unit_index: np.ndarray, keep: np.ndarray
+    ) -> dict[str, Any]:
+        """What the encoder reads of a window, and the recording's number."""
         if not keep.any():
             raise InputError(
                 expected="at least one value to encode in every window",
@@ -146,10 +190,8 @@ class WindowTokens:
                 f"({values.shape[0]} bins x {values.shape[1]} units)",
                 fix="Leave this stretch of the recording out of its domains, or check the recording for NaN.",
             )
-        unit_index = np.array(_numbers(self.unit_emb, data.units.id.astype(str).tolist(), data), dtype=np.int64)
-        n_bins_asked, units_asked = target.any(1), target.any(0)
         latent_index, latent_timestamps = self._latent_tokens()
-        inputs = (
+        seen = (
             self._event_inputs(data, keep, unit_index)
             if self.reads_events
             else self._modality_index(data)
@@ -160,23 +202,13 @@ class WindowTokens:
                 "input_unit_index": pad(torch.from_numpy(unit_index)),
             }
         )
-        return {
-            "model_inputs": inputs
-            | {
-                "latent_index": torch.from_numpy(latent_index),
-                "latent_timestamps": torch.from_numpy(latent_timestamps),
-                "session_index": _numbers(self.session_emb, [str(data.session.id)], data)[0],
-                "output_timestamps": pad(torch.from_numpy(timestamps[n_bins_asked])),
-                "output_unit_index": pad(torch.from_numpy(unit_index[units_asked])),
-                "output_mask": pad2d(torch.from_numpy(target[n_bins_asked][:, units_asked])),
-            },
-            "target_values": pad2d(torch.from_numpy(np.nan_to_num(values)[n_bins_asked][:, units_asked])),
-            "scheme": "none" if mask is None else mask.scheme,
-            "session_id": str(data.session.id),
-            "absolute_start": float(data.absolute_start),
+        return seen | {
+            "latent_index": torch.from_numpy(latent_index),
+            "latent_timestamps": torch.from_numpy(latent_timestamps),
+            "session_index": _numbers(self.session_emb, [str(data.session.id)], data)[0],
         }
 
-    def _event_inputs(self, data: Data, keep: np.ndarray, unit_index: np.ndarray) -> dict:
+    def _event_inputs(self, data: Data, keep: np.ndarray, unit_index: np.ndarray) -> dict[str, Any]:
         bins = np.clip(np.searchsorted(self._bin_edges(), data.spikes.timestamps, side="right") - 1, 0, len(keep) - 1)
         seen = keep[bins, data.spikes.unit_index]
         times, units = data.spikes.timestamps[seen], unit_index[data.spikes.unit_index[seen]]

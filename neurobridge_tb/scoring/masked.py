@@ -130,7 +130,7 @@ def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> d
     window = source.windows[index]
     mask = source.transform.draw(window)
     values, _ = model.grid_values(window)
-    batch = loader.collate_fn([model.tokenize(window, mask)])
+    batch = loader.collate_fn([model.tokenize_with_targets(window, mask)])
     output = model(**batch["model_inputs"])[0]
     target = mask.target & ~np.isnan(values)
     predicted = np.full_like(values, np.nan)

@@ -83,7 +83,7 @@ def test_latents_equal_those_of_capoyo_with_the_same_weights(masked, older_line_
     our_samples, capoyo_samples = [], []
     for window in older_line_windows:
         keep = rng.random(window.mua.value.shape) < (0.6 if masked else 1.0)
-        our_samples.append(ours.tokenize(window, Mask("random", keep, ~keep)))
+        our_samples.append(ours.tokenize_with_targets(window, Mask("random", keep, ~keep)))
         capoyo_samples.append(capoyo.tokenize(window))
         capoyo_samples[-1]["model_inputs"]["input_mask"] = pad8(torch.from_numpy(keep.ravel()))
     latents = ours.encode(**in_float64(our_samples))

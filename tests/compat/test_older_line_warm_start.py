@@ -47,7 +47,7 @@ def test_latents_equal_those_of_the_checkpoint(
     ours.init_vocabs(dataset)
     ours.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
     report = warm_start(ours.eval(), path)
-    latents = ours.encode(**collate([ours.tokenize(window) for window in older_line_windows])["model_inputs"])
+    latents = ours.encode(**collate([ours.tokenize(window) for window in older_line_windows]))
     torch.testing.assert_close(latents, seen[0], rtol=1e-5, atol=1e-5)
     assert (report.source, len(report.units), report.new_units) == (source, 16, [])
     assert bool(report.unchecked) == (not lightning)

@@ -160,7 +160,9 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path, modality):
         lin_dropout=0.3, ffn_dropout=0.3,
     )  # fmt: skip
     model.init_vocabs(dataset)
-    batch = collate([model.tokenize(dataset[DatasetIndex("both", start, start + 1.0)]) for start in (0.0, 0.5)])
+    batch = collate(
+        [model.tokenize_with_targets(dataset[DatasetIndex("both", start, start + 1.0)]) for start in (0.0, 0.5)]
+    )
     gradients, saved = [], []
     for model.gradient_checkpointing in (False, True):
         torch.manual_seed(1)
@@ -191,7 +193,9 @@ def test_the_window_at_fault_is_named_alone(binned_root):
     dataset = BinnedRecordings(root=binned_root)
     model = NeuroBridgeModel(modality="spike_counts", sequence_length=1.0, latent_step=0.5, dim=16, depth=1, dim_head=8)
     model.init_vocabs(dataset)
-    batch = collate([model.tokenize(dataset[DatasetIndex("session0", t, t + 1.0)]) for t in (2.0, 6.0, 9.0)])
+    batch = collate(
+        [model.tokenize_with_targets(dataset[DatasetIndex("session0", t, t + 1.0)]) for t in (2.0, 6.0, 9.0)]
+    )
     module = PretrainingModule(model, lr=1e-3, weight_decay=0.0, schemes=["neuron"])
     batch["target_values"][1, 0, 0] = torch.inf
     with pytest.raises(InputError, match=r"on windows session0 at 6.000 s\.\n"):

@@ -108,7 +108,7 @@ def test_each_part_starts_at_its_step(binned_root, pretrained):
     began = {}
     window = first_window(dataset)
     for step in range(14):
-        batch = collate([model.tokenize(window)])
+        batch = collate([model.tokenize_with_targets(window)])
         optimizer.zero_grad()
         model.masked_loss(model(**batch["model_inputs"]), batch).backward()
         optimizer.step()
@@ -127,7 +127,7 @@ def test_units_that_the_model_does_not_know_are_named_with_the_way_out(binned_ro
     dataset = BinnedRecordings(root=binned_root, recording_ids=["session1"])
     model = NeuroBridgeModel.load_pretrained(pretrained)
     with pytest.raises(InputError, match="neurobridge adapt"):
-        model.tokenize(first_window(dataset))
+        model.tokenize_with_targets(first_window(dataset))
 
 
 def test_a_schedule_that_cannot_be_is_refused(binned_root, tmp_path, pretrained):

@@ -93,7 +93,7 @@ def test_the_model_scores_as_computed_window_by_window(root, tmp_path):
         (mask,) = task_masks("co_smoothing", len(window.spike_counts.value), np.array(AREAS), held_out=8)
         units = mask.target[0]
         with torch.no_grad():
-            rates.append(model(**collate([model.tokenize(window, mask)])["model_inputs"])[0].exp().numpy())
+            rates.append(model(**collate([model.tokenize_with_targets(window, mask)])["model_inputs"])[0].exp().numpy())
         counts.append(window.spike_counts.value[:, units])
     expected = bits_per_spike(np.concatenate(rates), np.concatenate(counts), null[units])
     assert row["scores"]["NeuroBridge"]["value"] == pytest.approx(expected.spike_weighted, abs=1e-5)

@@ -46,7 +46,7 @@ def window(dataset, recording="session0", start=2.0):
 
 @torch.no_grad()
 def run(model, *windows, mask=None):
-    return model(**collate([model.tokenize(w, mask) for w in windows])["model_inputs"])
+    return model(**collate([model.tokenize_with_targets(w, mask) for w in windows])["model_inputs"])
 
 
 def test_output_is_one_value_a_bin_and_unit(model, dataset):
@@ -104,7 +104,7 @@ def test_a_window_is_seen_relative_to_its_start(model, dataset, tmp_path):
 def test_every_parameter_gets_a_gradient(dataset):
     model = make_model(dataset).train()
     windows = [window(dataset), window(dataset, "session1")]
-    batch = collate([model.tokenize(w) for w in windows])
+    batch = collate([model.tokenize_with_targets(w) for w in windows])
     model.masked_loss(model(**batch["model_inputs"]), batch).backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and not (p.grad is not None and p.grad.any())]
     assert not without
@@ -137,7 +137,7 @@ def test_events_and_counts_see_the_same_spikes(tmp_path):
     spikes_only = Mask("events", sample.spike_counts.value > 0, np.ones((20, 6), bool))
     latents = []
     for model, mask in ((grid, spikes_only), (events, None)):
-        inputs = collate([model.tokenize(sample, mask)])["model_inputs"]
+        inputs = collate([model.tokenize_with_targets(sample, mask)])["model_inputs"]
         inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
         latents.append(model.double().eval().encode(**inputs))
     torch.testing.assert_close(*latents, rtol=1e-6, atol=1e-6)
@@ -174,7 +174,7 @@ def test_events_have_float32_gradients_under_bf16_autocast(boundary_tokens):
 
 
 def test_a_grid_without_values_is_refused(model, dataset):
-    inputs = collate([model.tokenize(window(dataset))])["model_inputs"]
+    inputs = collate([model.tokenize(window(dataset))])
     del inputs["input_values"]
     with pytest.raises(InputError, match="input_values"):
         model.encode(**inputs)
@@ -229,12 +229,12 @@ def test_nan_is_absent_and_a_window_without_values_is_refused(tmp_path):
     )
     dataset = BinnedRecordings(root=tmp_path)
     model = make_model(dataset, modality="mua")
-    sample = model.tokenize(dataset[DatasetIndex("mua", 0.0, 1.0)])
+    sample = model.tokenize_with_targets(dataset[DatasetIndex("mua", 0.0, 1.0)])
     batch = collate([sample])
     assert batch["target_values"].shape == (1, 20, 4)
     assert torch.isfinite(model(**batch["model_inputs"])).all()
     with pytest.raises(InputError, match="recording mua at 1.000 s"):
-        model.tokenize(dataset[DatasetIndex("mua", 1.0, 2.0)])
+        model.tokenize_with_targets(dataset[DatasetIndex("mua", 1.0, 2.0)])
     with pytest.raises(InputError, match="'spike_counts' in recording mua"):
         make_model(dataset, modality="spike_counts")
 
@@ -272,7 +272,7 @@ def test_it_trains_from_the_same_dataset_sampler_and_collate_as_poyo(tmp_path):
         velocity = batch.pop("velocity")
         return torch.nn.functional.mse_loss(poyo(**batch), velocity.float())
 
-    for network, transform, loss_of in ((ours, ours.tokenize, ours_loss), (poyo, poyo_sample, poyo_loss)):
+    for network, transform, loss_of in ((ours, ours.tokenize_with_targets, ours_loss), (poyo, poyo_sample, poyo_loss)):
         network.init_vocabs(dataset)
         loader = window_loader(
             dataset, transform, dataset.get_sampling_intervals("train"), windows="continuous",

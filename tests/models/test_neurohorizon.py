@@ -74,7 +74,7 @@ def window(dataset, recording="session0", start=2.0, length=0.9):
 
 
 def batch_of(model, *windows):
-    return collate([model.tokenize(w) for w in windows])
+    return collate([model.tokenize_with_targets(w) for w in windows])
 
 
 @torch.no_grad()
@@ -277,7 +277,7 @@ def test_units_that_were_never_trained_are_forecast_from_their_features(dataset,
     strangers = BinnedRecordings(root=tmp_path)
     sample = window(strangers, "stranger")
     with pytest.raises(InputError, match="add_units"):
-        model.tokenize(sample)
+        model.tokenize_with_targets(sample)
     features = recording_features(recording, dataset.get_sampling_intervals("train")["session1"])
     known = batch_of(model, window(dataset, "session1"))
     before = model.generate(**known["model_inputs"])
@@ -372,7 +372,7 @@ def test_faults_are_named(dataset, tmp_path):
         NeuroHorizonModel(**(SETTINGS | {"modality": "mua"}))
     model = make_model(dataset)
     with pytest.raises(InputError, match=r"10 bins of 0.05 s of past(.|\n)*session0 at 59.800 s"):
-        model.tokenize(window(dataset, start=59.8, length=0.2))
+        model.tokenize_with_targets(window(dataset, start=59.8, length=0.2))
     other = NeuroHorizonModel(**(SETTINGS | {"bin_size": 0.02}))
     other.init_vocabs(dataset)
     with pytest.raises(InputError, match=r"bins of 0.02 s, those of the model(.|\n)*bins of 0.05 s"):

@@ -40,7 +40,7 @@ def make(dataset, settings):
 
 @torch.no_grad()
 def latents(model, dataset):
-    return model.encode(**collate([model.tokenize(window) for window in windows(dataset)])["model_inputs"])
+    return model.encode(**collate([model.tokenize(window) for window in windows(dataset)]))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_model_trains_on_from_a_warm_start(dataset):
     model = make(dataset, CAPOYO)
     warm_start(model, LEGACY / "capoyo.ckpt")
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    batch = collate([model.tokenize(window) for window in windows(dataset)])
+    batch = collate([model.tokenize_with_targets(window) for window in windows(dataset)])
     losses = []
     for _ in range(40):
         losses.append(model.masked_loss(model(**batch["model_inputs"]), batch))
@@ -156,7 +156,7 @@ def test_boundary_tokens_are_for_spikes_and_hide_with_their_unit(dataset):
     model = make(dataset, POYO_LIKE)
     keep = np.ones((50, 6), bool)
     keep[:, 2] = False
-    inputs = collate([model.tokenize(windows(dataset)[0], Mask("neuron", keep, ~keep))])["model_inputs"]
+    inputs = collate([model.tokenize_with_targets(windows(dataset)[0], Mask("neuron", keep, ~keep))])["model_inputs"]
     units = inputs["input_unit_index"][inputs["input_mask"]]
     assert model.unit_emb.tokenizer("unit2") not in units
     bounds = inputs["input_token_type"][inputs["input_mask"]] > 0
