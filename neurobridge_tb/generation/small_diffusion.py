@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
+from neurobridge_tb.alignment.source import same_source
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.generation.autoencoder import BOUND, FACTOR, Autoencoder
@@ -77,7 +78,7 @@ class SmallDiffusion:
             )
         if embedding_guidance:
             found = None if encoder is None else (encoder.name, encoder.preprocessing_hash)
-            if found != (encoder_name, preprocessing_hash):
+            if found is None or not same_source(found, (encoder_name, preprocessing_hash)):
                 raise InputError(
                     expected=f"for embedding_guidance, the encoder {encoder_name} (preprocessing {preprocessing_hash})",
                     found="none" if found is None else f"{found[0]} (preprocessing {found[1]})",

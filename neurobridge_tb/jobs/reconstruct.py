@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
+from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.data.responses import Responses, embed_responses, pair_splits
 from neurobridge_tb.datasets import StimulusImages, is_simulated
@@ -141,11 +142,10 @@ def _generate(
 def _check_candidates(candidates: int, judge: ImageEncoder, model: ImageAligner) -> None:
     aligned = model.config["image_encoder"], model.config["preprocessing_hash"]
     found = judge.name, judge.preprocessing_hash
-    if candidates < 1 or found != aligned:
+    if candidates < 1 or not same_source(found, aligned):
         raise InputError(
-            expected=f"candidates of 1 or more, chosen by the encoder of the alignment: {aligned[0]} "
-            f"(preprocessing {aligned[1]})",
-            found=f"candidates={candidates}, judge {found[0]} (preprocessing {found[1]})",
+            expected=f"candidates of 1 or more, chosen by the encoder of the alignment: {describe_source(*aligned)}",
+            found=f"candidates={candidates}, judge {describe_source(*found)}",
             fix="Set judge.encoder and judge.image_size to those of `neurobridge embed`, or leave candidates out.",
         )
 

@@ -23,7 +23,7 @@ def test_round_trip(cache, tmp_path):
     assert (back.ids, back.encoder, back.preprocessing_hash, back.dim) == (IDS, "timm:net", "abc", 4)
     torch.testing.assert_close(back.embeddings, cache.embeddings, rtol=0, atol=0)
     with h5py.File(tmp_path / "c.h5") as file:
-        assert file["embeddings"].dtype == np.float32 and file.attrs["version"] == 1
+        assert file["layers/final"].dtype == np.float32 and file.attrs["version"] == 2
     assert [p.name for p in tmp_path.iterdir()] == ["c.h5"]
 
 
@@ -94,3 +94,36 @@ def test_from_images_notes_the_encoder():
     images = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
     made = EmbeddingCache.from_images(IDS[:2], images, Encoder())
     assert made.encoder == "timm:net" and made.lookup(IDS[:2]).tolist() == [[0, 1], [12, 13]]
+
+
+def test_layers_lie_side_by_side_and_any_of_them_can_be_read(tmp_path):
+    parts = {"blocks.3@2x2": np.arange(12.0).reshape(3, 4), "final": np.arange(6.0).reshape(3, 2) + 100}
+    EmbeddingCache(IDS, parts, encoder="timm:net", preprocessing_hash="64px-abc").save(tmp_path / "c.h5")
+    both = EmbeddingCache.load(tmp_path / "c.h5")
+    assert both.layers == {"blocks.3@2x2": 4, "final": 2} and both.dim == 6
+    assert both.embeddings[:, both.columns("final")].tolist() == parts["final"].tolist()
+    turned = EmbeddingCache.load(tmp_path / "c.h5", layers=["final", "blocks.3@2x2"])
+    assert turned.lookup(IDS[1:2])[0].tolist() == [102, 103, 4, 5, 6, 7]
+    assert EmbeddingCache.load(tmp_path / "c.h5", layers=["final"]).layers == {"final": 2}
+
+
+def test_a_layer_that_is_not_there_names_the_nearest(tmp_path):
+    parts = {"blocks.3@2x2": np.zeros((3, 4)), "final": np.zeros((3, 2))}
+    EmbeddingCache(IDS, parts, encoder="e").save(tmp_path / "c.h5")
+    with pytest.raises(InputError, match=r"Nearest: blocks\.3@2x2"):
+        EmbeddingCache.load(tmp_path / "c.h5", layers=["blocks.3"])
+
+
+def test_another_image_size_is_refused_in_pixels(tmp_path):
+    EmbeddingCache(IDS, np.zeros((3, 2)), encoder="timm:net", preprocessing_hash="64px-abc").save(tmp_path / "c.h5")
+    with pytest.raises(InputError, match=r"(?s)timm:net at 128 px.*timm:net at 64 px"):
+        EmbeddingCache.load(tmp_path / "c.h5", "timm:net", "128px-def")
+
+
+def test_a_cache_of_version_1_holds_the_final_layer(tmp_path):
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.create_dataset("ids", data=IDS, dtype=h5py.string_dtype())
+        file["embeddings"] = np.arange(6, dtype=np.float32).reshape(3, 2)
+        file.attrs.update({"encoder": "timm:net", "preprocessing_hash": "abc", "version": 1})
+    old = EmbeddingCache.load(tmp_path / "old.h5", "timm:net", "128px-abc")
+    assert old.layers == {"final": 2} and old.lookup(IDS[2:]).tolist() == [[4, 5]]
