@@ -9,7 +9,6 @@ import runpy
 import subprocess
 import sys
 import sysconfig
-import tarfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -80,17 +79,6 @@ def folder(tmp_path_factory):
 def wheel(folder):
     subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, ROOT], check=True)
     return next(folder.glob("neurobridge_tb-*.whl"))
-
-
-@pytest.fixture(scope="module")
-def checkout(folder):
-    """Upstream's released source archive, unpacked."""
-    release = f"torch_brain=={version('torch_brain')}"
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "torch_brain", release]
-    subprocess.run(command, cwd=folder, check=True)
-    with tarfile.open(next(folder.glob("torch_brain-*.tar.gz"))) as archive:
-        archive.extractall(folder, filter="data")
-    return next(path for path in folder.glob("torch_brain-*") if path.is_dir())
 
 
 @pytest.fixture(scope="module")
