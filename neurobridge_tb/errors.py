@@ -1,5 +1,6 @@
 """Errors that say what was expected, what was found and what to do."""
 
+import errno
 import importlib
 from types import ModuleType
 
@@ -20,6 +21,31 @@ class InputError(NeuroBridgeError, ValueError):
     def __init__(self, *, expected: str, found: str, fix: str):
         super().__init__(f"Expected {expected}.\nFound {found}.\n{fix}")
         self.expected, self.found, self.fix = expected, found, fix
+
+
+_REMEDIES = {
+    errno.EACCES: "You may not read it: check the permissions of the file and of its folder.",
+    errno.EAGAIN: "It is open for writing elsewhere, e.g. in a notebook: close it there.",
+    errno.EWOULDBLOCK: "It is open for writing elsewhere, e.g. in a notebook: close it there.",
+    errno.EMFILE: "Too many files are open: raise the limit with `ulimit -n 4096`, or name fewer recordings.",
+    errno.ENFILE: "Too many files are open on this machine: close some, or name fewer recordings.",
+    errno.ENOLCK: "The file system gives no locks: set HDF5_USE_FILE_LOCKING=FALSE, or copy the file to a local disk.",
+    errno.EIO: "The disk or the network reported a fault: try again, or copy the file to another disk.",
+    errno.ESTALE: "The network file system lost it: try again.",
+}
+
+
+def remedy(error: BaseException, otherwise: str) -> str:
+    """What a user can do about a file that could not be opened.
+
+    A sound file may be locked, forbidden, or one too many: only where the file itself is at fault does ``otherwise``
+    apply, which may advise to make it again.
+
+    Args:
+        error: What was raised.
+        otherwise: The advice where the system reports nothing else.
+    """
+    return _REMEDIES.get(getattr(error, "errno", None) or 0, otherwise)
 
 
 class MissingExtraError(NeuroBridgeError, ImportError):

@@ -10,6 +10,7 @@ from neurobridge_tb.cli.demo import demo, info, report
 from neurobridge_tb.cli.heap import restart_with_bounded_heap
 from neurobridge_tb.cli.jobs import JobCommand, job_commands
 from neurobridge_tb.cli.pictures import embed, train_decoder
+from neurobridge_tb.cli.signals import end_with_a_sentence
 from neurobridge_tb.errors import NeuroBridgeError
 
 
@@ -49,6 +50,7 @@ def run() -> None:
     command = main.commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if isinstance(command, JobCommand) or command in (demo, train_decoder):  # what runs for long; others start at once
         restart_with_bounded_heap()
+        end_with_a_sentence()
     try:
         main()
     except NeuroBridgeError as error:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from neurobridge_tb._upstream import Data, Dataset, Interval, SpikingDatasetMixin
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, remedy
+
+_OTHER_FILES = 100  # that a process has open besides
 
 
 class BinnedRecordings(SpikingDatasetMixin, Dataset):
@@ -35,7 +37,7 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
         **kwargs: Any,
     ):
         folder = Path(root)
-        found = sorted(path.stem for path in folder.glob("*.h5"))
+        found = sorted(path.stem for path in folder.glob("*.h5") if not path.name.startswith("."))
         wanted = found if recording_ids is None else sorted(recording_ids)
         missing = sorted(set(wanted) - set(found))
         if missing or not wanted:
@@ -44,11 +46,13 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
                 found=", ".join(found) or ("no .h5 file" if folder.is_dir() else "no such folder"),
                 fix=self.how_to_make,
             )
+        may_stay_open = _raise_open_file_limit(len(wanted) + _OTHER_FILES)
         try:
             super().__init__(
                 dataset_dir=folder,
                 recording_ids=wanted,
                 transform=transform,
+                keep_files_open=kwargs.pop("keep_files_open", may_stay_open),
                 namespace_attributes=["session.id", "subject.id", "units.id"],
                 **kwargs,
             )
@@ -56,7 +60,7 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
             raise InputError(
                 expected=f"recordings made by torch_brain pipelines or build_recording in {folder}",
                 found=f"among {', '.join(f'{r}.h5' for r in wanted)} a file that cannot be opened as one ({error})",
-                fix=f"Remove the damaged file. {self.how_to_make}",
+                fix=remedy(error, f"`neurobridge validate {folder}/*.h5` tells which, and why. {self.how_to_make}"),
             ) from error
 
     def get_sampling_intervals(self, split: Literal["train", "valid", "test"] | None = None) -> dict[str, Interval]:
@@ -79,3 +83,16 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
                 fix="Ask for a split that the recording has, or build it again with splits={...}.",
             )
         return getattr(data, key)
+
+
+def _raise_open_file_limit(wanted: int) -> bool:
+    """Let this process have so many files open, as far as the system allows it; whether it does."""
+    try:
+        import resource
+    except ImportError:  # Windows, whose limit is not per process
+        return True
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft >= wanted

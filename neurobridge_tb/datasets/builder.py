@@ -35,7 +35,7 @@ from neurobridge_tb.datasets.validation.array_checks import (
 from neurobridge_tb.datasets.validation.clock_checks import count_faults, spike_time_faults
 from neurobridge_tb.datasets.validation.contents import Fault
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside
+from neurobridge_tb.files import check_replaceable, write_aside
 
 _OWN_NAMES = ("brainset", "subject", "session", "units", "spikes", "domain")
 _DAY_S = 86_400.0
@@ -213,17 +213,23 @@ def save_recording(data: Data, path: str | Path) -> None:
         path: Where to.
 
     Raises:
-        InputError: The file name is not the session id, by which Datasets and models know the recording; or a column
-            that cannot be stored.
+        InputError: The file name is not the session id, by which Datasets and models know the recording; a column
+            that cannot be stored; or a file that is no recording is at ``path``.
     """
     path = Path(path)
     name = f"{data.session.id}.h5"
     require_input(
         path.name == name, expected=f"the file name {name}", found=str(path), fix=f"Save it as {path.parent / name}."
     )
+    check_replaceable(path, _is_recording, "a recording")
     _spell_out_text(data)
     with write_aside(path) as aside, h5py.File(aside, "w") as file:
         data.to_hdf5(file)
+
+
+def _is_recording(path: Path) -> bool:
+    with h5py.File(path) as file:
+        return file.attrs.get("object") == "Data"
 
 
 def _spell_out_text(data: Data) -> None:

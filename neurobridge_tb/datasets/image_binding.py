@@ -16,10 +16,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import h5py
 
-from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_json
+from neurobridge_tb.errors import InputError, remedy
+from neurobridge_tb.files import check_replaceable, write_json
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
+RASTER_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # PIL's names; nothing that runs a program
 _ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".7z"}
 
 
@@ -40,7 +41,12 @@ class ImageBinding:
     doubled: dict[str, list[str]]
 
     def save(self, path: str | Path) -> None:
-        """Write the JSON file, see above."""
+        """Write the JSON file, see above.
+
+        Raises:
+            InputError: Another kind of file is at ``path``.
+        """
+        check_replaceable(path, lambda old: bool(_read_binding(old)), "a binding of images")
         write_json(path, {"folder": str(self.folder.resolve()), "files": self.files})
 
 
@@ -125,9 +131,8 @@ def recorded_image_ids(path: str | Path) -> list[str]:
         with h5py.File(path, "r") as file:
             columns = [_shown(group) for group in file.values() if _has_images(group)]
     except OSError as error:
-        raise InputError(
-            expected=f"a recording (HDF5) at {path}", found=str(error), fix="Prepare it, or check the path."
-        ) from error
+        fix = remedy(error, "Prepare it, or check the path.")
+        raise InputError(expected=f"a recording (HDF5) at {path}", found=str(error), fix=fix) from error
     if not columns:
         raise InputError(
             expected=f"presentations with a column image_id in {path}",

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from neurobridge_tb.datasets.image_binding import find_images, image_paths
+from neurobridge_tb.datasets.image_binding import RASTER_FORMATS, find_images, image_paths
 from neurobridge_tb.errors import InputError
 
 
@@ -88,7 +88,7 @@ class StimulusImages:
 
 def _decode(path: Path, size: int | None) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=RASTER_FORMATS) as image:
             rgb = _to_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(

@@ -7,12 +7,15 @@ from typing import Any
 
 import lightning as L
 import pandas as pd
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
+from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
+from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.models.pretrained import check_model_folder
 
 _MAY_CHANGE = {"trainer", "command", "num_workers"}
 
@@ -30,6 +33,8 @@ class RunFolder:
     def __init__(self, config: DictConfig):
         self.path = Path(config.run_dir)
         self.path.mkdir(parents=True, exist_ok=True)
+        lock_run(self.path)
+        check_model_folder(self.model)
         text, saved = OmegaConf.to_yaml(config, resolve=True), self.path / "config.yaml"
         if saved.exists() and (other := _differences(OmegaConf.load(saved), OmegaConf.create(text))):
             raise InputError(
@@ -70,8 +75,8 @@ class RunFolder:
         attempt = len(list((self.path / "logs").glob("version_*")))
         folder = self.path / "checkpoints"
         common: dict[str, Any] = {"enable_version_counter": False, "every_n_epochs": every_n_epochs}
-        best = ModelCheckpoint(folder, filename="best", monitor=monitor, **common)
-        last = ModelCheckpoint(folder, filename="last", **common)  # best or not
+        best = RunCheckpoint(folder, filename="best", monitor=monitor, **common)
+        last = RunCheckpoint(folder, filename="last", **common)  # best or not
         return L.Trainer(
             default_root_dir=self.path,
             logger=[
@@ -79,6 +84,7 @@ class RunFolder:
                 TensorBoardLogger(self.path, name="tensorboard", version=attempt),
             ],
             callbacks=[best, last, *callbacks],
+            plugins=[SafeCheckpointIO()],
             check_val_every_n_epoch=every_n_epochs,
             use_distributed_sampler=False,  # our loaders share out their windows themselves
             **settings,
@@ -86,7 +92,7 @@ class RunFolder:
 
     def fit(self, trainer: L.Trainer, module: L.LightningModule, train: Any, valid: Any) -> None:
         """Fit, from the last checkpoint where there is one, and gather the logs of all attempts."""
-        last = self.last_checkpoint if self.last_checkpoint.exists() else None
+        last = latest_readable(self.last_checkpoint)
         trainer.fit(module, train, valid, ckpt_path=last, weights_only=True)
         if trainer.is_global_zero:
             self._gather_logs()
@@ -99,7 +105,10 @@ class RunFolder:
         """One metrics.csv of all attempts: a later attempt replaces the steps that it repeated."""
         rows = pd.DataFrame()
         for attempt in sorted((self.path / "logs").glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:])):
-            new = pd.read_csv(attempt)
+            try:
+                new = pd.read_csv(attempt)
+            except pd.errors.EmptyDataError:  # it was stopped before its first line
+                continue
             rows = pd.concat([rows[rows["step"] < new["step"].min()] if len(rows) else rows, new])
         with write_aside(self.path / "metrics.csv") as aside:
             rows.to_csv(aside, index=False)

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.files import write_json
 from neurobridge_tb.generation.base import check_embeddings, check_source
+from neurobridge_tb.generation.folders import write_decoder
 from neurobridge_tb.generation.pipelines import quiet
 from neurobridge_tb.generation.stable_diffusion import StableDiffusion
 
 FILE = "ip_adapter.safetensors"
+_FORMAT = "neurobridge ip_adapter 1"
 TOKENS = 4  # the plain IP-Adapter's
 
 
@@ -183,10 +185,9 @@ def save_adapter(folder: str | Path, parts: nn.ModuleDict, mean: Tensor, scale: 
         if key != "image_proj":
             for name, value in part.state_dict().items():  # to_k_ip.0.weight, to_v_ip.0.weight
                 state[f"ip_adapter.{key}.{name.replace('.0.', '.')}"] = value.detach().float().cpu()
-    with write_aside(folder) as aside:
-        aside.mkdir()
+    with write_decoder(folder) as aside:
         (aside / FILE).write_bytes(save({name: value.contiguous() for name, value in state.items()}))
-        write_json(aside / "config.json", config)
+        write_json(aside / "config.json", {"format": _FORMAT, **config})
 
 
 def projection(unet: Any) -> Any:

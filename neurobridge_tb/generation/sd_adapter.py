@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.files import write_json
 from neurobridge_tb.generation.base import check_embeddings, check_source
+from neurobridge_tb.generation.folders import write_decoder
 from neurobridge_tb.generation.stable_diffusion import StableDiffusion
 from neurobridge_tb.generation.token_adapter import TokenAdapter
 
@@ -81,8 +82,7 @@ class SdAdapter:
         """Write ``model.safetensors`` and ``config.json``, aside and renamed; Stable Diffusion is named, not copied."""
         from safetensors.torch import save
 
-        with write_aside(folder) as aside:
-            aside.mkdir()
+        with write_decoder(folder) as aside:
             state = {name: value.contiguous().cpu() for name, value in self.adapter.state_dict().items()}
             (aside / "model.safetensors").write_bytes(save(state))
             write_json(

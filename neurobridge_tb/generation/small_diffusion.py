@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.alignment.source import same_source
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.files import write_json
 from neurobridge_tb.generation.autoencoder import BOUND, FACTOR, Autoencoder
 from neurobridge_tb.generation.base import check_embeddings, check_init_images, check_source
 from neurobridge_tb.generation.batches import draw_items
@@ -28,6 +28,7 @@ from neurobridge_tb.generation.conditional_unet import (
     to_signed,
     to_uint8,
 )
+from neurobridge_tb.generation.folders import write_decoder
 
 SHIPPED = Path(__file__).parent / "weights" / "procedural_64"
 _FORMAT = "neurobridge small_diffusion 1"
@@ -187,8 +188,7 @@ class SmallDiffusion:
         """
         from safetensors.torch import save
 
-        with write_aside(folder) as aside:
-            aside.mkdir()
+        with write_decoder(folder) as aside:
             state = self.network.state_dict()
             half = {name: value.half().contiguous().cpu() for name, value in state.items()}
             (aside / "model.safetensors").write_bytes(save(half))

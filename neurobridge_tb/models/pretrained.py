@@ -10,10 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside
+from neurobridge_tb.files import check_folder, write_folder
 from neurobridge_tb.models.checkpoints import read_checkpoint
 
 _VOCAB = ".vocab"
+_FILES = ("config.json", "model.safetensors", "factors.h5")
 
 
 class PretrainedModel(nn.Module):
@@ -22,13 +23,16 @@ class PretrainedModel(nn.Module):
     config: dict[str, Any]
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors`` into ``folder`` (made aside, then renamed)."""
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, which holds them alone.
+
+        Raises:
+            InputError: The folder holds anything but a saved model; see :func:`check_model_folder`.
+        """
         state = self.state_dict()
         vocabs = {k: list(v) for k, v in state.items() if k.endswith(_VOCAB)}
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.endswith(_VOCAB)}
         config = {"class": type(self).__name__, "config": self.config, "vocabs": vocabs}
-        with write_aside(folder) as aside:
-            aside.mkdir(parents=True)
+        with write_folder(folder, _FILES, is_ours=_is_ours) as aside:
             save_file(tensors, aside / "model.safetensors")
             (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         return Path(folder)
@@ -62,6 +66,19 @@ class PretrainedModel(nn.Module):
                 fix="The weights and config.json are of different models; take both from the same run.",
             ) from error
         return model
+
+
+def check_model_folder(folder: str | Path) -> None:
+    """Refuse a folder to which no model can be saved without losing what is there. Call it before training.
+
+    Raises:
+        InputError: The folder holds anything but a model of NeuroBridge, or is the working directory.
+    """
+    check_folder(folder, _FILES, is_ours=_is_ours)
+
+
+def _is_ours(folder: Path) -> bool:
+    return "vocabs" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _read_folder(folder: Path, class_name: str) -> tuple[str, dict, dict]:

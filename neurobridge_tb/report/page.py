@@ -10,7 +10,7 @@ import numpy as np
 
 from neurobridge_tb import __version__
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside
+from neurobridge_tb.files import check_replaceable, write_aside
 from neurobridge_tb.metrics.image_metrics import pixcorr
 from neurobridge_tb.report import report_tables as tables
 from neurobridge_tb.report.figure_style import save_png, to_data_uri
@@ -24,6 +24,7 @@ from neurobridge_tb.report.workspace import Gallery, Results, read_workspace
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+_MARK = '<meta name="generator" content="NeuroBridge">'  # of the template
 _SHOWN_SIZE = 256  # px; larger pictures are shrunk for the page
 _GROUP = 6  # images that are shown as best, as median and as worst
 _RUN_TITLES = {"pretrain": "Masked pretraining", "align": "Alignment with image embeddings"}
@@ -44,8 +45,9 @@ def build_report(workspace: str | Path, out: str | Path | None = None) -> Path:
         InputError: The workspace holds no result, or one that cannot be read.
     """
     results = read_workspace(workspace)
-    page = render(results)
     target = Path(out) if out is not None else results.path / "report" / "index.html"
+    check_replaceable(target, lambda page: _MARK in page.read_text(encoding="utf-8"), "a report")
+    page = render(results)
     with write_aside(target) as aside:
         aside.write_text(page, encoding="utf-8")
     return target

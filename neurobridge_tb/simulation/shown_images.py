@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from neurobridge_tb.datasets.image_binding import (
     IMAGE_SUFFIXES,
+    RASTER_FORMATS,
     ImageBinding,
     find_images,
     is_binding,
@@ -95,7 +96,7 @@ def load_images(
     for k, image_id in enumerate(image_ids):
         path = paths.path(image_id)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=RASTER_FORMATS) as image:
                 out[k] = np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
         except OSError as error:
             raise InputError(

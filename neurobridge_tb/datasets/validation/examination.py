@@ -25,6 +25,7 @@ from neurobridge_tb.datasets.validation.object_checks import (
     lacking,
     regular_faults,
 )
+from neurobridge_tb.errors import remedy
 
 _DESCRIPTIONS = {
     "brainset": ("id", "origin_version", "derived_version", "source", "description"),
@@ -57,7 +58,8 @@ def examine(path: str | Path) -> tuple[Contents, list[Fault]]:
             for fault in _faults(file, path.stem, contents):
                 faults.append(fault)
     except (OSError, RuntimeError) as error:  # h5py raises either for a damaged file
-        fix = "Copy the file again, or prepare it again: it is no HDF5 file, or a part of it is damaged or missing."
+        damaged = "Copy the file again, or prepare it again: it is no HDF5 file, or a part of it is damaged or missing."
+        fix = remedy(error, damaged)
         faults.append(Fault("file", f"cannot be read ({error})", fix))
     return contents, faults
 

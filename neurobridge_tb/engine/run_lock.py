@@ -1,0 +1,33 @@
+"""One run a folder: a second one is refused by name."""
+
+import os
+import socket
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from neurobridge_tb.errors import InputError
+
+_held: dict[Path, FileLock] = {}  # by this process, until it ends
+
+
+def lock_run(folder: Path) -> None:
+    """Hold the lock of a run folder until this process ends; further processes of one distributed run need none.
+
+    Raises:
+        InputError: Another run holds it; the message names its process.
+    """
+    if any(int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+        return
+    path = folder.resolve() / ".run.lock"
+    lock = _held.setdefault(path, FileLock(path))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        owner = folder / ".run.lock.owner"
+        raise InputError(
+            expected=f"no other run in {folder}",
+            found=owner.read_text(encoding="utf-8") if owner.exists() else "one that holds its lock",
+            fix="Wait for it to end, stop it, or set run_dir=<another folder>.",
+        ) from error
+    (folder / ".run.lock.owner").write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
