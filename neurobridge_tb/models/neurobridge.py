@@ -22,7 +22,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.models.pretrained import PretrainedModel
 from neurobridge_tb.models.unit_statistics import pooled_statistics
 from neurobridge_tb.models.window_tokens import WindowTokens, check_modalities
-from neurobridge_tb.nn.grid_decoder import GridDecoder
+from neurobridge_tb.nn.grid_decoder import Cells, GridDecoder
 from neurobridge_tb.nn.population import PopulationEmbedding
 from neurobridge_tb.nn.rotary import cross_attention, self_attention
 from neurobridge_tb.nn.unit_rows import UnitStatistics, batch_rows
@@ -330,11 +330,12 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         session_index: Tensor,
         output_timestamps: Tensor,
         output_unit_index: Tensor,
-        output_mask: Tensor,
+        output_cells: Tensor | None = None,
+        output_batch_index: Tensor | None = None,
         modality_index: Tensor | None = None,
         **_: Tensor,
     ) -> Tensor:
-        """What each unit asked for did at each time asked for.
+        """What each unit did at each time.
 
         Args:
             latents: (B, L, D) from :meth:`encode`.
@@ -342,15 +343,20 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             session_index: (B,).
             output_timestamps: (B, K) in s.
             output_unit_index: (B, M).
-            output_mask: (B, K, M) which cells are asked for.
+            output_cells: (P, 2) the cells that are predicted: index into K, and into M. Default: all.
+            output_batch_index: (P,) the window of each.
             modality_index: (B,) which of the model's modalities each window is; needed where there are several.
 
         Returns:
-            (B, K, M): log-rates (counts a bin) for counts and spikes, standardised values for MUA; not meaningful where
-            not asked for.
+            (B, K, M): log-rates (counts a bin) for counts and spikes, standardised values for MUA; not meaningful in
+            cells that are not predicted.
         """
 
-        def answer(latents: Tensor) -> Tensor:
+        cells = None
+        if output_cells is not None and output_batch_index is not None:
+            cells = Cells(output_batch_index, *output_cells.unbind(-1))
+
+        def predict(latents: Tensor) -> Tensor:
             return self.decoder(
                 latents=latents,
                 latent_timestamps=latent_timestamps,
@@ -359,10 +365,10 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
                 session_emb=self.session_emb(session_index),
                 timestamps=output_timestamps,
                 rotary_emb=self.rotary_emb,
-                asked=output_mask,
+                cells=cells,
             )
 
-        output = self._checkpointed(answer, latents)
+        output = self._checkpointed(predict, latents)
         if self.modalities == ("mua",):
             return output
         log_mean = self.unit_stats(output_unit_index)[..., 0].clamp_min(1e-3).log()[:, None]
@@ -386,6 +392,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         output_timestamps: Tensor,
         output_unit_index: Tensor | None = None,
         output_mask: Tensor | None = None,
+        output_cells: Tensor | None = None,
+        output_batch_index: Tensor | None = None,
         unpack_output: bool = False,
         input_values: Tensor | None = None,
         input_token_type: Tensor | None = None,
@@ -402,7 +410,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             session_index: (B,) indices of the recordings.
             output_timestamps: (B, K) times of the prediction in s from the window's start.
             output_unit_index: (B, M) units whose activity is predicted; not needed for a behaviour.
-            output_mask: (B, K) which times, or (B, K, M) which cells, are predicted. Default: all.
+            output_mask: (B, K) which times, or (B, K, M) which cells, are asked for with ``unpack_output``.
+            output_cells: See :meth:`decode`; only these are computed. Default: all.
+            output_batch_index: See :meth:`decode`.
             unpack_output: Return a list of each window's predictions where ``output_mask`` holds. Default False.
             input_values: See :meth:`encode`.
             input_token_type: See :meth:`encode`.
@@ -442,7 +452,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
                 session_index=session_index,
                 output_timestamps=output_timestamps,
                 output_unit_index=output_unit_index,
-                output_mask=_cells(output_mask, output_timestamps, output_unit_index),
+                output_cells=output_cells,
+                output_batch_index=output_batch_index,
                 modality_index=modality_index,
             )
         else:
@@ -460,30 +471,33 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)
         return (values - mean) / std.clamp_min(1e-6)
 
-    def masked_losses(self, output: Tensor, batch: dict) -> dict[str, tuple[Tensor, int]]:
-        """Of each modality in a batch: its registry's loss on its cells asked for, and how many these are.
+    def masked_losses(self, output: Tensor, batch: dict) -> dict[str, tuple[Tensor, Tensor | int]]:
+        """Of each modality: its registry's loss on its target cells in a batch, and how many these are.
+
+        A modality without any has loss 0.
 
         Args:
             output: (B, K, M) from :meth:`forward`.
             batch: A collated batch of :meth:`tokenize_with_targets`.
         """
         inputs, target = batch["model_inputs"], batch["target_values"]
-        losses = {}
+        cells = Cells(inputs["output_batch_index"], *inputs["output_cells"].unbind(-1))
+        losses: dict[str, tuple[Tensor, Tensor | int]] = {}
         for modality in self.modalities:
-            cells, wanted = inputs["output_mask"], target
-            if len(self.modalities) > 1:
-                cells = cells & self._is(modality, inputs["modality_index"])
-            if modality == "mua":
-                wanted = self.standardize(target, inputs["output_unit_index"])
-            answers, wanted = output[cells][:, None], wanted[cells][:, None]
-            if len(answers) or len(self.modalities) == 1:
-                loss_fn = MODALITY_REGISTRY["spike_counts" if modality == "spikes" else modality].loss_fn
-                exact = torch.promote_types(answers.dtype, torch.float32)  # of half precision too
-                losses[modality] = loss_fn(answers.to(exact), wanted), len(answers)
+            wanted = self.standardize(target, inputs["output_unit_index"]) if modality == "mua" else target
+            predicted, wanted = output[cells][:, None], wanted[cells][:, None]
+            predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))  # of half precision too
+            loss_fn = MODALITY_REGISTRY["spike_counts" if modality == "spikes" else modality].loss_fn
+            if len(self.modalities) == 1:
+                losses[modality] = loss_fn(predicted, wanted), len(predicted)
+            else:
+                own = self._is(modality, inputs["modality_index"]).flatten()[cells.window].to(predicted)
+                count = own.sum()
+                losses[modality] = loss_fn(predicted, wanted, own + (count == 0)) * (count > 0), count
         return losses
 
     def masked_loss(self, output: Tensor, batch: dict) -> Tensor:
-        """The loss on the cells asked for (scalar): their mean, each cell by its modality's loss.
+        """The loss on the target cells (scalar): their mean, each cell by its modality's loss.
 
         Args:
             output: (B, K, M) from :meth:`forward`.
@@ -492,22 +506,11 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         return mean_loss(self.masked_losses(output, batch))
 
 
-def _cells(mask: Tensor | None, times: Tensor, units: Tensor) -> Tensor:
-    """(B, K, M) which cells are predicted, from a mask of cells, of times, or none."""
-    if mask is not None and mask.ndim == 3:
-        return mask
-    if mask is None:
-        mask = torch.ones(times.shape, dtype=torch.bool, device=times.device)
-    return mask[:, :, None].expand(-1, -1, units.shape[1])
-
-
-def mean_loss(losses: dict[str, tuple[Tensor, int]]) -> Tensor:
+def mean_loss(losses: dict[str, tuple[Tensor, Tensor | int]]) -> Tensor:
     """Mean over all cells of the losses that :meth:`NeuroBridgeModel.masked_losses` returns."""
     if len(losses) == 1:
         return next(iter(losses.values()))[0]
     total = sum(n for _, n in losses.values())
-    if not total:
-        return torch.tensor(torch.nan)  # as the mean of no cells is
     return torch.stack([loss * (n / total) for loss, n in losses.values()]).sum()
 
 

@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 from neurobridge_tb._upstream import (
     Data,
     InfiniteVocabEmbedding,
+    chain,
     create_linspace_latent_tokens,
     pad,
     pad2d,
     pad8,
+    track_batch,
     track_mask8,
 )
 from neurobridge_tb.errors import InputError
@@ -163,12 +165,16 @@ class WindowTokens:
         target = present if mask is None else present & mask.target
         unit_index = self._unit_index(data)
         bins, units = target.any(1), target.any(0)
+        target = target[bins][:, units]
+        cells = torch.from_numpy(np.argwhere(target))
         return {
             "model_inputs": self._inputs(data, values, timestamps, unit_index, keep)
             | {
                 "output_timestamps": pad(torch.from_numpy(timestamps[bins])),
                 "output_unit_index": pad(torch.from_numpy(unit_index[units])),
-                "output_mask": pad2d(torch.from_numpy(target[bins][:, units])),
+                "output_mask": pad2d(torch.from_numpy(target)),
+                "output_cells": chain(cells),
+                "output_batch_index": track_batch(cells),
             },
             "target_values": pad2d(torch.from_numpy(np.nan_to_num(values)[bins][:, units])),
             "scheme": "none" if mask is None else mask.scheme,

@@ -1,4 +1,6 @@
-"""Ask latents what each unit did at each time of a grid."""
+"""Predict from latents what each unit did at each time of a grid."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,20 @@ from neurobridge_tb._upstream import (
 )
 
 
+class Cells(NamedTuple):
+    """Cells of a batch of unit x time grids (B, K, M), as three lists of one length P.
+
+    Attributes:
+        window: (P,) index into B.
+        time: (P,) index into K.
+        unit: (P,) index into M.
+    """
+
+    window: Tensor
+    time: Tensor
+    unit: Tensor
+
+
 def grid_cross_attention(
     atn: RotaryCrossAttention,
     queries: Tensor,
@@ -18,7 +34,7 @@ def grid_cross_attention(
     latents: Tensor,
     latent_timestamps: Tensor,
     rotary_emb: RotaryTimeEmbedding,
-    asked: Tensor,
+    cells: Cells | None = None,
 ) -> Tensor:
     """Cross-attention of (time, unit) queries to the latents: ``atn``'s own function and parameters.
 
@@ -32,10 +48,10 @@ def grid_cross_attention(
         latents: (B, L, D).
         latent_timestamps: (B, L) in s.
         rotary_emb: Makes rotary embeddings from times.
-        asked: (B, K, M) which of the queries are asked.
+        cells: The P cells that are computed. Default: all.
 
     Returns:
-        (n, D) for the n queries asked, in the order of ``asked.nonzero()``.
+        (P, D), or (B, K, M, D) of all cells.
     """
     q = atn.to_q(atn.norm(queries)).unflatten(-1, (atn.heads, -1)).transpose(1, 2)  # (B, H, M, d)
     k, v = atn.to_kv(atn.norm_context(latents)).chunk(2, dim=-1)
@@ -44,8 +60,8 @@ def grid_cross_attention(
     k = RotaryTimeEmbedding.rotate(k[:, :, None], lag, unsqueeze_dim=1)  # (B, H, K, L, d)
     score = q[:, :, None] @ k.mT * q.shape[-1] ** -0.5  # (B, H, K, M, L)
     p = nn.functional.dropout(score.softmax(dim=-1), atn.dropout, atn.training)
-    out = p @ v[:, :, None]  # (B, H, K, M, d)
-    return atn.to_out(out.permute(0, 2, 3, 1, 4)[asked].flatten(1))
+    out = (p @ v[:, :, None]).permute(0, 2, 3, 1, 4)  # (B, K, M, H, d)
+    return atn.to_out((out if cells is None else out[cells.window, cells.time, cells.unit]).flatten(-2))
 
 
 class GridDecoder(nn.Module):
@@ -106,32 +122,35 @@ class GridDecoder(nn.Module):
         session_emb: Tensor,
         timestamps: Tensor,
         rotary_emb: RotaryTimeEmbedding,
-        asked: Tensor,
+        cells: Cells | None = None,
     ) -> Tensor:
-        """Answer for each (time, unit) that is asked for.
+        """Prediction of each (time, unit).
 
         Args:
             latents: (B, L, D).
             latent_timestamps: (B, L) in s.
-            unit_emb: (B, M, D_unit) embeddings of the units asked for.
-            unit_index: (B, M) indices of the units asked for.
+            unit_emb: (B, M, D_unit) embeddings of the units.
+            unit_index: (B, M) indices of the units.
             session_emb: (B, D).
-            timestamps: (B, K) times asked for, in s.
+            timestamps: (B, K) in s.
             rotary_emb: Makes rotary embeddings from times.
-            asked: (B, K, M) which cells are asked for.
+            cells: The cells that are predicted; the number of them is known without a look at the values of a mask,
+                which would wait for a GPU. Default: all.
 
         Returns:
-            (B, K, M), 0 where not asked.
+            (B, K, M), 0 in the other cells.
         """
         queries = self.unit_query(unit_emb) + session_emb[:, None]
-        x = queries[:, None].expand(-1, timestamps.shape[1], -1, -1)[asked] + grid_cross_attention(
-            self.atn, queries, timestamps, latents, latent_timestamps, rotary_emb, asked
-        )
-        answers = self.readout(x).squeeze(-1)
-
         state = self.bin_states(latents, latent_timestamps, session_emb, timestamps, rotary_emb)
         shared = state @ self.state_rows(unit_index).mT  # (B, K, M)
-        return shared.masked_fill(~asked, 0.0) + answers.new_zeros(asked.shape).masked_scatter(asked, answers)
+        attended = grid_cross_attention(self.atn, queries, timestamps, latents, latent_timestamps, rotary_emb, cells)
+        if cells is None:
+            return shared + self.readout(queries[:, None] + attended).squeeze(-1)
+        n_times, n_units = shared.shape[1:]
+        query = nn.functional.embedding(cells.window * n_units + cells.unit, queries.flatten(0, 1))
+        place = (cells.window * n_times + cells.time) * n_units + cells.unit
+        predicted = self.readout(query + attended).squeeze(-1) + shared.flatten()[place]
+        return predicted.new_zeros(shared.numel()).index_copy(0, place, predicted).view_as(shared)
 
     def bin_states(
         self,
@@ -141,7 +160,7 @@ class GridDecoder(nn.Module):
         timestamps: Tensor,
         rotary_emb: RotaryTimeEmbedding,
     ) -> Tensor:
-        """State of the whole population at each time asked for, (B, K, D); arguments as in :meth:`forward`."""
+        """State of the whole population at each time, (B, K, D); arguments as in :meth:`forward`."""
         query = (self.state_query + session_emb)[:, None].expand(-1, timestamps.shape[1], -1)
         state = query + self.state_atn(query, latents, rotary_emb(timestamps), rotary_emb(latent_timestamps))
         return self.state_norm(state + self.state_ffn(state))

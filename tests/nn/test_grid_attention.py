@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding, RotaryCrossAttention, RotaryTimeEmbedding
-from neurobridge_tb.nn.grid_decoder import grid_cross_attention
+from neurobridge_tb.nn.grid_decoder import Cells, grid_cross_attention
 from neurobridge_tb.nn.value_attention import grid_value_attention, value_token_rows
 
 DIM, DIM_HEAD = 16, 8
@@ -106,8 +106,10 @@ def test_grid_cross_attention_is_upstreams_function_of_the_queries():
         rotary_emb(latent_times),
     ).unflatten(1, (3, 5))
     asked = torch.rand(2, 3, 5) > 0.5
-    actual = grid_cross_attention(layer, queries, times, latents, latent_times, rotary_emb, asked)
-    torch.testing.assert_close(actual, expected[asked], rtol=1e-6, atol=1e-10)
+    inputs = (layer, queries, times, latents, latent_times, rotary_emb)
+    torch.testing.assert_close(grid_cross_attention(*inputs), expected, rtol=1e-6, atol=1e-10)
+    some = grid_cross_attention(*inputs, Cells(*asked.nonzero().T))
+    torch.testing.assert_close(some, expected[asked], rtol=1e-6, atol=1e-10)
 
 
 def ragged_batch():

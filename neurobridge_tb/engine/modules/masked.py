@@ -8,8 +8,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MeanMetric
 
+from neurobridge_tb.engine.finite_losses import FiniteLosses
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup
-from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
 
@@ -42,8 +42,10 @@ class PretrainingModule(L.LightningModule):
         self.model, self.weight_decay, self.schemes = model, weight_decay, schemes
         self.groups = groups or (lambda total_steps: [Group(model.named_parameters(), lr)])
         several = model.modalities if len(model.modalities) > 1 else ()
-        self.train_losses: Any = torch.nn.ModuleDict({modality: MeanMetric() for modality in several})
-        self.valid_losses: Any = torch.nn.ModuleList(MeanMetric() for _ in schemes)
+        # To look for NaN in every step would wait for the device.
+        self.train_losses: Any = torch.nn.ModuleDict({m: MeanMetric(nan_strategy="disable") for m in several})
+        self.valid_losses: Any = torch.nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in schemes)
+        self.finite = FiniteLosses()
         # Buffers are constants. Were they broadcast, processes with fewer validation batches would be waited for.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [n for n, _ in self.named_buffers()])
 
@@ -51,20 +53,24 @@ class PretrainingModule(L.LightningModule):
         output = self.model(**batch["model_inputs"])
         losses = self.model.masked_losses(output, batch)
         loss = mean_loss(losses)
-        if not torch.isfinite(loss):
-            raise InputError(
-                expected="a finite loss",
-                found=f"{loss.item()} in epoch {self.current_epoch} on windows {self._not_finite(output, batch)}",
-                fix="Check those windows for extreme values, or lower optimizer.lr.",
-            )
+        self.finite.note(loss, output, batch)
         for modality in losses.keys() & self.train_losses.keys():
             self.train_losses[modality].update(losses[modality][0].detach(), weight=losses[modality][1])
-        cells = sum(n for _, n in losses.values())
+        cells: Any = sum(n for _, n in losses.values())
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=cells, sync_dist=True)
         if (processes := self.trainer.world_size) > 1:  # DDP lets all weigh alike; the mean is over cells
-            total = self.trainer.strategy.reduce(torch.tensor(float(cells), device=self.device), reduce_op="sum")
-            loss = loss * (cells * processes / total)
+            own = torch.as_tensor(cells, dtype=torch.float32, device=self.device)
+            total = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
+            loss = loss * (own * processes / total)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
+        trainer: Any = self.trainer
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0:
+            self.finite.check(self.current_epoch)
+
+    def on_validation_start(self) -> None:
+        self.finite.check(self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
         for modality, metric in self.train_losses.items():
@@ -97,15 +103,3 @@ class PretrainingModule(L.LightningModule):
         """As ever; upstream's embeddings empty the vocabularies that they are given, so they are given copies."""
         copied = {name: x.copy() if name.endswith(".vocab") else x for name, x in state_dict.items()}
         return super().load_state_dict(copied, *args, **kwargs)
-
-    def _not_finite(self, output: torch.Tensor, batch: dict) -> str:
-        """Recording and start of the windows whose own loss is not finite."""
-        count = len(output)
-        alone = [
-            {"target_values": batch["target_values"][[i]]}
-            | {"model_inputs": {name: x[[i]] for name, x in batch["model_inputs"].items()}}
-            for i in range(count)
-        ]
-        faulty = [i for i in range(count) if not self.model.masked_loss(output[[i]], alone[i]).isfinite()]
-        names = [f"{batch['session_id'][i]} at {batch['absolute_start'][i]:.3f} s" for i in faulty or range(count)]
-        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
