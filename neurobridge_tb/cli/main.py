@@ -8,6 +8,7 @@ from neurobridge_tb import __version__
 from neurobridge_tb.cli.data import bind, simulate, simulate_allen, simulate_ibl, validate
 from neurobridge_tb.cli.demo import demo, info, report
 from neurobridge_tb.cli.heap import restart_with_bounded_heap
+from neurobridge_tb.cli.import_files import import_files
 from neurobridge_tb.cli.jobs import JobCommand, job_commands
 from neurobridge_tb.cli.pictures import embed, train_decoder
 from neurobridge_tb.cli.signals import end_with_a_sentence
@@ -23,6 +24,7 @@ def main() -> None:
     The main job, step by step:
       neurobridge simulate      raw files of a virtual monkey (or use your own recordings)
       brainsets prepare tvsd    raw files -> HDF5
+      neurobridge import        NWB, Phy, SpikeInterface, MATLAB, ALF -> HDF5
       neurobridge validate      what is in an HDF5 recording, and what is wrong with it
       neurobridge images        does each image that was shown have its file?
       neurobridge pretrain      masked pretraining of the encoder
@@ -40,7 +42,19 @@ def main() -> None:
     """
 
 
-_TOOLS = [simulate, simulate_allen, simulate_ibl, validate, bind, embed, train_decoder, demo, report, info]
+_TOOLS = [
+    simulate,
+    simulate_allen,
+    simulate_ibl,
+    import_files,
+    validate,
+    bind,
+    embed,
+    train_decoder,
+    demo,
+    report,
+    info,
+]
 for _command in [*job_commands(), *_TOOLS]:
     main.add_command(_command)
 

@@ -20,6 +20,7 @@ from neurobridge_tb._upstream import (
     SubjectDescription,
 )
 from neurobridge_tb.datasets.columns import Table, column_values
+from neurobridge_tb.datasets.provenance import PSEUDO_POPULATION
 from neurobridge_tb.datasets.spike_arrays import Spikes, spike_events
 from neurobridge_tb.datasets.validation.array_checks import (
     behavior_objects,
@@ -58,6 +59,7 @@ def build_recording(
     splits: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     source: str = "arrays given to neurobridge_tb.datasets.build_recording",
     simulated: bool = False,
+    pseudo_population: bool = False,
 ) -> Data:
     """Build a torch_brain recording from arrays, and check that they fit together.
 
@@ -84,6 +86,7 @@ def build_recording(
             as ``train_domain`` and so on. Samplers draw windows inside them.
         source: Where the data come from, for the recording's description.
         simulated: The data come from a simulation, and the recording says so. Default False.
+        pseudo_population: Units were recorded apart and their trials put side by side, and the recording says so.
 
     Returns:
         The recording; its domain is ``start`` to ``end``.
@@ -154,7 +157,7 @@ def build_recording(
     return Data(
         brainset=BrainsetDescription(
             id=recording_id("brainset_id", brainset_id),
-            origin_version="simulated" if simulated else "unversioned",
+            origin_version="simulated" if simulated else PSEUDO_POPULATION if pseudo_population else "unversioned",
             derived_version="1.0.0",
             source="a simulation" if simulated else source,
             description=" ".join(["Simulated recording" if simulated else "Recording", *ids.values()]),

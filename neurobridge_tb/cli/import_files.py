@@ -1,0 +1,173 @@
+"""`neurobridge import`: recordings from the files that labs have."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from neurobridge_tb.cli.options import FOLDER
+from neurobridge_tb.errors import InputError
+
+if TYPE_CHECKING:
+    from neurobridge_tb.datasets.readers import Choices, Notes
+
+_SHARED: list[Callable] = [
+    click.option("--out", type=FOLDER, required=True, help="Folder of the recordings; one HDF5 file a source."),
+    click.option("--session", help="Name of the recording, of one source.  [default: the source's name]"),
+    click.option("--subject", help="Name of the animal or person.  [default: what the source says]"),
+    click.option("--brainset", default="imported", show_default=True, help="Name of the collection."),
+    click.option(
+        "--where", multiple=True, metavar="CONDITION", help="Units to take, e.g. quality=good, snr>2; all must hold."
+    ),
+    click.option("--area", metavar="COLUMN", help="Column of units that names the area.  [default: the usual names]"),
+    click.option("--leave", multiple=True, metavar="NAME", help="Table or series to leave out."),
+    click.option("--presentations", metavar="TABLE.COLUMN", help="Column that names the image that was shown."),
+    click.option(
+        "--split", default="blocks", show_default=True, metavar="blocks|TABLE",
+        help="Splits: blocks of time with gaps, or the rows of a table.",
+    ),
+    click.option("--shares", nargs=3, type=float, default=(0.7, 0.1, 0.2), help="[default: 0.7 0.1 0.2]"),
+    click.option("--gap", default=1.0, show_default=True, help="Seconds left out between blocks of different splits."),
+    click.option("--block", type=float, help="Length of a block in s.  [default: a fiftieth, 10 to 120 s]"),
+    click.option("--seed", default=0, show_default=True, help="Which blocks or rows go where."),
+]  # fmt: skip
+
+
+@click.group("import")
+def import_files() -> None:
+    """Recordings from NWB, Phy, SpikeInterface, MATLAB or ALF files.
+
+    Prints what was taken, what was left and what was assumed. `neurobridge import KIND --help` tells the options.
+
+    Example: neurobridge import nwb sub-4_ses-4.nwb --out processed/mtl
+    """
+
+
+def _source_command(name: str, text: str, *options: Callable) -> Callable:
+    """Add a command that reads each source with the decorated function and writes one recording for each."""
+
+    def add(read: Callable[..., Any]) -> click.Command:
+        def command(sources: tuple[str, ...], out: Path, **given: Any) -> None:
+            own = {option: given.pop(option) for option in list(given) if option not in _NAMES}
+            _write_all(sources, out, given, lambda source, choices, notes: read(source, choices, notes, **own))
+
+        command.__doc__ = text
+        command = click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")(command)
+        for option in [*reversed(options), *reversed(_SHARED)]:
+            command = option(command)
+        return import_files.command(name)(command)
+
+    return add
+
+
+_NAMES = "session subject brainset where area leave presentations split shares gap block seed".split()
+
+
+def _write_all(
+    sources: tuple[str, ...], out: Path, given: dict[str, Any], read: Callable[[str, "Choices", "Notes"], Any]
+) -> None:
+    from rich.console import Console
+
+    from neurobridge_tb.datasets import save_recording
+    from neurobridge_tb.datasets.readers import Choices, Notes, SplitPlan
+
+    by = given.pop("split")
+    plan = SplitPlan(by, tuple(given.pop("shares")), *(given.pop(name) for name in ("gap", "block", "seed")))
+    choices = Choices(**given, split=plan)
+    if choices.session is not None and len(sources) > 1:
+        raise InputError(expected="one source for --session", found=f"{len(sources)}", fix="Import them one by one.")
+    console = Console()
+    written: dict[Path, str] = {}
+    for source in sources:
+        console.print(f"[bold]{source}[/]: reading …", highlight=False)
+        notes = Notes()
+        recording = read(source, choices, notes)
+        path = out / f"{recording.session.id}.h5"
+        if path in written:
+            raise InputError(
+                expected="sources of different names",
+                found=f"{written[path]} and {source}, both {recording.session.id}",
+                fix="Import them one by one, each with --session NAME.",
+            )
+        save_recording(recording, path)
+        written[path] = source
+        for title, lines in (("Taken", notes.taken), ("Left", notes.left), ("Assumed", notes.assumed)):
+            if lines:
+                console.print(f"[bold]{title}[/]")
+            for line in lines:
+                console.print(f"  {line}", highlight=False, markup=False)
+        console.print(f"The recording lies in {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+@_source_command(
+    "nwb",
+    "NWB files, on disk or by address (https://…): sorted units, or calcium traces.\n\n"
+    "Example: neurobridge import nwb sub-4_ses-4.nwb --out processed/mtl",
+    click.option("--values", metavar="NAME", help="Series of values (time, units) to take in place of spikes."),
+)
+def _nwb(source: str, choices: "Choices", notes: "Notes", **own: Any) -> Any:
+    from neurobridge_tb.datasets.readers import read_nwb
+
+    return read_nwb(source, choices, notes=notes, **own)
+
+
+@_source_command(
+    "phy",
+    "Kilosort or Phy folders.\n\nExample: neurobridge import phy sorted --sampling-rate 30000 --out processed/probe",
+    click.option("--sampling-rate", type=float, metavar="HZ", help="Needed where there is no params.py."),
+)
+def _phy(source: str, choices: "Choices", notes: "Notes", **own: Any) -> Any:
+    from neurobridge_tb.datasets.readers import read_phy
+
+    return read_phy(source, choices, notes=notes, **own)
+
+
+@_source_command(
+    "spikeinterface",
+    "Folders of SpikeInterface sortings or analyzers, or any format that it reads.\n\n"
+    "Example: neurobridge import spikeinterface analyzer --where 'isi_violations_ratio<0.5' --out processed/probe",
+    click.option(
+        "--format", "file_format", metavar="NAME", help="Of spikeinterface.extractors, e.g. blackrock_sorting."
+    ),
+)
+def _spikeinterface(source: str, choices: "Choices", notes: "Notes", **own: Any) -> Any:
+    from neurobridge_tb.datasets.readers import read_spikeinterface
+
+    return read_spikeinterface(source, choices, notes=notes, **own)
+
+
+@_source_command(
+    "alf",
+    "ALF folders, as the IBL writes them.\n\nExample: neurobridge import alf SUBJECT/DATE/001/alf --out processed/ibl",
+)
+def _alf(source: str, choices: "Choices", notes: "Notes") -> Any:
+    from neurobridge_tb.datasets.readers import read_alf
+
+    return read_alf(source, choices, notes=notes)
+
+
+@_source_command(
+    "matlab",
+    "MATLAB files: a folder of rasters, or arrays by name.\n\n"
+    "Example: neurobridge import matlab reach.mat --counts Y --bin-size 0.05 --behavior hand=X --out processed/reach",
+    click.option("--spikes", metavar="NAME", help="Spike times: a cell a unit, or all with --clusters."),
+    click.option("--clusters", metavar="NAME", help="The unit of each spike."),
+    click.option("--sampling-rate", type=float, metavar="HZ", help="Where spike times are sample numbers."),
+    click.option("--counts", metavar="NAME", help="Spike counts (bins, units)."),
+    click.option("--mua", metavar="NAME", help="Other values (bins, units)."),
+    click.option("--bin-size", type=float, metavar="S", help="Bin width of counts or values; of rasters, 0.001."),
+    click.option("--behavior", multiple=True, metavar="NAME=ARRAY", help="Series with a row a bin, or ARRAY_times."),
+    click.option("--table", "tables", multiple=True, metavar="NAME=STRUCT", help="Columns, with start and end in s."),
+)
+def _matlab(source: str, choices: "Choices", notes: "Notes", behavior: Any, tables: Any, **own: Any) -> Any:
+    from neurobridge_tb.datasets.readers import read_matlab
+
+    return read_matlab(source, choices, notes=notes, behavior=_pairs(behavior), tables=_pairs(tables), **own)
+
+
+def _pairs(given: tuple[str, ...]) -> dict[str, str]:
+    for pair in given:
+        if not all(pair.partition("=")):
+            raise InputError(expected="NAME=ARRAY", found=repr(pair), fix="Name the series and its array.")
+    return {name: array for name, _, array in (pair.partition("=") for pair in given)}

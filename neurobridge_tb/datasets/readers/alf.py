@@ -1,0 +1,151 @@
+"""ALF folders: one file an array, ``object.attribute.npy`` (https://github.com/int-brain-lab/ALF)."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neurobridge_tb._upstream import Data
+from neurobridge_tb.datasets.readers.arrays import load_array
+from neurobridge_tb.datasets.readers.choices import Choices
+from neurobridge_tb.datasets.readers.draft import Draft
+from neurobridge_tb.datasets.readers.names import file_name, identifier
+from neurobridge_tb.datasets.readers.notes import Notes
+from neurobridge_tb.errors import InputError, require
+
+_TRIAL_TIMES = (("intervals_0", "intervals_1"), ("stimOn_times", "response_times"))
+
+
+def read_alf(source: str | Path, choices: Choices | None = None, *, notes: Notes | None = None) -> Data:
+    """A recording of the spikes of an ALF session, with its trials and behaviour.
+
+    All probes below the folder are taken, and all arrays beside them: objects with ``timestamps`` become behaviour
+    (``wheel.position``), those with ``intervals`` tables. Columns of ``clusters`` become columns of units.
+
+    Args:
+        source: Folder that holds ``spikes.times.npy`` and ``spikes.clusters.npy``, itself or in folders of probes.
+        choices: Units, tables, names and splits.
+        notes: Gets what was taken, left and assumed.
+
+    Raises:
+        InputError: No spikes, arrays that do not fit, or several revisions of one probe.
+    """
+    folder, notes = Path(source), Notes() if notes is None else notes
+    units, trains = [], []
+    for probe, place in _probes(folder).items():
+        table, of_probe = _clusters(place, notes)
+        if probe:
+            table = table.assign(probe=probe)
+            table.index = [f"{probe}_{number}" for number in table.index]
+        units.append(table)
+        trains += of_probe
+    draft = Draft(
+        session=file_name(folder.resolve().name),
+        source=f"ALF folder {folder.name}",
+        units=pd.concat(units),
+        notes=notes,
+        spikes=lambda row: trains[row],
+    )
+    for name, arrays in _objects(folder).items():
+        _add(draft, identifier(name), arrays)
+    return draft.recording(choices or Choices())
+
+
+def _probes(folder: Path) -> dict[str, Path]:
+    """Folders with spikes, by the probe's name; ``""`` where the folder itself holds them."""
+    found = sorted({path.parent for path in folder.rglob("spikes.times*.npy")}) if folder.is_dir() else []
+    names = [next((p for p in place.relative_to(folder).parts if p.startswith("probe")), "") for place in found]
+    if not found or len(set(names)) < len(names):
+        raise InputError(
+            expected=f"spikes.times.npy in {folder}, once for each probe",
+            found=", ".join(str(place) for place in found) or "none",
+            fix="Name the folder of one sorting." if found else "Name the session's folder, or its alf folder.",
+        )
+    return dict(zip(names, found, strict=True))
+
+
+def _array(folder: Path, name: str) -> NDArray | None:
+    """``<name>.npy``, where the name may be followed by the file's id; None where there is none."""
+    paths = [p for p in folder.glob(f"{name}*.npy") if re.fullmatch(rf"{re.escape(name)}(\.[\w-]+)?\.npy", p.name)]
+    return load_array(paths[0]) if paths else None
+
+
+def _clusters(folder: Path, notes: Notes) -> tuple[pd.DataFrame, list[NDArray]]:
+    """A row for each cluster that has spikes, and its spike times in s."""
+    times, clusters = _array(folder, "spikes.times"), _array(folder, "spikes.clusters")
+    if times is None or clusters is None or times.shape != clusters.shape or times.ndim != 1 or not times.size:
+        shapes = " and ".join("none" if array is None else str(array.shape) for array in (times, clusters))
+        raise InputError(
+            expected=f"spikes.times.npy and spikes.clusters.npy of one length in {folder}",
+            found=f"shapes {shapes}",
+            fix="Take both from one probe of one recording.",
+        )
+    order = np.argsort(clusters, kind="stable")
+    numbers, firsts = np.unique(clusters[order], return_index=True)
+    table = pd.DataFrame({"cluster": numbers.astype(np.int64)}, index=[f"c{number:04d}" for number in numbers])
+    channels = _array(folder, "clusters.channels")
+    for path in sorted(folder.glob("clusters.*.npy")):
+        _column(table, path.name.split(".")[1], load_array(path), notes)
+    acronyms = _array(folder, "channels.brainLocationAcronyms_ccf_2017")
+    if channels is not None and acronyms is not None and len(channels) > numbers.max():
+        table["area"] = acronyms[channels[numbers]]
+    for path in sorted(folder.glob("clusters.metrics*.pqt")):
+        metrics = _parquet(path)
+        for name in metrics:
+            _column(table, str(name), metrics[name].to_numpy(), notes)
+    return table, np.split(times[order].astype(np.float64), firsts[1:])
+
+
+def _column(table: pd.DataFrame, name: str, values: NDArray, notes: Notes) -> None:
+    """Add a column of ``clusters``, whose rows are cluster numbers."""
+    if values.ndim == 1 and len(values) > table["cluster"].max():
+        table[name if name not in table else f"clusters_{name}"] = values[table["cluster"]]
+    else:
+        notes.leave(f"clusters.{name}", f"shape {values.shape}, for clusters up to {table['cluster'].max()}")
+
+
+def _objects(folder: Path) -> dict[str, dict[str, NDArray]]:
+    """Arrays beside the spikes, by object and attribute: those of the folder itself and of ``alf`` in it."""
+    objects: dict[str, dict[str, NDArray]] = {}
+    for path in sorted([*folder.glob("*.*.npy"), *folder.glob("alf/*.*.npy")]):
+        name, attribute = path.name.split(".")[:2]
+        name = re.sub(r"^_[a-z]+_", "", name)  # a namespace, as in _ibl_wheel
+        if name not in ("spikes", "clusters", "channels", "templates"):
+            objects.setdefault(name, {})[attribute] = load_array(path)
+    for path in sorted([*folder.glob("*trials.table*.pqt"), *folder.glob("alf/*trials.table*.pqt")]):
+        table = _parquet(path)
+        objects.setdefault("trials", {}).update({str(name): table[name].to_numpy() for name in table})
+    return objects
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    require("pyarrow", extra="readers")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(expected=f"a table at {path}", found=str(error), fix="Copy the file again.") from error
+
+
+def _add(draft: Draft, name: str, arrays: dict[str, NDArray]) -> None:
+    """Add an object to the draft: a series of behaviour, or a table of intervals."""
+    if "intervals" in arrays and arrays["intervals"].ndim == 2:
+        bounds = arrays.pop("intervals")
+        arrays |= {"intervals_0": bounds[:, 0], "intervals_1": bounds[:, 1]}
+    times = next((pair for pair in _TRIAL_TIMES if set(pair) <= set(arrays)), None)
+    if times:
+        start, end = (np.asarray(arrays[key], dtype=np.float64) for key in times)
+        columns = {key: values for key, values in arrays.items() if values.shape == start.shape}
+        draft.intervals[name] = pd.DataFrame({"start": start, "end": end} | columns)
+        if times[0] == "stimOn_times":
+            draft.notes.assumed.append(f"{name} last from {times[0]} to {times[1]}: there are no intervals")
+    elif "timestamps" in arrays:
+        moments = np.asarray(arrays.pop("timestamps"), dtype=np.float64)
+        for attribute, values in arrays.items():
+            if len(values) == len(moments) and values.dtype.kind in "biuf":
+                draft.behavior[f"{name}.{identifier(attribute)}"] = moments, values
+            else:
+                draft.notes.leave(f"{name}.{attribute}", f"shape {values.shape} for {len(moments)} timestamps")
+    else:
+        draft.notes.leave(name, f"no timestamps and no intervals among {', '.join(arrays)}")

@@ -1,0 +1,79 @@
+"""What a user may choose about any source."""
+
+import operator
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neurobridge_tb.datasets.splits import SplitPlan
+from neurobridge_tb.errors import InputError
+
+_COMPARE: dict[str, Callable] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is taken from a source, and how the recording is named and cut.
+
+    Attributes:
+        session: Name of the recording. Default: the source's name.
+        subject: Name of the animal or person. Default: what the source says, else ``"unknown"``.
+        brainset: Name of the collection. Default ``"imported"``.
+        where: Conditions on columns of units, all of which hold for the units that are taken: ``"quality=good"``,
+            ``"group=good,mua"`` (either), ``"snr>2"``, ``"isi_violations<=0.5"``, ``"area!=root"``.
+        area: Column of units that names the area. Default: the first of the usual names that is there.
+        leave: Tables and series that are left out, by name.
+        presentations: ``"table.column"``: the column names the image that each row of the table shows; makes
+            ``presentations`` with ``image_id`` and ``repeat`` of it.
+        split: How the recording is cut into training, validation and test.
+    """
+
+    session: str | None = None
+    subject: str | None = None
+    brainset: str = "imported"
+    where: tuple[str, ...] = ()
+    area: str | None = None
+    leave: tuple[str, ...] = ()
+    presentations: str | None = None
+    split: SplitPlan = field(default_factory=SplitPlan)
+
+
+def rows_where(units: pd.DataFrame, conditions: tuple[str, ...]) -> NDArray[np.bool_]:
+    """(N,) units for which all conditions hold, see :class:`Choices`.
+
+    Raises:
+        InputError: A condition that cannot be read, or names a column that is not there.
+    """
+    kept = np.ones(len(units), dtype=bool)
+    for condition in conditions:
+        match = re.fullmatch(r"\s*([\w.]+?)\s*(<=|>=|!=|<|>|=)\s*(.+?)\s*", condition)
+        if match is None or match[1] not in units:
+            raise InputError(
+                expected="a condition such as quality=good or snr>2, on a column of units",
+                found=repr(condition),
+                fix=f"Columns: {', '.join(map(str, units.columns))}.",
+            )
+        column, compare, value = units[match[1]], match[2], match[3]
+        if compare == "=":
+            kept &= column.astype(str).isin([v.strip() for v in value.split(",")]).to_numpy()
+        elif compare == "!=":
+            kept &= ~column.astype(str).isin([v.strip() for v in value.split(",")]).to_numpy()
+        else:
+            kept &= _COMPARE[compare](pd.to_numeric(column, errors="coerce"), _number(condition, value)).to_numpy()
+    return kept
+
+
+def _number(condition: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise InputError(expected="a number to compare with", found=repr(condition), fix="Correct it.") from None

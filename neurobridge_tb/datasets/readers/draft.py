@@ -1,0 +1,222 @@
+"""From what a reader has found to a recording: the steps that all kinds of files share."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neurobridge_tb._upstream import Data
+from neurobridge_tb.datasets.builder import build_recording
+from neurobridge_tb.datasets.columns import column_values
+from neurobridge_tb.datasets.readers.choices import Choices, rows_where
+from neurobridge_tb.datasets.readers.names import file_name, identifier
+from neurobridge_tb.datasets.readers.notes import Notes, contents
+from neurobridge_tb.datasets.splits import Bounds, block_splits, row_splits
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.registry_ext import MODALITY_REGISTRY
+
+_AREAS = ("area", "area_name", "brain_area", "brain_region", "region", "brainLocationAcronyms_ccf_2017", "location")
+_SLACK_S = 10.0  # intervals and behaviour may reach this far beyond the last spike
+
+
+@dataclass
+class Draft:
+    """What a reader has found.
+
+    Attributes:
+        session: Name of the recording.
+        source: Where it comes from.
+        units: A row a unit; an index that names it.
+        notes: Gets what is taken, left and assumed.
+        spikes: Gives the times in s of one row of ``units``, (n,); None: values.
+        values: Values (T, N) on a grid, its step in s, and the time of the first in s.
+        behavior: Name to sorted times in s and values (n, ...).
+        intervals: Name to a table with ``start`` and ``end`` in s.
+        subject: Name of the animal or person, where the source says it.
+        are_counts: Whether ``values`` are spike counts.
+        span: Start and end of the recording in s. Default: those of its activity.
+        split_by: Table whose rows are dealt among the splits where the user wants blocks: blocks make no sense here.
+        strata: Column of that table: rows of one value are dealt among themselves.
+        pseudo_population: Whether units were recorded apart.
+    """
+
+    session: str
+    source: str
+    units: pd.DataFrame
+    notes: Notes
+    spikes: Callable[[int], NDArray] | None = None
+    values: tuple[NDArray, float, float] | None = None
+    behavior: dict[str, tuple[NDArray, NDArray]] = field(default_factory=dict)
+    intervals: dict[str, pd.DataFrame] = field(default_factory=dict)
+    subject: str | None = None
+    are_counts: bool = False
+    span: tuple[float, float] | None = None
+    split_by: str | None = None
+    strata: str | None = None
+    pseudo_population: bool = False
+
+    def recording(self, choices: Choices) -> Data:
+        """Choose units, tables and series, cut the splits, and build the recording.
+
+        Raises:
+            InputError: No unit is left, a table is on another clock, or what :func:`build_recording` refuses.
+        """
+        session = file_name(choices.session or self.session)
+        kept = np.flatnonzero(rows_where(self.units, choices.where))
+        if len(kept) < len(self.units):
+            unmet = f"{', '.join(choices.where)} does not hold"
+            self.notes.leave(f"{len(self.units) - len(kept)} of {len(self.units)} units", unmet)
+        trains = [np.sort(self.spikes(int(row))) for row in kept] if self.spikes else None
+        if trains is not None and not all(map(len, trains)):
+            active = np.array([len(train) > 0 for train in trains])
+            self.notes.leave(f"{(~active).sum()} units", "no spikes")
+            kept, trains = kept[active], [train for train in trains if len(train)]
+        if not len(kept):
+            raise InputError(
+                expected="units that have activity" + "".join(f", {condition}" for condition in choices.where),
+                found=f"none of {len(self.units)} in {self.source}",
+                fix="Choose other units with --where.",
+            )
+        for name in [n for n in (*self.behavior, *self.intervals) if n.partition(".")[0] in choices.leave]:
+            self.notes.leave(name, "by choice")
+        start, end = self.span or self._span(trains)
+        intervals = {name: table for name, table in self.intervals.items() if name not in choices.leave}
+        tables = {name: self._rows_inside(name, table, start, end) for name, table in intervals.items()}
+        series = {name: its for name, its in self.behavior.items() if name.partition(".")[0] not in choices.leave}
+        behavior = {name: self._inside(name, *its, start, end) for name, its in series.items()}
+        end = max([end, *(float(table["end"].max()) for table in tables.values() if len(table))])
+        if choices.presentations:
+            tables["presentations"] = _presentations(tables, choices.presentations)
+        grid = None if self.values is None else (self.values[0][:, kept], self.values[1])
+        units = self._unit_columns(kept, session, choices.area)
+        with warnings.catch_warnings(record=True) as doubts:
+            warnings.simplefilter("always", UserWarning)
+            recording = build_recording(
+                brainset_id=choices.brainset,
+                session_id=session,
+                subject_id=file_name(choices.subject or self.subject or "unknown"),
+                units=units,
+                spikes=trains,
+                counts=grid if self.are_counts else None,
+                mua=None if self.are_counts else grid,
+                start=start,
+                end=None if grid is not None else end,
+                behavior={_place(name): its for name, its in behavior.items() if len(its[0])},
+                intervals={name: table for name, table in tables.items() if len(table)},
+                splits=self._splits(choices, start, end, tables),
+                source=self.source,
+                pseudo_population=self.pseudo_population,
+            )
+        self.notes.assumed += [str(doubt.message) for doubt in doubts if issubclass(doubt.category, UserWarning)]
+        self.notes.taken += contents(recording)
+        return recording
+
+    def _span(self, trains: list[NDArray] | None) -> tuple[float, float]:
+        if trains is None:
+            assert self.values is not None
+            values, step, start = self.values
+            return start, start + step * len(values)
+        first, last = min(float(t[0]) for t in trains), max(float(t[-1]) for t in trains)
+        start = 0.0 if 0 <= first < _SLACK_S else float(np.floor(first))
+        if start:
+            self.notes.assumed.append(f"the recording starts at {start:g} s, with its first spike")
+        return start, last
+
+    def _rows_inside(self, name: str, table: pd.DataFrame, start: float, end: float) -> pd.DataFrame:
+        sound = (table["start"] < table["end"]).to_numpy()  # NaN is neither
+        if (~sound).any():
+            self.notes.leave(f"{(~sound).sum():,} of {len(table):,} rows of {name}", "no length, or times missing")
+        inside = ((table["start"] >= start) & (table["end"] <= end + _SLACK_S)).to_numpy()
+        self._require_one_clock(name, inside[sound], table.loc[sound, ["start", "end"]].to_numpy(), start, end)
+        if (sound & ~inside).any():
+            self.notes.leave(
+                f"{(sound & ~inside).sum():,} of {len(table):,} rows of {name}", "outside of the recording"
+            )
+        kept = table[sound & inside].sort_values(["start", "end"], kind="stable")
+        columns = {}
+        for column in kept:
+            try:
+                columns[identifier(str(column))] = column_values(name, str(column), kept[column])
+            except InputError as error:
+                self.notes.leave(f"{name}.{column}", error.found)
+        return pd.DataFrame({key: list(values) if values.ndim > 1 else values for key, values in columns.items()})
+
+    def _inside(self, name: str, times: NDArray, values: NDArray, start: float, end: float) -> tuple[NDArray, NDArray]:
+        inside = (times >= start) & (times <= end)
+        self._require_one_clock(name, inside, times, start, end)
+        if not inside.all():
+            self.notes.leave(f"{(~inside).mean():.1%} of {name}", "outside of the recording")
+        return times[inside], values[inside]
+
+    def _require_one_clock(self, name: str, inside: NDArray, times: NDArray, start: float, end: float) -> None:
+        if len(inside) and inside.mean() < 0.5:
+            name = name.partition(".")[0]
+            raise InputError(
+                expected=f"{name} within the recording, {start:g} to {end:g} s",
+                found=f"{times.min():g} to {times.max():g} s, {1 - inside.mean():.0%} of it outside",
+                fix=f"They are on different clocks, or of different recordings: leave it out with --leave {name}.",
+            )
+
+    def _unit_columns(self, kept: NDArray, session: str, area: str | None) -> pd.DataFrame:
+        table = self.units.iloc[kept]
+        if area is not None and area not in table:
+            raise InputError(
+                expected=f"a column '{area}' of units, for their areas",
+                found=", ".join(map(str, table.columns)) or "no columns",
+                fix="Name one of them with --area.",
+            )
+        named = area or next((name for name in _AREAS if name in table), None)
+        columns: dict[str, NDArray] = {"id": np.array([f"{session}/{name}" for name in table.index], dtype=str)}
+        for column in table:
+            try:
+                columns[identifier(str(column))] = column_values("units", str(column), table[column])
+            except InputError as error:
+                self.notes.leave(f"units.{column}", error.found)
+        if named is None:
+            self.notes.assumed.append("no areas: no column of units names them")
+        else:
+            columns["area"] = column_values("units", named, table[named]).astype(str)
+            if named != "area":
+                self.notes.assumed.append(f"units.{named} names the areas")
+        return pd.DataFrame({key: values for key, values in columns.items() if values.ndim == 1})
+
+    def _splits(self, choices: Choices, start: float, end: float, tables: dict[str, pd.DataFrame]) -> Bounds:
+        plan = choices.split
+        if plan.by == "blocks" and self.split_by:
+            plan = replace(plan, by=self.split_by)
+            self.notes.assumed.append(f"rows of {self.split_by} are dealt among the splits: there is no running time")
+        if plan.by == "blocks":
+            rows = [table[["start", "end"]].to_numpy(dtype=float) for table in tables.values() if len(table)]
+            return block_splits(start, end, plan, np.concatenate(rows) if rows else None)
+        if plan.by not in tables:
+            raise InputError(
+                expected=f"a table '{plan.by}' whose rows are dealt among the splits",
+                found=", ".join(tables) or "no table",
+                fix="Name one of them with --split, or take --split blocks.",
+            )
+        table = tables[plan.by]
+        labels = table[self.strata].astype(str).tolist() if self.strata in table else None
+        return row_splits(table["start"].to_numpy(float), table["end"].to_numpy(float), plan, labels)
+
+
+def _place(name: str) -> str:
+    """Where a series is stored: where its modality is looked for, else as ``<name>.value``."""
+    return name if "." in name or name in MODALITY_REGISTRY else f"{name}.value"
+
+
+def _presentations(tables: dict[str, pd.DataFrame], named: str) -> pd.DataFrame:
+    table, _, column = named.partition(".")
+    if table not in tables or column not in tables[table]:
+        columns = [f"{name}.{key}" for name, its in tables.items() for key in its if key not in ("start", "end")]
+        raise InputError(
+            expected=f"presentations=TABLE.COLUMN, a column that names the image that was shown, not {named!r}",
+            found=", ".join(columns) or "no table",
+            fix="Name one of these columns with --presentations.",
+        )
+    shown = tables[table][["start", "end"]].copy()
+    shown["image_id"] = tables[table][column].astype(str)
+    shown["repeat"] = shown.groupby("image_id").cumcount()
+    return shown
