@@ -25,7 +25,7 @@ IMPORTS = """
 import neurobridge_tb, torch_brain
 from neurobridge_tb.datasets import Tvsd
 from torch_brain.models import POYO
-neurobridge_tb.NeuroBridgeModel(modality="spikes", sequence_length=1.0)
+neurobridge_tb.NeuroBridgeModel(sequence_length=1.0, latent_step=0.25)
 print(torch_brain.__file__, neurobridge_tb.__file__)
 """
 
