@@ -42,7 +42,9 @@ In a parallel run an item's errors are in ``<processed-dir>/<brainset>/pipeline_
 """
 
 import datetime
+import hashlib
 import os
+import re
 import sys
 import time
 import zlib
@@ -79,7 +81,13 @@ except ImportError:  # the older line: temporaldata and brainsets
 
 BUCKET = "https://allen-brain-observatory.s3.us-west-2.amazonaws.com/visual-coding-neuropixels/ecephys-cache"
 SOURCE = "https://portal.brain-map.org/circuits-behavior/visual-coding-neuropixels"
-SESSIONS = "715093703,719161530,721123822,732592105"
+# All sessions of the stimulus set "Brain Observatory 1.1", which has the natural scenes.
+SESSIONS = """
+    715093703 719161530 721123822 732592105 737581020 739448407 742951821 743475441
+    744228101 746083955 750332458 750749662 751348571 754312389 754829445 755434585
+    756029989 757216464 757970808 758798717 759883607 760345702 760693773 761418226
+    762120172 762602078 763673393 773418906 791319847 797828357 798911424 799864342
+""".split()
 N_SCENES = 118
 PARAMETERS = {  # of each stimulus, as the NWB file names them
     "natural_scenes": ("frame",),
@@ -93,10 +101,11 @@ PARAMETERS = {  # of each stimulus, as the NWB file names them
 }
 METRICS = ("isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate", "snr")
 SPLITS = ("train", "valid", "test")
-LONGEST_GAP_S = 3.0  # gray time between presentations of one stimulus; flashes leave 1.75 s
+LONGEST_GAP_S = (
+    3.0  # gray time between presentations of one stimulus; flashes leave 1.75 s
+)
 SPONTANEOUS_STEP_S = 1.0  # gray screen may be cut anywhere
 BLOCK_SPIKES = 4_000_000  # sorted at a time
-RETRY_WAITS_S = (1, 2, 4, 8, 16)
 
 
 class RawFileError(ValueError):
@@ -131,26 +140,71 @@ def session_ids(text):
 
 def http_url(text):
     if not text.startswith(("http://", "https://")):
-        raise ArgumentTypeError(f"an address that begins with http:// or https://, not {text!r}")
+        raise ArgumentTypeError(
+            f"an address that begins with http:// or https://, not {text!r}"
+        )
     return text.rstrip("/")
 
 
 parser = ArgumentParser()
-parser.add_argument("--sessions", type=session_ids, default=SESSIONS, help=f"session ids; default: {SESSIONS}")
-parser.add_argument("--quality", choices=("good", "any"), default="good", help="of a unit, as the authors judged it")
-parser.add_argument("--isi-violations", type=limit, default=0.5, help="below this, or none; default 0.5")
-parser.add_argument("--amplitude-cutoff", type=limit, default=0.1, help="below this, or none; default 0.1")
-parser.add_argument("--presence-ratio", type=limit, default=0.95, help="above this, or none; default 0.95")
-parser.add_argument("--out-of-brain", action="store_true", help="keep units outside of the brain and on bad channels")
-parser.add_argument("--split-by", choices=("presentation", "image"), default="presentation")
+parser.add_argument(
+    "--sessions",
+    type=session_ids,
+    help="session ids, with commas; default: the 32 with natural scenes, and those on disk",
+)
+parser.add_argument(
+    "--quality",
+    choices=("good", "any"),
+    default="good",
+    help="of a unit, as the authors judged it",
+)
+parser.add_argument(
+    "--isi-violations", type=limit, default=0.5, help="below this, or none; default 0.5"
+)
+parser.add_argument(
+    "--amplitude-cutoff",
+    type=limit,
+    default=0.1,
+    help="below this, or none; default 0.1",
+)
+parser.add_argument(
+    "--presence-ratio",
+    type=limit,
+    default=0.95,
+    help="above this, or none; default 0.95",
+)
+parser.add_argument(
+    "--out-of-brain",
+    action="store_true",
+    help="keep units outside of the brain and on bad channels",
+)
+parser.add_argument(
+    "--split-by", choices=("presentation", "image"), default="presentation"
+)
 parser.add_argument("--valid-fraction", type=fraction, default=0.1)
 parser.add_argument("--test-fraction", type=fraction, default=0.1)
-parser.add_argument("--block-seconds", type=seconds, default=30.0, help="length of the stretches that are drawn")
+parser.add_argument(
+    "--block-seconds",
+    type=seconds,
+    default=30.0,
+    help="length of the stretches that are drawn",
+)
 parser.add_argument("--seed", type=int, default=0, help="of the draw")
-parser.add_argument("--templates", action="store_true", help="download the 118 natural scenes too")
-parser.add_argument("--base-url", type=http_url, default=BUCKET, help="where missing raw files are downloaded from")
-parser.add_argument("--redownload", action="store_true", help="even if the raw files are there")
-parser.add_argument("--reprocess", action="store_true", help="even if the HDF5 file is there")
+parser.add_argument(
+    "--templates", action="store_true", help="download the 118 natural scenes too"
+)
+parser.add_argument(
+    "--base-url",
+    type=http_url,
+    default=BUCKET,
+    help="where missing raw files are downloaded from",
+)
+parser.add_argument(
+    "--redownload", action="store_true", help="even if the raw files are there"
+)
+parser.add_argument(
+    "--reprocess", action="store_true", help="even if the HDF5 file is there"
+)
 
 
 class Pipeline(BrainsetPipeline):
@@ -159,15 +213,21 @@ class Pipeline(BrainsetPipeline):
 
     @classmethod
     def get_manifest(cls, raw_dir, args):
+        on_disk = [
+            p.stem.removeprefix("session_") for p in raw_dir.glob("*/session_*.nwb")
+        ]
+        sessions = args.sessions or sorted(
+            {*SESSIONS, *on_disk}, key=lambda i: (len(i), i)
+        )
         if not args.redownload:
             try:
-                for path in (nwb_path(raw_dir, session) for session in args.sessions):
+                for path in (nwb_path(raw_dir, session) for session in sessions):
                     if path.exists():
                         with open_nwb(path) as file:
                             check_stimulus_set(file)
             except RawFileError as error:
                 sys.exit(f"{error}\nOption --sessions leaves a session out.")
-        return pd.DataFrame({"id": args.sessions, "session": args.sessions}).set_index("id")
+        return pd.DataFrame({"id": sessions, "session": sessions}).set_index("id")
 
     def download(self, manifest_item):
         session = manifest_item.session
@@ -176,9 +236,13 @@ class Pipeline(BrainsetPipeline):
             for k in range(N_SCENES):
                 path = templates_dir(self.raw_dir) / scene_id(k)
                 self.fetch_raw(f"{folder}/{path.name}", path, check_tiff)
-        if self._download_only or not self.is_finished(session):
-            address = nwb_path(self.raw_dir, session).relative_to(self.raw_dir).as_posix()
-            self.fetch_raw(f"{self.args.base_url}/{address}", self.raw_dir / address, check_nwb)
+        if self.args.redownload or not self.is_finished(session):
+            address = (
+                nwb_path(self.raw_dir, session).relative_to(self.raw_dir).as_posix()
+            )
+            self.fetch_raw(
+                f"{self.args.base_url}/{address}", self.raw_dir / address, check_nwb
+            )
         return session
 
     def fetch_raw(self, url, path, check):
@@ -188,7 +252,9 @@ class Pipeline(BrainsetPipeline):
                     download_file(url, path, self.update_status, check)
 
     def is_finished(self, session):
-        return not self.args.reprocess and (self.processed_dir / f"{session}.h5").exists()
+        return (
+            not self.args.reprocess and (self.processed_dir / f"{session}.h5").exists()
+        )
 
     def process(self, session):
         store_path = self.processed_dir / f"{session}.h5"
@@ -221,23 +287,38 @@ class Pipeline(BrainsetPipeline):
         self.update_status(f"Reading spikes of {len(rows)} units")
         timestamps, unit_index = read_spikes(file, rows, self.update_status)
         self.update_status("Reading stimuli")
-        tables = {name: read_presentations(file, name) for name in PARAMETERS if has_presentations(file, name)}
+        tables = {
+            name: read_presentations(file, name)
+            for name in PARAMETERS
+            if has_presentations(file, name)
+        }
         running = read_running(file)
         invalid = read_invalid_times(file)
         self.report_templates(tables["natural_scenes"])
 
         self.update_status("Creating splits")
-        blocking = invalid[np.array([concerns(tags, units.probe) for tags in invalid.tags], dtype=bool)]
+        blocking = invalid[
+            np.array([concerns(tags, units.probe) for tags in invalid.tags], dtype=bool)
+        ]
         splits, domains = split_session(tables, blocking, session, args)
         for name, split in splits.items():
             tables[name]["split"] = split
-        times = [timestamps, *(t[["start", "end"]].to_numpy().ravel() for t in tables.values()), *running[:1]]
-        domain = Interval(float(min(t.min() for t in times if len(t))), float(max(t.max() for t in times if len(t))))
+        times = [
+            timestamps,
+            *(t[["start", "end"]].to_numpy().ravel() for t in tables.values()),
+            *running[:1],
+        ]
+        domain = Interval(
+            float(min(t.min() for t in times if len(t))),
+            float(max(t.max() for t in times if len(t))),
+        )
 
         optional = {}
         if running:
             speed = running[1].astype(np.float32)[:, None]
-            optional["running"] = IrregularTimeSeries(timestamps=running[0], running_speed=speed, domain=domain)
+            optional["running"] = IrregularTimeSeries(
+                timestamps=running[0], running_speed=speed, domain=domain
+            )
         else:
             self.update_status("No running speed in this session")
         simulated = text_at(file, "session_description").startswith("SIMULATED")
@@ -245,8 +326,12 @@ class Pipeline(BrainsetPipeline):
             brainset=self.describe_brainset(simulated),
             subject=describe_subject(file, session),
             session=SessionDescription(id=session, recording_date=recording_date(file)),
-            device=DeviceDescription(id=f"{session}_neuropixels", recording_tech="NEUROPIXELS_SPIKES"),
-            spikes=IrregularTimeSeries(timestamps=timestamps, unit_index=unit_index, domain=domain),
+            device=DeviceDescription(
+                id=f"{session}_neuropixels", recording_tech="NEUROPIXELS_SPIKES"
+            ),
+            spikes=IrregularTimeSeries(
+                timestamps=timestamps, unit_index=unit_index, domain=domain
+            ),
             units=units,
             invalid_times=to_interval(invalid),
             domain=domain,
@@ -261,7 +346,9 @@ class Pipeline(BrainsetPipeline):
         shown = set(scenes.image_id[~scenes.blank])
         missing = [image_id for image_id in shown if not (folder / image_id).is_file()]
         if folder.is_dir() and missing:
-            self.update_status(f"{len(missing)} of {len(shown)} pictures are not in {folder}: --templates fetches them")
+            self.update_status(
+                f"{len(missing)} of {len(shown)} pictures are not in {folder}: --templates fetches them"
+            )
 
     def describe_brainset(self, simulated):
         args = self.args
@@ -271,7 +358,8 @@ class Pipeline(BrainsetPipeline):
             derived_version="1.0.0",
             source="a simulated NWB file" if simulated else SOURCE,
             description=(
-                "SIMULATED data in the format of Allen Visual Coding Neuropixels, not a recording: " * simulated
+                "SIMULATED data in the format of Allen Visual Coding Neuropixels, not a recording: "
+                * simulated
             )
             + "spikes of mouse visual cortex, thalamus and hippocampus while the animal sees natural scenes, natural "
             "movies, gratings, Gabor patches and flashes.",
@@ -301,9 +389,14 @@ def scene_id(k):
     return f"natural_scene_{k}.tiff"
 
 
+# Download (a copy of ../_shared/download.py, made by sync.py)
+
+RETRY_WAITS_S = (1, 2, 4, 8, 16)
+
+
 @contextmanager
 def locked(path, report):
-    """Only one process at a time makes ``path``. The lock goes with the process that holds it, even if it is killed."""
+    """Only one process at a time makes ``path``. A process that dies frees its lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -317,83 +410,139 @@ def locked(path, report):
         lock.release()
 
 
-def download_file(url, path, report, check):
-    """Fetch a file into ``path``, continuing ``<path>.part`` where an earlier try was cut.
+class Incomplete(Exception):
+    """The connection ended, or the server failed, before the answer was whole."""
 
-    Cut connections, timeouts and server errors are tried again after a growing wait; the count starts anew with each
-    try that got further than all before. A server that ignores ``Range`` sends the file from its start. ``check`` is
-    called with the whole part file and raises RawFileError where it is not what was asked for.
+
+def patiently(attempt, what, progress=lambda: 0):
+    """Call ``attempt`` until it succeeds, with growing waits.
+
+    Cut connections, timeouts and server errors are tried again. The waits start anew
+    with each try after which ``progress()`` has grown.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    furthest, waits, trouble = -1, iter(RETRY_WAITS_S), None
+    furthest, waits = progress(), iter(RETRY_WAITS_S)
     while True:
         try:
-            fetch(url, part, report)
-            break
+            return attempt()
         except (requests.RequestException, Incomplete) as error:
             trouble = error
-        except OSError as error:
-            raise RawFileError(
-                expected=f"room for {path.name} in {path.parent}",
-                found=f"that writing failed ({error})",
-                fix=f"Free some space and run again: the download goes on from {part}.",
-            ) from error
-        got = part.stat().st_size if part.exists() else 0
-        if got > furthest >= 0:
-            waits = iter(RETRY_WAITS_S)
-        furthest = max(furthest, got)
+        got = progress()
+        if got > furthest:
+            furthest, waits = got, iter(RETRY_WAITS_S)
         wait = next(waits, None)
         if wait is None:
             raise RawFileError(
-                expected=f"the whole of {url}",
-                found=f"{got:,} bytes after {len(RETRY_WAITS_S) + 1} tries without progress; last: {trouble}",
-                fix=f"Check the network and run again: the download goes on from {part}. "
-                f"Or copy the file to {path} by hand.",
+                expected=f"the whole of {what}",
+                found=f"{got:,} bytes after {len(RETRY_WAITS_S) + 1} tries without "
+                f"progress; last: {trouble}",
+                fix="Check the network and run again: the download goes on from where "
+                "it stopped. Or copy the files to their place by hand.",
             ) from trouble
-        report(f"DOWNLOADING {path.name}: trying again in {wait} s")
         time.sleep(wait)
+
+
+def check_status(reply, url):
+    if reply.status_code >= 500 or reply.status_code in (408, 429):
+        raise Incomplete(f"HTTP status {reply.status_code}")
+    if reply.status_code not in (200, 206):
+        raise RawFileError(
+            expected=f"a file at {url}",
+            found=f"HTTP status {reply.status_code} ({reply.reason})",
+            fix="Check the item's name and the address (option --base-url), or copy "
+            "the files to their place by hand.",
+        )
+
+
+def download_file(url, path, report, check=lambda path: None):
+    """Fetch a file into ``path``, continuing an earlier try that was cut.
+
+    ``<path>.part`` grows, beside ``<path>.part.version``, by which the server names the
+    content (ETag, or the date of the last change). A part is continued only where the
+    server still has that version; a part without a version is fetched anew, as nothing
+    tells whether the rest would belong to it.
+
+    Args:
+        url: Address.
+        path: Where the whole file goes.
+        report: Called with a line of progress.
+        check: Called with the whole part file; raises RawFileError where it is not what
+            was asked for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        patiently(lambda: fetch(url, part, report), url, lambda: bytes_of(part))
+    except OSError as error:
+        raise RawFileError(
+            expected=f"room for {path.name} in {path.parent}",
+            found=f"that writing failed ({error})",
+            fix=f"Free some space and run again: the download goes on from {part}.",
+        ) from error
     try:
         check(part)
     except RawFileError:
-        part.unlink()
+        discard(part)
         raise
     os.replace(part, path)
+    discard(part)
 
 
-class Incomplete(Exception):
-    """The connection ended, or the server failed, before the file was whole."""
+def version_file(part):
+    return part.with_name(f"{part.name}.version")
+
+
+def bytes_of(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def discard(part):
+    part.unlink(missing_ok=True)
+    version_file(part).unlink(missing_ok=True)
+
+
+def version_of(reply):
+    """What the server names the content by; "" where it does not."""
+    tag = reply.headers.get("ETag", "")
+    weak = tag.startswith("W/")  # equal for contents that differ in their bytes
+    return reply.headers.get("Last-Modified", "") if weak or not tag else tag
 
 
 def fetch(url, part, report):
-    """One try: append to ``part`` what it lacks. Raises Incomplete or RequestException if trying again may help."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    """One try: append to ``part`` what it lacks.
+
+    Raises:
+        Incomplete, requests.RequestException: Trying again may help.
+    """
+    record = version_file(part)
+    known = record.read_text(encoding="ascii") if record.exists() else ""
+    if not known:
+        discard(part)
+    have = bytes_of(part)
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known}
     with requests.get(url, headers=headers, stream=True, timeout=(15, 60)) as reply:
-        if reply.status_code == 416:  # nothing after these bytes: whole already, or longer than the file
-            if reply.headers.get("Content-Range", "").endswith(f"/{have}"):
+        if reply.status_code == 416:  # nothing after these bytes: whole, or too long
+            whole = reply.headers.get("Content-Range", "").endswith(f"/{have}")
+            if whole and version_of(reply) in ("", known):
                 return
-            part.unlink()
+            discard(part)
             raise Incomplete("the part file did not fit the file on the server")
-        if reply.status_code >= 500 or reply.status_code in (408, 429):
-            raise Incomplete(f"HTTP status {reply.status_code}")
-        if reply.status_code not in (200, 206):
-            raise RawFileError(
-                expected=f"a file at {url}",
-                found=f"HTTP status {reply.status_code} ({reply.reason})",
-                fix="Check the session's number and the address (options --sessions and --base-url), or "
-                f"copy the file to {part.with_suffix('')} by hand.",
-            )
-        resumed = reply.status_code == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if reply.status_code == 206 and not resumed:
-            part.unlink()
-            raise Incomplete("the server sent another range than the one asked for")
+        check_status(reply, url)
+        version = version_of(reply)
+        resumed = reply.status_code == 206
+        sent = reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if resumed and not (sent and version in ("", known)):
+            discard(part)
+            raise Incomplete("the server sent other bytes than those asked for")
         have = have if resumed else 0
         length = reply.headers.get("Content-Length")
         total = have + int(length) if length else None
         shown = None
         with open(part, "ab" if resumed else "wb") as file:
-            for block in reply.iter_content(1 << 20):
+            if not resumed:
+                record.write_text(version, encoding="ascii")
+            for block in reply.iter_content(1 << 16):
                 file.write(block)
                 have += len(block)
                 percent = f"{100 * have // total} %" if total else f"{have >> 20} MB"
@@ -402,6 +551,26 @@ def fetch(url, part, report):
                     shown = percent
     if total is not None and have != total:
         raise Incomplete(f"got {have:,} of {total:,} bytes")
+    check_md5(reply, part)
+
+
+def check_md5(reply, part):
+    """Amazon S3 names a file that was uploaded in one piece by its MD5 sum."""
+    tag = reply.headers.get("ETag", "").strip('"')
+    if reply.headers.get("Server") != "AmazonS3" or not re.fullmatch(
+        "[0-9a-f]{32}", tag
+    ):
+        return
+    if "kms" in reply.headers.get("x-amz-server-side-encryption", ""):
+        return  # named otherwise
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != tag:
+        discard(part)
+        raise Incomplete(f"the bytes have the MD5 sum {found}, the server's {tag}")
+
+
+# End of the copy
 
 
 def check_tiff(path):
@@ -431,18 +600,30 @@ def open_nwb(path):
     if not h5py.is_hdf5(path):
         with open(path, "rb") as file:
             start = file.read(16)
-        found = f"{path.stat().st_size:,} bytes that are not HDF5, beginning with {start!r}"
+        found = (
+            f"{path.stat().st_size:,} bytes that are not HDF5, beginning with {start!r}"
+        )
         raise RawFileError(expected=expected, found=found, fix=fix)
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        found = f"a damaged or truncated file of {path.stat().st_size:,} bytes ({error})"
+        found = (
+            f"a damaged or truncated file of {path.stat().st_size:,} bytes ({error})"
+        )
         raise RawFileError(expected=expected, found=found, fix=fix) from error
-    missing = [name for name in ("units", "intervals", "general/extracellular_ephys/electrodes") if name not in file]
+    missing = [
+        name
+        for name in ("units", "intervals", "general/extracellular_ephys/electrodes")
+        if name not in file
+    ]
     if missing:
         names = ", ".join(sorted(file)) or "nothing"
         file.close()
-        raise RawFileError(expected=expected, found=f"HDF5 without {', '.join(missing)}: it holds {names}", fix=fix)
+        raise RawFileError(
+            expected=expected,
+            found=f"HDF5 without {', '.join(missing)}: it holds {names}",
+            fix=fix,
+        )
     return file
 
 
@@ -477,24 +658,35 @@ def column(file, name, length=None):
     """A one-dimensional dataset, checked and unread."""
     dataset = file.get(name)
     due = "a row of values" if length is None else f"a row of {length} values"
-    if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1 or (length is not None and len(dataset) != length):
+    if (
+        not isinstance(dataset, h5py.Dataset)
+        or dataset.ndim != 1
+        or (length is not None and len(dataset) != length)
+    ):
         raise RawFileError(
             expected=f"{due} at '{name}' in {file.filename}",
-            found=f"shape {dataset.shape}" if isinstance(dataset, h5py.Dataset) else "none",
+            found=f"shape {dataset.shape}"
+            if isinstance(dataset, h5py.Dataset)
+            else "none",
             fix="Take the session's published NWB file.",
         )
     return dataset
 
 
 def texts(dataset):
-    return np.array([v.decode() if isinstance(v, bytes) else str(v) for v in dataset[...]], dtype=str)
+    return np.array(
+        [v.decode() if isinstance(v, bytes) else str(v) for v in dataset[...]],
+        dtype=str,
+    )
 
 
 def numbers(dataset):
     """float64; columns that mix numbers and words are stored as text, words become NaN."""
     if dataset.dtype.kind in "fiub":
         return dataset[...].astype(np.float64)
-    return pd.to_numeric(pd.Series(texts(dataset)), errors="coerce").to_numpy(np.float64)
+    return pd.to_numeric(pd.Series(texts(dataset)), errors="coerce").to_numpy(
+        np.float64
+    )
 
 
 def text_at(file, name):
@@ -510,7 +702,9 @@ def text_at(file, name):
 def read_units(file, args):
     """Rows of the units that pass the filter, and their table."""
     ids = column(file, "units/id")[...]
-    metrics = {name: numbers(column(file, f"units/{name}", len(ids))) for name in METRICS}
+    metrics = {
+        name: numbers(column(file, f"units/{name}", len(ids))) for name in METRICS
+    }
     quality = texts(column(file, "units/quality", len(ids)))
     electrodes = "general/extracellular_ephys/electrodes"
     channels = column(file, f"{electrodes}/id")[...]
@@ -528,25 +722,46 @@ def read_units(file, args):
 
     area = texts(of_channel("location"))[at]
     area[np.isin(area, ["None", "nan"])] = ""
-    usable = numbers(of_channel("valid_data"))[at] > 0 if "valid_data" in file[electrodes] else np.full(len(ids), True)
+    usable = (
+        numbers(of_channel("valid_data"))[at] > 0
+        if "valid_data" in file[electrodes]
+        else np.full(len(ids), True)
+    )
     passes = {
         f"quality {args.quality}": (quality == "good") | (args.quality == "any"),
-        f"isi_violations < {args.isi_violations}": below(metrics["isi_violations"], args.isi_violations),
-        f"amplitude_cutoff < {args.amplitude_cutoff}": below(metrics["amplitude_cutoff"], args.amplitude_cutoff),
-        f"presence_ratio > {args.presence_ratio}": below(-metrics["presence_ratio"], negative(args.presence_ratio)),
+        f"isi_violations < {args.isi_violations}": below(
+            metrics["isi_violations"], args.isi_violations
+        ),
+        f"amplitude_cutoff < {args.amplitude_cutoff}": below(
+            metrics["amplitude_cutoff"], args.amplitude_cutoff
+        ),
+        f"presence_ratio > {args.presence_ratio}": below(
+            -metrics["presence_ratio"], negative(args.presence_ratio)
+        ),
         "a usable channel in the brain": ((area != "") & usable) | args.out_of_brain,
     }
     rows = np.flatnonzero(np.logical_and.reduce(list(passes.values())))
     if not len(rows):
         raise RawFileError(
             expected=f"units that pass the filter in {file.filename}",
-            found=f"none of {len(ids)}; " + ", ".join(f"{p.sum()} with {name}" for name, p in passes.items()),
+            found=f"none of {len(ids)}; "
+            + ", ".join(f"{p.sum()} with {name}" for name, p in passes.items()),
             fix="Relax a limit: --quality any, --out-of-brain, or 'none' for --isi-violations, --amplitude-cutoff or "
             "--presence-ratio.",
         )
-    probe = texts(of_channel("group_name" if "group_name" in file[electrodes] else "probe_id"))
-    columns = {"id": ids.astype(str), "area": area, "probe": probe[at], "channel": peak, "quality": quality}
-    columns["depth"] = numbers(of_channel("probe_vertical_position"))[at].astype(np.float32)
+    probe = texts(
+        of_channel("group_name" if "group_name" in file[electrodes] else "probe_id")
+    )
+    columns = {
+        "id": ids.astype(str),
+        "area": area,
+        "probe": probe[at],
+        "channel": peak,
+        "quality": quality,
+    }
+    columns["depth"] = numbers(of_channel("probe_vertical_position"))[at].astype(
+        np.float32
+    )
     columns |= {name: values.astype(np.float32) for name, values in metrics.items()}
     return rows, ArrayDict(**{name: values[rows] for name, values in columns.items()})
 
@@ -567,20 +782,28 @@ def read_spikes(file, rows, report):
     it by itself, so that no more is in memory than what is kept.
     """
     times = column(file, "units/spike_times")
-    ends = column(file, "units/spike_times_index", len(file["units/id"]))[...].astype(np.int64)
+    ends = column(file, "units/spike_times_index", len(file["units/id"]))[...].astype(
+        np.int64
+    )
     starts = np.concatenate([[0], ends[:-1]])
     if (ends < starts).any() or ends[-1] != len(times):
         raise RawFileError(
             expected=f"spike_times_index that grows to {len(times):,}, the number of spikes, in {file.filename}",
-            found=f"an index that ends at {ends[-1]:,}" + (" and falls" if (ends < starts).any() else ""),
+            found=f"an index that ends at {ends[-1]:,}"
+            + (" and falls" if (ends < starts).any() else ""),
             fix="Take the session's published NWB file.",
         )
     starts, ends = starts[rows], ends[rows]
     total = int((ends - starts).sum())
-    spiking = [(start, end) for start, end in zip(starts, ends, strict=True) if end > start]
+    spiking = [
+        (start, end) for start, end in zip(starts, ends, strict=True) if end > start
+    ]
     if not spiking:
         return np.empty(0), np.empty(0, dtype=np.int32)
-    first, last = min(times[start] for start, _ in spiking), max(times[end - 1] for _, end in spiking)
+    first, last = (
+        min(times[start] for start, _ in spiking),
+        max(times[end - 1] for _, end in spiking),
+    )
     n_blocks = max(1, round(total / BLOCK_SPIKES))
     cuts = np.stack([starts, *[starts] * (n_blocks - 1), ends])  # (blocks + 1, units)
     borders = np.linspace(first, last, n_blocks + 1)[1:-1]
@@ -596,12 +819,18 @@ def read_spikes(file, rows, report):
 
     timestamps, unit_index = np.empty(total), np.empty(total, dtype=np.int32)
     done = 0
-    for number, (begins, stops) in enumerate(zip(cuts, cuts[1:], strict=False), start=1):
+    for number, (begins, stops) in enumerate(
+        zip(cuts, cuts[1:], strict=False), start=1
+    ):
         block = slice(done, done + int((stops - begins).sum()))
-        values = np.concatenate([times[a:b] for a, b in zip(begins, stops, strict=True)])
+        values = np.concatenate(
+            [times[a:b] for a, b in zip(begins, stops, strict=True)]
+        )
         order = np.argsort(values, kind="stable")
         timestamps[block] = values[order]
-        unit_index[block] = np.repeat(np.arange(len(rows), dtype=np.int32), stops - begins)[order]
+        unit_index[block] = np.repeat(
+            np.arange(len(rows), dtype=np.int32), stops - begins
+        )[order]
         done = block.stop
         report(f"Reading spikes: {100 * number // n_blocks} %")
     return timestamps, unit_index
@@ -615,10 +844,19 @@ def read_presentations(file, name):
     """Presentations of a stimulus in the order of time: start, end, middle (``timestamps``) in s, and parameters."""
     group = f"intervals/{name}_presentations"
     start = numbers(column(file, f"{group}/start_time"))
-    table = {"start": start, "end": numbers(column(file, f"{group}/stop_time", len(start)))}
-    table |= {key: numbers(column(file, f"{group}/{key}", len(start))) for key in PARAMETERS[name]}
+    table = {
+        "start": start,
+        "end": numbers(column(file, f"{group}/stop_time", len(start))),
+    }
+    table |= {
+        key: numbers(column(file, f"{group}/{key}", len(start)))
+        for key in PARAMETERS[name]
+    }
     table = pd.DataFrame(table).sort_values("start", kind="stable", ignore_index=True)
-    if not np.isfinite(table[["start", "end"]]).all(axis=None) or (table.end < table.start).any():
+    if (
+        not np.isfinite(table[["start", "end"]]).all(axis=None)
+        or (table.end < table.start).any()
+    ):
         raise RawFileError(
             expected=f"finite times of each presentation of {name}, its end after its start",
             found=f"others at '{group}' in {file.filename}",
@@ -642,7 +880,9 @@ def whole_frames(frames, name, filename):
     first, stop = (-1, N_SCENES) if name == "natural_scenes" else (0, np.inf)
     if not ((frames == frames.round()) & (frames >= first) & (frames < stop)).all():
         raise RawFileError(
-            expected=f"frames of {name} from {first} to {stop - 1:.0f}" if stop < np.inf else f"whole frames of {name}",
+            expected=f"frames of {name} from {first} to {stop - 1:.0f}"
+            if stop < np.inf
+            else f"whole frames of {name}",
             found=f"{frames.min()} to {frames.max()} in {filename}",
             fix="Take the session's published NWB file.",
         )
@@ -651,8 +891,13 @@ def whole_frames(frames, name, filename):
 
 def to_interval(table):
     columns = {name: table[name].to_numpy() for name in table}
-    columns = {name: c.astype(str) if c.dtype.kind not in "fiub" else c for name, c in columns.items()}
-    return Interval(timekeys=[k for k in ("start", "end", "timestamps") if k in columns], **columns)
+    columns = {
+        name: c.astype(str) if c.dtype.kind not in "fiub" else c
+        for name, c in columns.items()
+    }
+    return Interval(
+        timekeys=[k for k in ("start", "end", "timestamps") if k in columns], **columns
+    )
 
 
 def read_running(file):
@@ -671,13 +916,20 @@ def read_invalid_times(file):
     """Start and end in s, and what is invalid: "EcephysProbe,probeC"."""
     group = "intervals/invalid_times"
     if f"{group}/start_time" not in file:
-        return pd.DataFrame({"start": np.empty(0), "end": np.empty(0), "tags": np.empty(0, dtype=str)})
+        return pd.DataFrame(
+            {"start": np.empty(0), "end": np.empty(0), "tags": np.empty(0, dtype=str)}
+        )
     start = numbers(column(file, f"{group}/start_time"))
-    table = pd.DataFrame({"start": start, "end": numbers(column(file, f"{group}/stop_time", len(start)))})
+    table = pd.DataFrame(
+        {"start": start, "end": numbers(column(file, f"{group}/stop_time", len(start)))}
+    )
     table["tags"] = ""
     if f"{group}/tags_index" in file:
         ends = column(file, f"{group}/tags_index", len(start))[...].astype(int)
-        table["tags"] = [",".join(tags) for tags in np.split(texts(column(file, f"{group}/tags")), ends[:-1])]
+        table["tags"] = [
+            ",".join(tags)
+            for tags in np.split(texts(column(file, f"{group}/tags")), ends[:-1])
+        ]
     return table.sort_values(["start", "end"], ignore_index=True)
 
 
@@ -699,7 +951,9 @@ def date_text(date, **_):
 def describe_subject(file, session):
     age = text_at(file, "general/subject/age").removeprefix("P").removesuffix("D")
     return SubjectDescription(
-        id=text_at(file, "general/subject/subject_id") or text_at(file, "general/subject/specimen_name") or session,
+        id=text_at(file, "general/subject/subject_id")
+        or text_at(file, "general/subject/specimen_name")
+        or session,
         species="MUS_MUSCULUS",
         age=float(age) if age.replace(".", "", 1).isdigit() else None,
         sex=text_at(file, "general/subject/sex") or None,
@@ -715,18 +969,27 @@ def split_session(tables, invalid, session, args):
     slots = make_slots(tables)
     slots["split"] = ""
     for stimulus, part in slots.groupby("stimulus"):
-        rng = np.random.default_rng([args.seed, int(session), zlib.crc32(stimulus.encode())])
+        rng = np.random.default_rng(
+            [args.seed, int(session), zlib.crc32(stimulus.encode())]
+        )
         slots.loc[part.index, "split"] = split_stretches(part, rng, args)
     if args.split_by == "image":
         # The same images in every session, whatever it showed; frame 0 is the blank screen.
-        of_frame = np.concatenate([["train"], draw_splits(N_SCENES, np.random.default_rng(args.seed), args)])
+        of_frame = np.concatenate(
+            [["train"], draw_splits(N_SCENES, np.random.default_rng(args.seed), args)]
+        )
         scenes = slots.stimulus == "natural_scenes"
-        slots.loc[scenes, "split"] = of_frame[tables["natural_scenes"].frame.to_numpy()[slots.row[scenes]]]
+        slots.loc[scenes, "split"] = of_frame[
+            tables["natural_scenes"].frame.to_numpy()[slots.row[scenes]]
+        ]
     for start, end in zip(invalid.start, invalid.end, strict=True):
         slots.loc[(slots.start < end) & (slots.end > start), "split"] = "none"
 
     splits = {
-        name: slots[slots.stimulus == name].sort_values("row").split.to_numpy().astype(str)
+        name: slots[slots.stimulus == name]
+        .sort_values("row")
+        .split.to_numpy()
+        .astype(str)
         for name in tables
         if name != "spontaneous"
     }
@@ -737,8 +1000,12 @@ def split_session(tables, invalid, session, args):
                 found=f"{len(splits['natural_scenes'])} presentations of natural scenes, none for '{split}'",
                 fix="Lower --block-seconds, raise --valid-fraction and --test-fraction, or check invalid_times.",
             )
-    begins_run = (slots.split != slots.split.shift()) | (slots.start != slots.end.shift())
-    runs = slots.groupby(begins_run.cumsum()).agg({"start": "first", "end": "last", "split": "first"})
+    begins_run = (slots.split != slots.split.shift()) | (
+        slots.start != slots.end.shift()
+    )
+    runs = slots.groupby(begins_run.cumsum()).agg(
+        {"start": "first", "end": "last", "split": "first"}
+    )
     domains = {
         f"{split}_domain": Interval(chosen.start.to_numpy(), chosen.end.to_numpy())
         for split in SPLITS
@@ -751,16 +1018,27 @@ def make_slots(tables):
     """Time in pieces that are never cut: a presentation and the gray time up to the next one of its stimulus."""
     parts = []
     for name, table in tables.items():
-        start, end, row = table.start.to_numpy(), table.end.to_numpy(), np.arange(len(table))
+        start, end, row = (
+            table.start.to_numpy(),
+            table.end.to_numpy(),
+            np.arange(len(table)),
+        )
         if name == "spontaneous":
-            pieces = [np.arange(s, e, SPONTANEOUS_STEP_S) for s, e in zip(start, end, strict=True)]
+            pieces = [
+                np.arange(s, e, SPONTANEOUS_STEP_S)
+                for s, e in zip(start, end, strict=True)
+            ]
             row = np.repeat(row, [len(p) for p in pieces])
             start = np.concatenate([*pieces, []])
             end = np.minimum(start + SPONTANEOUS_STEP_S, end[row])
-        parts.append(pd.DataFrame({"stimulus": name, "row": row, "start": start, "end": end}))
+        parts.append(
+            pd.DataFrame({"stimulus": name, "row": row, "start": start, "end": end})
+        )
     slots = pd.concat(parts).sort_values("start", kind="stable", ignore_index=True)
     following = slots.start.shift(-1, fill_value=np.inf)
-    goes_on = (slots.stimulus == slots.stimulus.shift(-1)) & (following - slots.end <= LONGEST_GAP_S)
+    goes_on = (slots.stimulus == slots.stimulus.shift(-1)) & (
+        following - slots.end <= LONGEST_GAP_S
+    )
     slots["end"] = np.where(goes_on, following, np.minimum(slots.end, following))
     slots["epoch"] = (~goes_on.shift(fill_value=False)).cumsum()
     return slots
@@ -769,14 +1047,22 @@ def make_slots(tables):
 def split_stretches(slots, rng, args):
     """The split of each slot of one stimulus: its epochs in stretches of about ``--block-seconds``, drawn whole."""
     epochs = slots.groupby("epoch")
-    begin, length = epochs.start.transform("min"), epochs.end.transform("max") - epochs.start.transform("min")
+    begin, length = (
+        epochs.start.transform("min"),
+        epochs.end.transform("max") - epochs.start.transform("min"),
+    )
     n_stretches = (length / args.block_seconds).round().clip(lower=1)
-    number = ((slots.start - begin) / length.where(length > 0, 1) * n_stretches).astype(int)
+    number = ((slots.start - begin) / length.where(length > 0, 1) * n_stretches).astype(
+        int
+    )
     stretch = slots.groupby([slots.epoch, number]).ngroup().to_numpy()
     return draw_splits(stretch.max() + 1, rng, args)[stretch]
 
 
 def draw_splits(n, rng, args):
     """The split of each of n things, in random order; at least one for validation and test where there are three."""
-    n_valid, n_test = (max(1, round(f * n)) if n >= 3 else 0 for f in (args.valid_fraction, args.test_fraction))
+    n_valid, n_test = (
+        max(1, round(f * n)) if n >= 3 else 0
+        for f in (args.valid_fraction, args.test_fraction)
+    )
     return rng.permutation(np.repeat(SPLITS, [n - n_valid - n_test, n_valid, n_test]))

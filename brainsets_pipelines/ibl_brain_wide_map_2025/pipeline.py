@@ -1,6 +1,7 @@
 # /// brainset-pipeline
 # python-version = "3.11"
 # dependencies = [
+#   "filelock==4.2.11",
 #   "h5py==3.16.0",
 #   "pyarrow==26.0.1",
 #   "requests==2.34.2",
@@ -22,7 +23,7 @@ public bucket ``ibl-brain-wide-map-public`` (CC BY 4.0):
     alf/probeNN/electrodeSites.brainLocationIds_ccf_2017.npy    where the probe's track is known
 
 File names may hold the dataset's uuid before the extension, and a file may lie in a revision folder (``#2024-05-06#``):
-the newest revision is read. Two more files below ``<raw-dir>/ibl_brain_wide_map_2025`` are read where they are there:
+the newest revision is read, and one revision of all files of a spike sorting. Links are followed. Two more files below ``<raw-dir>/ibl_brain_wide_map_2025`` are read where they are there:
 ``allen_structure_tree.csv`` (Allen's table of brain structures, columns id and acronym) names the areas, which have
 their number as a name without it, and ``sessions.pqt`` (ONE's table of sessions) resolves session uuids.
 
@@ -43,7 +44,7 @@ what an item prints, and its errors, are in ``<processed-dir>/ibl_brain_wide_map
 """
 
 import datetime
-import fcntl
+import hashlib
 import json
 import os
 import re
@@ -51,7 +52,7 @@ import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError
 from contextlib import contextmanager
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 from xml.etree import ElementTree
 
@@ -61,6 +62,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import requests
+from filelock import FileLock, Timeout
 from scipy.signal import butter, sosfiltfilt
 
 try:  # torch_brain 0.2
@@ -84,15 +86,27 @@ except ImportError:  # the older line: temporaldata and brainsets
         SubjectDescription,
     )
     from brainsets.pipeline import BrainsetPipeline
-    from temporaldata import ArrayDict, Data, Interval, IrregularTimeSeries, RegularTimeSeries
+    from temporaldata import (
+        ArrayDict,
+        Data,
+        Interval,
+        IrregularTimeSeries,
+        RegularTimeSeries,
+    )
 
 BUCKET = "https://ibl-brain-wide-map-public.s3.amazonaws.com"
 SOURCE = "https://registry.opendata.aws/ibl-brain-wide-map"
-RETRY_WAITS_S = (1, 2, 4, 8, 16)
 BLOCK = 1 << 20  # spikes read at a time
 WHEEL_HZ, WHEEL_CORNER_HZ, WHEEL_ORDER = 1000.0, 20.0, 8
 GAP_S = 1.0  # left out before the split changes
 SORTING = "pykilosort"
+SORTING_FILES = {
+    "times": "spikes.times.npy",
+    "clusters": "spikes.clusters.npy",
+    "channels": "clusters.channels.npy",
+    "depths": "clusters.depths.npy",
+    "metrics": "clusters.metrics.pqt",
+}
 TRIAL_COLUMNS = {
     "times": (
         "stimOn_times", "stimOff_times", "goCue_times", "response_times", "feedback_times", "firstMovement_times",
@@ -127,29 +141,67 @@ def session_names(text):
     names = list(dict.fromkeys(name.strip().strip("/") for name in text.split(",")))
     for name in names:
         if not SESSION.fullmatch(name) and not re.fullmatch(UUID, name):
-            raise ArgumentTypeError(f"lab/Subjects/subject/2020-01-31/001 or a session's uuid, not {name!r}")
+            raise ArgumentTypeError(
+                f"lab/Subjects/subject/2020-01-31/001 or a session's uuid, not {name!r}"
+            )
     return names
 
 
 def http_url(text):
     if not text.startswith(("http://", "https://")):
-        raise ArgumentTypeError(f"an address that begins with http:// or https://, not {text!r}")
+        raise ArgumentTypeError(
+            f"an address that begins with http:// or https://, not {text!r}"
+        )
     return text.rstrip("/")
 
 
 parser = ArgumentParser()
-parser.add_argument("--sessions", type=session_names, help="paths or uuids, with commas; default: those on disk")
-parser.add_argument("--min-label", type=float, default=1.0, help="least metrics label of a good unit")
-parser.add_argument("--min-units", type=int, default=10, help="sessions with fewer good units are skipped")
-parser.add_argument("--skip-behavior", action="store_true", help="neither wheel nor trials")
-parser.add_argument("--reference-seconds", type=seconds, default=60.0, help="length of the reference window")
-parser.add_argument("--block-seconds", type=seconds, default=60.0, help="least length of the blocks of a split")
-parser.add_argument("--valid-fraction", type=fraction, default=0.1, help="of the blocks")
+parser.add_argument(
+    "--sessions",
+    type=session_names,
+    help="paths or uuids, with commas; default: those on disk",
+)
+parser.add_argument(
+    "--min-label", type=float, default=1.0, help="least metrics label of a good unit"
+)
+parser.add_argument(
+    "--min-units",
+    type=int,
+    default=10,
+    help="sessions with fewer good units are skipped",
+)
+parser.add_argument(
+    "--skip-behavior", action="store_true", help="neither wheel nor trials"
+)
+parser.add_argument(
+    "--reference-seconds",
+    type=seconds,
+    default=60.0,
+    help="length of the reference window",
+)
+parser.add_argument(
+    "--block-seconds",
+    type=seconds,
+    default=60.0,
+    help="least length of the blocks of a split",
+)
+parser.add_argument(
+    "--valid-fraction", type=fraction, default=0.1, help="of the blocks"
+)
 parser.add_argument("--test-fraction", type=fraction, default=0.2, help="of the blocks")
 parser.add_argument("--seed", type=int, default=0, help="of the choice of blocks")
-parser.add_argument("--base-url", type=http_url, default=BUCKET, help="bucket that has the missing raw files")
-parser.add_argument("--redownload", action="store_true", help="even if the raw files are there")
-parser.add_argument("--reprocess", action="store_true", help="even if the HDF5 file is there")
+parser.add_argument(
+    "--base-url",
+    type=http_url,
+    default=BUCKET,
+    help="bucket that has the missing raw files",
+)
+parser.add_argument(
+    "--redownload", action="store_true", help="even if the raw files are there"
+)
+parser.add_argument(
+    "--reprocess", action="store_true", help="even if the HDF5 file is there"
+)
 
 
 class Pipeline(BrainsetPipeline):
@@ -158,9 +210,15 @@ class Pipeline(BrainsetPipeline):
 
     @classmethod
     def get_manifest(cls, raw_dir, args):
-        on_disk = sorted(path.parent.relative_to(raw_dir).as_posix() for path in raw_dir.glob("*/Subjects/*/*/*/alf"))
+        on_disk = sorted(
+            path.parent.relative_to(raw_dir).as_posix()
+            for path in raw_dir.glob("*/Subjects/*/*/*/alf")
+        )
         try:
-            sessions = [resolve(name, raw_dir) for name in args.sessions or filter(SESSION.fullmatch, on_disk)]
+            sessions = [
+                resolve(name, raw_dir)
+                for name in args.sessions or filter(SESSION.fullmatch, on_disk)
+            ]
             if not sessions:
                 raise RawFileError(
                     expected=f"sessions <lab>/Subjects/<subject>/<date>/<NNN>/alf in {raw_dir}",
@@ -169,7 +227,9 @@ class Pipeline(BrainsetPipeline):
                 )
         except RawFileError as error:
             sys.exit(str(error))
-        return pd.DataFrame([{"id": session_id(path), "path": path} for path in sessions]).set_index("id")
+        return pd.DataFrame(
+            [{"id": session_id(path), "path": path} for path in sessions]
+        ).set_index("id")
 
     def download(self, manifest_item):
         download_session(
@@ -190,10 +250,21 @@ class Pipeline(BrainsetPipeline):
             return
 
         folder = self.raw_dir / path
-        files = needed_files(local_files(folder), behavior=not args.skip_behavior, place=str(folder))
+        files = needed_files(
+            local_files(folder), behavior=not args.skip_behavior, place=str(folder)
+        )
+        for probe, sorting in files["probes"].items():
+            if later := later_revision(local_files(folder), sorting):
+                read = revision(sorting["times"]) or "the first"
+                self.update_status(
+                    f"{probe}: revision {later} is not whole, reading {read}"
+                )
         self.update_status("Reading spikes")
         acronyms = read_acronyms(self.raw_dir / "allen_structure_tree.csv")
-        probes = [read_units(folder, name, probe, args.min_label) for name, probe in files["probes"].items()]
+        probes = [
+            read_units(folder, name, probe, args.min_label)
+            for name, probe in files["probes"].items()
+        ]
         n_units = sum(len(units["cluster"]) for units in probes)
         if n_units < args.min_units:
             message = f"Skipped {session}: {n_units} good units, fewer than {args.min_units} (--min-units)"
@@ -201,7 +272,10 @@ class Pipeline(BrainsetPipeline):
             return
         clusters = [units["cluster"] for units in probes]
         spikes, domain = merge_spikes(
-            [read_spikes(folder, *probe) for probe in zip(files["probes"].values(), clusters, strict=True)],
+            [
+                read_spikes(folder, *probe)
+                for probe in zip(files["probes"].values(), clusters, strict=True)
+            ],
             offsets=np.cumsum([0, *map(len, clusters)])[:-1],
         )
 
@@ -225,13 +299,22 @@ class Pipeline(BrainsetPipeline):
         self.update_status("Describing units")
         reference = splits["reference_domain"]
         features = reference_features(
-            spikes.timestamps, spikes.unit_index, n_units, start=reference.start[0], end=reference.end[0]
+            spikes.timestamps,
+            spikes.unit_index,
+            n_units,
+            start=reference.start[0],
+            end=reference.end[0],
         )
         data = Data(
             brainset=self.describe_brainset(path, files),
-            subject=SubjectDescription(id=PurePosixPath(path).parts[2], species="MUS_MUSCULUS"),
+            subject=SubjectDescription(
+                id=PurePosixPath(path).parts[2], species="MUS_MUSCULUS"
+            ),
             session=SessionDescription(id=session, recording_date=recording_date(path)),
-            device=DeviceDescription(id=f"{session}_{'+'.join(files['probes'])}", recording_tech="NEUROPIXELS_SPIKES"),
+            device=DeviceDescription(
+                id=f"{session}_{'+'.join(files['probes'])}",
+                recording_tech="NEUROPIXELS_SPIKES",
+            ),
             spikes=spikes,
             units=unit_table(session, probes, features, acronyms),
             domain=domain,
@@ -250,14 +333,29 @@ class Pipeline(BrainsetPipeline):
 
     def describe_brainset(self, path, files):
         note = self.raw_dir / "simulation.json"
-        simulated = note.exists() and path in json.loads(note.read_text(encoding="utf-8"))
-        revisions = sorted({revision(file) for probe in files["probes"].values() for file in probe.values()} - {""})
+        simulated = note.exists() and path in json.loads(
+            note.read_text(encoding="utf-8")
+        )
+        revisions = sorted(
+            {
+                revision(file)
+                for probe in files["probes"].values()
+                for file in probe.values()
+            }
+            - {""}
+        )
         return BrainsetDescription(
             id=self.brainset_id,
-            origin_version="simulated" if simulated else ", ".join(revisions) or "unrevised",
+            origin_version="simulated"
+            if simulated
+            else ", ".join(revisions) or "unrevised",
             derived_version="1.0.0",
             source="simulated raw files" if simulated else SOURCE,
-            description=("SIMULATED data in the format of IBL's Brain-Wide Map, not a recording: " if simulated else "")
+            description=(
+                "SIMULATED data in the format of IBL's Brain-Wide Map, not a recording: "
+                if simulated
+                else ""
+            )
             + "spikes of good units of Neuropixels probes in a mouse that turns a wheel to answer visual stimuli.",
             min_label=self.args.min_label,
             reference_s=self.args.reference_seconds,
@@ -297,7 +395,9 @@ def resolve(name, raw_dir):
             found="no file there",
             fix="Copy sessions.pqt from a ONE cache, or name the session by its path, lab/Subjects/subject/date/001.",
         )
-    columns = read_table(table_path, ("lab", "subject", "date", "number"), ("id", "eid"))
+    columns = read_table(
+        table_path, ("lab", "subject", "date", "number"), ("id", "eid")
+    )
     for uuid, lab, subject, date, number in zip(
         columns.get("id", columns.get("eid", ())), *(columns[c] for c in ("lab", "subject", "date", "number")),
         strict=True,
@@ -313,8 +413,16 @@ def resolve(name, raw_dir):
 
 
 def local_files(folder):
-    """Files below ``alf``, as POSIX paths relative to the session's folder."""
-    return sorted(path.relative_to(folder).as_posix() for path in (folder / "alf").rglob("*") if path.is_file())
+    """Files below ``alf``, as POSIX paths relative to the session's folder. Links are followed, each folder once."""
+    files, seen = [], set()
+    for place, folders, names in os.walk(folder / "alf", followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        files += [(Path(place) / name).relative_to(folder).as_posix() for name in names]
+    return sorted(path for path in files if (folder / path).is_file())
 
 
 def plain_name(path):
@@ -328,24 +436,73 @@ def revision(path):
     return found[1] if found else ""
 
 
-def newest(paths, name):
-    """Which of ``paths`` holds the dataset ``name`` (a path without uuid and revision), in its newest revision."""
+def revisions_of(paths, name):
+    """Files of the dataset ``name`` (a path without uuid and revision), by revision."""
     folder, _, file = name.rpartition("/")
-    matches = [
-        path
-        for path in paths
-        if PurePosixPath(plain_name(path)).name == file
-        and (PurePosixPath(path).parent.parent if revision(path) else PurePosixPath(path).parent).as_posix() == folder
-    ]
-    latest = max(map(revision, matches), default=None)
-    matches = [path for path in matches if revision(path) == latest]
-    if len(matches) > 1:
+    found = {}
+    for path in paths:
+        place = PurePosixPath(path).parent
+        place = place.parent if revision(path) else place
+        if PurePosixPath(plain_name(path)).name == file and place.as_posix() == folder:
+            found.setdefault(revision(path), []).append(path)
+    return found
+
+
+def only_one(paths, name):
+    if len(paths) > 1:
         raise RawFileError(
             expected=f"one file for {name}",
-            found=", ".join(matches),
+            found=", ".join(paths),
             fix="Remove all but the one to be read.",
         )
-    return matches[0] if matches else None
+    return paths[0]
+
+
+def newest(paths, name):
+    """Which of ``paths`` holds a dataset in its newest revision; None where there is none."""
+    found = revisions_of(paths, name)
+    return only_one(found[max(found)], name) if found else None
+
+
+def sorting_files(paths, folder):
+    """The files of a probe's spike sorting, all of one revision, and the names of those that are missing.
+
+    A later revision of a sorting has other clusters: its spikes do not belong to an earlier one's depths. The newest
+    revision that has all files is read.
+    """
+    names = {key: f"{folder}/{file}" for key, file in SORTING_FILES.items()}
+    found = {key: revisions_of(paths, name) for key, name in names.items()}
+    missing = [names[key] for key in names if not found[key]]
+    if missing:
+        return dict.fromkeys(names), missing
+    whole = set.intersection(*map(set, found.values()))
+    if not whole:
+        every = sorted(set().union(*found.values()), reverse=True)
+        parts = [
+            ", ".join(SORTING_FILES[key] for key in names if r in found[key])
+            for r in every
+        ]
+        raise RawFileError(
+            expected=f"all of {', '.join(SORTING_FILES.values())} of one revision in {folder}",
+            found="; ".join(
+                f"of {r or 'the first'}: {part}"
+                for r, part in zip(every, parts, strict=True)
+            ),
+            fix="Fetch the files that one of them lacks.",
+        )
+    return {key: only_one(found[key][max(whole)], names[key]) for key in names}, []
+
+
+def later_revision(paths, files):
+    """The newest revision of a sorting, where it is incomplete and so another one is read."""
+    chosen = PurePosixPath(files["times"])
+    folder = chosen.parent.parent if revision(files["times"]) else chosen.parent
+    found = [
+        r
+        for file in SORTING_FILES.values()
+        for r in revisions_of(paths, f"{folder}/{file}")
+    ]
+    return max(found) if max(found) > revision(files["times"]) else None
 
 
 def find_files(paths, *, behavior):
@@ -361,24 +518,30 @@ def find_files(paths, *, behavior):
             missing.append(name)
         return path
 
-    probes = sorted({m[1] for path in paths if (m := re.match(rf"alf/(probe\w+)/{SORTING}/", path))})
+    probes = sorted(
+        {m[1] for path in paths if (m := re.match(rf"alf/(probe\w+)/{SORTING}/", path))}
+    )
     if not probes:
         missing.append(f"alf/probe00/{SORTING}/…")
     files = {"probes": {}}
     for probe in probes:
         folder = f"alf/{probe}/{SORTING}"
-        files["probes"][probe] = {
-            "times": find(f"{folder}/spikes.times.npy"),
-            "clusters": find(f"{folder}/spikes.clusters.npy"),
-            "channels": find(f"{folder}/clusters.channels.npy"),
-            "depths": find(f"{folder}/clusters.depths.npy"),
-            "metrics": find(f"{folder}/clusters.metrics.pqt"),
-            "areas": find(f"{folder}/channels.brainLocationIds_ccf_2017.npy", optional=True)
-            or find(f"alf/{probe}/electrodeSites.brainLocationIds_ccf_2017.npy", optional=True)
+        sorting, lacking = sorting_files(paths, folder)
+        missing += lacking
+        files["probes"][probe] = sorting | {
+            "areas": find(
+                f"{folder}/channels.brainLocationIds_ccf_2017.npy", optional=True
+            )
+            or find(
+                f"alf/{probe}/electrodeSites.brainLocationIds_ccf_2017.npy",
+                optional=True,
+            )
             or "",
         }
     if behavior:
-        files["wheel"] = [find(f"alf/_ibl_wheel.{name}.npy") for name in ("timestamps", "position")]
+        files["wheel"] = [
+            find(f"alf/_ibl_wheel.{name}.npy") for name in ("timestamps", "position")
+        ]
         files["trials"] = find("alf/_ibl_trials.table.pqt")
     return files, missing
 
@@ -397,7 +560,9 @@ def needed_files(paths, *, behavior, place):
 
 def flat(files):
     """All paths in a table of files."""
-    probes = [path for probe in files["probes"].values() for path in probe.values() if path]
+    probes = [
+        path for probe in files["probes"].values() for path in probe.values() if path
+    ]
     return [*probes, *files.get("wheel", ()), *filter(None, [files.get("trials")])]
 
 
@@ -410,44 +575,58 @@ def download_session(raw_dir, path, *, base_url, behavior, again, report):
     mark = folder / ".downloading"
     if not again and is_complete(folder, mark, behavior):
         return
-    with one_process(mark, report):
-        if not again and is_complete(folder, mark, behavior):  # another process has fetched the rest
+    with locked(mark, report):
+        if not again and is_complete(
+            folder, mark, behavior
+        ):  # another process has fetched the rest
             return
         mark.touch()
         report(f"DOWNLOADING what {folder} lacks")
         prefix = f"data/{path}/"
-        sizes = {key.removeprefix(prefix): size for key, size in list_bucket(base_url, f"{prefix}alf/").items()}
-        wanted = flat(needed_files(sorted(sizes), behavior=behavior, place=f"{base_url}/{prefix}"))
+        sizes = {
+            key.removeprefix(prefix): size
+            for key, size in list_bucket(base_url, f"{prefix}alf/").items()
+        }
+        wanted = flat(
+            needed_files(sorted(sizes), behavior=behavior, place=f"{base_url}/{prefix}")
+        )
         there = {plain_name(file) for file in local_files(folder)}
         for file in wanted:
             if again or plain_name(file) not in there:
                 url = f"{base_url}/{quote(prefix + file)}"
-                download_file(url, folder / plain_name(file), sizes[file], report)
+                download_file(
+                    url, folder / plain_name(file), report, of_size(sizes[file])
+                )
         mark.unlink()
 
 
+def of_size(size):
+    """A check of a whole file against the length that the bucket lists."""
+
+    def check(path):
+        if bytes_of(path) != size:
+            raise RawFileError(
+                expected=f"{size:,} bytes of {path.name}, as the bucket lists it",
+                found=f"{bytes_of(path):,}",
+                fix="Run again; if it stays so, take the file from another source.",
+            )
+
+    return check
+
+
 def is_complete(folder, mark, behavior):
-    return not mark.exists() and not find_files(local_files(folder), behavior=behavior)[1]
-
-
-@contextmanager
-def one_process(path, report):
-    """Wait until no other process makes ``path``. The system frees the lock of a process that dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(f"Waiting for another process that fetches {path.parent}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return (
+        not mark.exists() and not find_files(local_files(folder), behavior=behavior)[1]
+    )
 
 
 def list_bucket(base_url, prefix):
     """Sizes in bytes of all keys below ``prefix``, by S3's anonymous ListObjectsV2."""
     sizes, query = {}, {"list-type": "2", "prefix": prefix}
     while True:
-        root = parse_listing(patiently(lambda query=query: get_listing(base_url, query), base_url, RETRY_WAITS_S))
+        root = parse_listing(
+            patiently(lambda query=query: get_listing(base_url, query), base_url)
+        )
         for item in root.iter("Contents"):
             sizes[item.findtext("Key")] = int(item.findtext("Size"))
         token = root.findtext("NextContinuationToken")
@@ -483,13 +662,38 @@ def parse_listing(content):
     return root
 
 
+# Download (a copy of ../_shared/download.py, made by sync.py)
+
+RETRY_WAITS_S = (1, 2, 4, 8, 16)
+
+
+@contextmanager
+def locked(path, report):
+    """Only one process at a time makes ``path``. A process that dies frees its lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"Waiting for another process that makes {path.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Incomplete(Exception):
-    """The connection ended, or the server failed, before the file was whole."""
+    """The connection ended, or the server failed, before the answer was whole."""
 
 
-def patiently(attempt, what, waits, progress=lambda: 0):
-    """Call ``attempt`` until it succeeds, with growing waits; they start anew when ``progress()`` has grown."""
-    furthest, rest = progress(), iter(waits)
+def patiently(attempt, what, progress=lambda: 0):
+    """Call ``attempt`` until it succeeds, with growing waits.
+
+    Cut connections, timeouts and server errors are tried again. The waits start anew
+    with each try after which ``progress()`` has grown.
+    """
+    furthest, waits = progress(), iter(RETRY_WAITS_S)
     while True:
         try:
             return attempt()
@@ -497,13 +701,15 @@ def patiently(attempt, what, waits, progress=lambda: 0):
             trouble = error
         got = progress()
         if got > furthest:
-            furthest, rest = got, iter(waits)
-        wait = next(rest, None)
+            furthest, waits = got, iter(RETRY_WAITS_S)
+        wait = next(waits, None)
         if wait is None:
             raise RawFileError(
                 expected=f"the whole of {what}",
-                found=f"{got:,} bytes after {len(waits) + 1} tries without progress; last: {trouble}",
-                fix="Check the network and run again: the download goes on where it stopped. Or copy the files.",
+                found=f"{got:,} bytes after {len(RETRY_WAITS_S) + 1} tries without "
+                f"progress; last: {trouble}",
+                fix="Check the network and run again: the download goes on from where "
+                "it stopped. Or copy the files to their place by hand.",
             ) from trouble
         time.sleep(wait)
 
@@ -513,50 +719,131 @@ def check_status(reply, url):
         raise Incomplete(f"HTTP status {reply.status_code}")
     if reply.status_code not in (200, 206):
         raise RawFileError(
-            expected=f"an answer from {url}",
+            expected=f"a file at {url}",
             found=f"HTTP status {reply.status_code} ({reply.reason})",
-            fix="Check the address (option --base-url), or copy the files by hand.",
+            fix="Check the item's name and the address (option --base-url), or copy "
+            "the files to their place by hand.",
         )
 
 
-def download_file(url, path, size, report):
-    """Fetch ``size`` bytes into ``path``, continuing ``<path>.part`` where an earlier try was cut."""
+def download_file(url, path, report, check=lambda path: None):
+    """Fetch a file into ``path``, continuing an earlier try that was cut.
+
+    ``<path>.part`` grows, beside ``<path>.part.version``, by which the server names the
+    content (ETag, or the date of the last change). A part is continued only where the
+    server still has that version; a part without a version is fetched anew, as nothing
+    tells whether the rest would belong to it.
+
+    Args:
+        url: Address.
+        path: Where the whole file goes.
+        report: Called with a line of progress.
+        check: Called with the whole part file; raises RawFileError where it is not what
+            was asked for.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    if have(part) > size:
-        part.unlink()
-    if not part.exists() or have(part) < size:
-        patiently(lambda: fetch(url, part, size, report), url, RETRY_WAITS_S, lambda: have(part))
+    try:
+        patiently(lambda: fetch(url, part, report), url, lambda: bytes_of(part))
+    except OSError as error:
+        raise RawFileError(
+            expected=f"room for {path.name} in {path.parent}",
+            found=f"that writing failed ({error})",
+            fix=f"Free some space and run again: the download goes on from {part}.",
+        ) from error
+    try:
+        check(part)
+    except RawFileError:
+        discard(part)
+        raise
     os.replace(part, path)
+    discard(part)
 
 
-def have(path):
+def version_file(part):
+    return part.with_name(f"{part.name}.version")
+
+
+def bytes_of(path):
     return path.stat().st_size if path.exists() else 0
 
 
-def fetch(url, part, size, report):
-    """One try: append to ``part`` what it lacks. Raises Incomplete or RequestException if trying again may help."""
-    done = have(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
+def discard(part):
+    part.unlink(missing_ok=True)
+    version_file(part).unlink(missing_ok=True)
+
+
+def version_of(reply):
+    """What the server names the content by; "" where it does not."""
+    tag = reply.headers.get("ETag", "")
+    weak = tag.startswith("W/")  # equal for contents that differ in their bytes
+    return reply.headers.get("Last-Modified", "") if weak or not tag else tag
+
+
+def fetch(url, part, report):
+    """One try: append to ``part`` what it lacks.
+
+    Raises:
+        Incomplete, requests.RequestException: Trying again may help.
+    """
+    record = version_file(part)
+    known = record.read_text(encoding="ascii") if record.exists() else ""
+    if not known:
+        discard(part)
+    have = bytes_of(part)
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known}
     with requests.get(url, headers=headers, stream=True, timeout=(15, 60)) as reply:
+        if reply.status_code == 416:  # nothing after these bytes: whole, or too long
+            whole = reply.headers.get("Content-Range", "").endswith(f"/{have}")
+            if whole and version_of(reply) in ("", known):
+                return
+            discard(part)
+            raise Incomplete("the part file did not fit the file on the server")
         check_status(reply, url)
-        resumed = reply.status_code == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-        if reply.status_code == 206 and not resumed:
-            part.unlink(missing_ok=True)
-            raise Incomplete("the server sent another range than the one asked for")
-        done, shown = done if resumed else 0, None
+        version = version_of(reply)
+        resumed = reply.status_code == 206
+        sent = reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if resumed and not (sent and version in ("", known)):
+            discard(part)
+            raise Incomplete("the server sent other bytes than those asked for")
+        have = have if resumed else 0
+        length = reply.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        shown = None
         with open(part, "ab" if resumed else "wb") as file:
+            if not resumed:
+                record.write_text(version, encoding="ascii")
             for block in reply.iter_content(1 << 16):
                 file.write(block)
-                done += len(block)
-                percent = 100 * done // size if size else 100
+                have += len(block)
+                percent = f"{100 * have // total} %" if total else f"{have >> 20} MB"
                 if percent != shown:
-                    report(f"DOWNLOADING {part.stem} {percent} %")
+                    report(f"DOWNLOADING {part.stem} {percent}")
                     shown = percent
-    if done > size:
-        part.unlink()
-    if done != size:
-        raise Incomplete(f"got {done:,} of {size:,} bytes")
+    if total is not None and have != total:
+        raise Incomplete(f"got {have:,} of {total:,} bytes")
+    check_md5(reply, part)
+
+
+def check_md5(reply, part):
+    """Amazon S3 names a file that was uploaded in one piece by its MD5 sum."""
+    tag = reply.headers.get("ETag", "").strip('"')
+    if reply.headers.get("Server") != "AmazonS3" or not re.fullmatch(
+        "[0-9a-f]{32}", tag
+    ):
+        return
+    if "kms" in reply.headers.get("x-amz-server-side-encryption", ""):
+        return  # named otherwise
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != tag:
+        discard(part)
+        raise Incomplete(f"the bytes have the MD5 sum {found}, the server's {tag}")
+
+
+# End of the copy
 
 
 # Reading the raw files
@@ -570,13 +857,19 @@ def load_npy(path, kinds, length=None):
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        found = f"a damaged, truncated or pickled file of {have(path):,} bytes ({error})"
+        found = f"a damaged, truncated or pickled file of {bytes_of(path):,} bytes ({error})"
         raise RawFileError(expected=expected, found=found, fix=fix) from error
     shape = array.shape
     if len(shape) == 2 and shape[1] == 1:
         array = array[:, 0]
-    if array.ndim != 1 or array.dtype.kind not in kinds or (length is not None and len(array) != length):
-        raise RawFileError(expected=expected, found=f"shape {shape} of type {array.dtype}", fix=fix)
+    if (
+        array.ndim != 1
+        or array.dtype.kind not in kinds
+        or (length is not None and len(array) != length)
+    ):
+        raise RawFileError(
+            expected=expected, found=f"shape {shape} of type {array.dtype}", fix=fix
+        )
     return array
 
 
@@ -588,11 +881,17 @@ def read_table(path, needed, optional=()):
         with pq.ParquetFile(path) as file:
             there = file.schema_arrow.names
             if set(needed) <= set(there):
-                table = file.read(columns=[name for name in (*needed, *optional) if name in there])
+                table = file.read(
+                    columns=[name for name in (*needed, *optional) if name in there]
+                )
                 return {name: table[name].to_numpy() for name in table.column_names}
     except (OSError, pa.ArrowException) as error:
-        raise RawFileError(expected=expected, found=f"a damaged file ({error})", fix=fix) from error
-    raise RawFileError(expected=expected, found=f"the columns {', '.join(there)}", fix=fix)
+        raise RawFileError(
+            expected=expected, found=f"a damaged file ({error})", fix=fix
+        ) from error
+    raise RawFileError(
+        expected=expected, found=f"the columns {', '.join(there)}", fix=fix
+    )
 
 
 def read_acronyms(path):
@@ -600,7 +899,9 @@ def read_acronyms(path):
     if not path.exists():
         return {}
     try:
-        table = pd.read_csv(path, usecols=["id", "acronym"], dtype={"id": int, "acronym": str})
+        table = pd.read_csv(
+            path, usecols=["id", "acronym"], dtype={"id": int, "acronym": str}
+        )
     except (OSError, ValueError) as error:
         raise RawFileError(
             expected=f"Allen's table of structures, a CSV file with the columns id and acronym, at {path}",
@@ -613,12 +914,16 @@ def read_acronyms(path):
 def read_units(folder, name, files, min_label):
     """Columns that describe the good units of a probe, in the order of their cluster numbers."""
     metrics = read_table(folder / files["metrics"], ("cluster_id", "label"))
-    good = np.flatnonzero(np.nan_to_num(metrics["label"].astype(float)) >= min_label - 1e-6)
+    good = np.flatnonzero(
+        np.nan_to_num(metrics["label"].astype(float)) >= min_label - 1e-6
+    )
     good = good[np.argsort(metrics["cluster_id"][good], kind="stable")]
     cluster = metrics["cluster_id"][good].astype(np.int64)
     channels = load_npy(folder / files["channels"], "iuf")
     depths = load_npy(folder / files["depths"], "iuf", len(channels))
-    if len(cluster) and not (0 <= cluster[0] and cluster[-1] < len(channels) and (np.diff(cluster) > 0).all()):
+    if len(cluster) and not (
+        0 <= cluster[0] and cluster[-1] < len(channels) and (np.diff(cluster) > 0).all()
+    ):
         raise RawFileError(
             expected=f"cluster numbers, each once, below {len(channels)}, the length of {files['channels']}",
             found=f"in {files['metrics']} good ones from {cluster[0]} to {cluster[-1]}",
@@ -634,7 +939,9 @@ def read_units(folder, name, files, min_label):
                 found=f"{len(locations)}, for channels up to {channel.max()}",
                 fix="Take all files of a probe from one revision.",
             )
-        area_id = np.abs(locations[channel]).astype(np.int64)  # IBL marks the left hemisphere by a minus sign
+        area_id = np.abs(locations[channel]).astype(
+            np.int64
+        )  # IBL marks the left hemisphere by a minus sign
     return {
         "probe": np.full(len(cluster), name),
         "cluster": cluster,
@@ -670,9 +977,15 @@ def read_spikes(folder, files, cluster):
             rows.append(row[is_good].astype(np.int32))
     if not first < last:
         raise RawFileError(
-            expected=f"spikes in {files['times']}", found=f"{len(times)} of them", fix="Remove the probe's folder."
+            expected=f"spikes in {files['times']}",
+            found=f"{len(times)} of them",
+            fix="Remove the probe's folder.",
         )
-    return np.concatenate([[], *kept]), np.concatenate([np.empty(0, np.int32), *rows]), (first, last)
+    return (
+        np.concatenate([[], *kept]),
+        np.concatenate([np.empty(0, np.int32), *rows]),
+        (first, last),
+    )
 
 
 def merge_spikes(probes, offsets):
@@ -688,20 +1001,28 @@ def merge_spikes(probes, offsets):
             found="; ".join(f"{first:.1f} to {last:.1f} s" for first, last in spans),
             fix="Use spikes.times, which are on the session's clock.",
         )
-    domain = Interval(float(start), float(np.nextafter(end, np.inf)))  # the last spike lies inside
+    domain = Interval(
+        float(start), float(np.nextafter(end, np.inf))
+    )  # the last spike lies inside
     times = np.concatenate(times)
-    rows = np.concatenate([row + np.int32(offset) for row, offset in zip(rows, offsets, strict=True)])
+    rows = np.concatenate(
+        [row + np.int32(offset) for row, offset in zip(rows, offsets, strict=True)]
+    )
     inside = (times >= start) & (times <= end)
     order = np.flatnonzero(inside)
     order = order[np.argsort(times[order], kind="stable")]
-    return IrregularTimeSeries(timestamps=times[order], unit_index=rows[order], domain=domain), domain
+    return IrregularTimeSeries(
+        timestamps=times[order], unit_index=rows[order], domain=domain
+    ), domain
 
 
 def read_wheel(folder, files, domain):
     """Position and velocity of the wheel at 1 kHz, as far as they lie inside ``domain``."""
     timestamps = load_npy(folder / files[0], "f")
     position = load_npy(folder / files[1], "f", len(timestamps))
-    start, position, velocity = wheel_velocity(np.asarray(timestamps), np.asarray(position), files[0])
+    start, position, velocity = wheel_velocity(
+        np.asarray(timestamps), np.asarray(position), files[0]
+    )
     first = max(0, int(np.ceil((domain.start[0] - start) * WHEEL_HZ)))
     last = min(len(position), int((domain.end[-1] - start) * WHEEL_HZ))
     if last <= first:
@@ -712,7 +1033,9 @@ def read_wheel(folder, files, domain):
             fix="Check the files, or leave wheel and trials out with --skip-behavior.",
         )
     return RegularTimeSeries(
-        position=position[first:last].astype(np.float32)[:, None],  # upstream, continuous values have two dimensions
+        position=position[first:last].astype(np.float32)[
+            :, None
+        ],  # upstream, continuous values have two dimensions
         velocity=velocity[first:last].astype(np.float32)[:, None],
         sampling_rate=WHEEL_HZ,
         domain_start=start + first / WHEEL_HZ,
@@ -741,7 +1064,9 @@ def wheel_velocity(timestamps, position, name):
     start = float(timestamps[0])
     times = start + np.arange(int(duration * WHEEL_HZ) + 1) / WHEEL_HZ
     position = np.interp(times, timestamps, position)
-    filtered = sosfiltfilt(butter(WHEEL_ORDER, WHEEL_CORNER_HZ / WHEEL_HZ * 2, output="sos"), position)
+    filtered = sosfiltfilt(
+        butter(WHEEL_ORDER, WHEEL_CORNER_HZ / WHEEL_HZ * 2, output="sos"), position
+    )
     return start, position, np.diff(filtered, prepend=filtered[0]) * WHEEL_HZ
 
 
@@ -750,10 +1075,20 @@ def read_trials(path, domain):
 
     Rows that have none, or that reach out of ``domain``, are left out.
     """
-    bounds = {"start": ("intervals_0", "stimOn_times"), "end": ("intervals_1", "response_times")}
-    columns = read_table(path, (), [*sum(bounds.values(), ()), *sum(TRIAL_COLUMNS.values(), ())])
-    chosen = {bound: next((name for name in names if name in columns), None) for bound, names in bounds.items()}
-    fix = "Take the published table, or leave wheel and trials out with --skip-behavior."
+    bounds = {
+        "start": ("intervals_0", "stimOn_times"),
+        "end": ("intervals_1", "response_times"),
+    }
+    columns = read_table(
+        path, (), [*sum(bounds.values(), ()), *sum(TRIAL_COLUMNS.values(), ())]
+    )
+    chosen = {
+        bound: next((name for name in names if name in columns), None)
+        for bound, names in bounds.items()
+    }
+    fix = (
+        "Take the published table, or leave wheel and trials out with --skip-behavior."
+    )
     if None in chosen.values():
         raise RawFileError(
             expected=f"columns intervals_0 and intervals_1, or stimOn_times and response_times, in {path}",
@@ -761,14 +1096,18 @@ def read_trials(path, domain):
             fix=fix,
         )
     start, end = (columns[chosen[bound]].astype(np.float64) for bound in bounds)
-    usable = (end > start) & (start >= domain.start[0]) & (end <= domain.end[-1])  # False where one is NaN
+    usable = (
+        (end > start) & (start >= domain.start[0]) & (end <= domain.end[-1])
+    )  # False where one is NaN
     usable = np.flatnonzero(usable)
     usable = usable[np.argsort(start[usable], kind="stable")]
     start, end = start[usable], end[usable]
     if not len(usable) or (start[1:] < end[:-1]).any():
         raise RawFileError(
             expected=f"trials that follow one another in {path}",
-            found="trials that overlap" if len(usable) else "no trial with a start and an end among the spikes",
+            found="trials that overlap"
+            if len(usable)
+            else "no trial with a start and an end among the spikes",
             fix=fix,
         )
     names = [name for name in sum(TRIAL_COLUMNS.values(), ()) if name in columns]
@@ -776,7 +1115,11 @@ def read_trials(path, domain):
         start=start,
         end=end,
         **{name: columns[name][usable].astype(np.float64) for name in names},
-        timekeys=["start", "end", *(name for name in names if name in TRIAL_COLUMNS["times"])],
+        timekeys=[
+            "start",
+            "end",
+            *(name for name in names if name in TRIAL_COLUMNS["times"]),
+        ],
     )
 
 
@@ -784,8 +1127,13 @@ def read_trials(path, domain):
 
 
 def unit_table(session, probes, features, acronyms):
-    columns = {name: np.concatenate([probe[name] for probe in probes]) for name in probes[0]}
-    area = [acronyms.get(number, str(number)) if number else "" for number in columns["area_id"].tolist()]
+    columns = {
+        name: np.concatenate([probe[name] for probe in probes]) for name in probes[0]
+    }
+    area = [
+        acronyms.get(number, str(number)) if number else ""
+        for number in columns["area_id"].tolist()
+    ]
     names = zip(columns["probe"], columns["cluster"], strict=True)
     return ArrayDict(
         id=np.array([f"{session}/{probe}/{cluster:04d}" for probe, cluster in names]),
@@ -805,7 +1153,9 @@ def make_splits(observed, *, reference_s, block_s, fractions, seed):
     """
     start, end = float(observed.start[0]), float(observed.end[-1])
     n_blocks = max(0, int((end - start - reference_s) // block_s))
-    counts = {split: max(1, round(share * n_blocks)) for split, share in fractions.items()}
+    counts = {
+        split: max(1, round(share * n_blocks)) for split, share in fractions.items()
+    }
     if sum(counts.values()) > n_blocks or block_s <= 2 * GAP_S:
         raise RawFileError(
             expected=f"room for a reference window of {reference_s:g} s and a block of {block_s:g} s (above "
@@ -813,7 +1163,9 @@ def make_splits(observed, *, reference_s, block_s, fractions, seed):
             found=f"{end - start:.1f} s of recording, {n_blocks} blocks of which {sum(counts.values())} are asked for",
             fix="Set --reference-seconds, --block-seconds, --valid-fraction and --test-fraction to fit.",
         )
-    edges = np.concatenate([[start], np.linspace(start + reference_s, end, n_blocks + 1)])
+    edges = np.concatenate(
+        [[start], np.linspace(start + reference_s, end, n_blocks + 1)]
+    )
     split = np.full(n_blocks + 1, "train")
     order, taken = 1 + np.random.default_rng(seed).permutation(n_blocks), 0
     for name, count in counts.items():
@@ -826,7 +1178,9 @@ def make_splits(observed, *, reference_s, block_s, fractions, seed):
         for name in ("train", "valid", "test")
         for chosen in [split[begins] == name]
     }
-    return domains | {"reference_domain": Interval(start, min(start + reference_s, float(ends[0])))}
+    return domains | {
+        "reference_domain": Interval(start, min(start + reference_s, float(ends[0])))
+    }
 
 
 def trial_splits(trials, splits):
@@ -834,7 +1188,9 @@ def trial_splits(trials, splits):
     names = np.full(len(trials), "", dtype="U5")
     for name in ("train", "valid", "test"):
         domain = splits[f"{name}_domain"]
-        inside = (trials.start[:, None] >= domain.start) & (trials.end[:, None] <= domain.end)
+        inside = (trials.start[:, None] >= domain.start) & (
+            trials.end[:, None] <= domain.end
+        )
         names[inside.any(axis=1)] = name
     return names
 
@@ -862,7 +1218,10 @@ def reference_features(spike_times, unit_index, n_units, *, start, end):
         )
     units = unit_index[inside]
     order = np.argsort(units, kind="stable")
-    times, bounds = spike_times[inside][order], np.searchsorted(units[order], np.arange(n_units + 1))
+    times, bounds = (
+        spike_times[inside][order],
+        np.searchsorted(units[order], np.arange(n_units + 1)),
+    )
     n_bins = int(np.floor((end - start) / BIN_S + 1e-6))
     n_whole = n_bins // FANO_BINS * FANO_BINS
     features = np.zeros((n_units, 33))
@@ -881,7 +1240,12 @@ def reference_features(spike_times, unit_index, n_units, *, start, end):
         power = deviation @ deviation
         if power > 0:
             for lag in range(1, min(LAGS, n_bins - 1) + 1):
-                row[21 + lag] = deviation[:-lag] @ deviation[lag:] / (n_bins - lag) / (power / n_bins)
+                row[21 + lag] = (
+                    deviation[:-lag]
+                    @ deviation[lag:]
+                    / (n_bins - lag)
+                    / (power / n_bins)
+                )
         windows = counts[:n_whole].reshape(-1, FANO_BINS).sum(axis=1)
         if windows.sum() > 0:
             row[32] = windows.var() / windows.mean()

@@ -46,8 +46,10 @@ In a parallel run an item's errors are in ``<processed-dir>/tvsd/pipeline_logs/<
 The file is long because upstream runs a pipeline from one file.
 """
 
+import hashlib
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -95,9 +97,11 @@ AREAS = {
     "N": {"V1": (0, 512), "V4": (512, 768), "IT": (768, 1024)},
 }
 NORM_STEP_S, IMAGE_ON_S = 0.4, 0.2
-N_SAMPLES, BASELINE_MS = 300, 100  # of a presentation in the trial file, at 1 kHz; so much of it before the image
+N_SAMPLES, BASELINE_MS = (
+    300,
+    100,
+)  # of a presentation in the trial file, at 1 kHz; so much of it before the image
 DEAD_VARIANCE = 1e-3  # of the median channel's variance
-RETRY_WAITS_S = (1, 2, 4, 8, 16)
 # Memory for a slab of the trial file. Small ones stay in the processor's cache; more only to have all channels at once.
 SLAB_BYTES, WIDE_SLAB_BYTES, NORMALISED_ROWS = 48 << 20, 192 << 20, 512
 
@@ -124,8 +128,14 @@ def correlation(text):
 def bin_size(text):
     """Seconds; a whole number of samples, with a bin's edge where the image comes on."""
     samples = round(1000 * float(text))
-    if samples < 1 or BASELINE_MS % samples or not math.isclose(samples, 1000 * float(text)):
-        raise ArgumentTypeError(f"0.001, 0.002, 0.004, 0.005, 0.01, 0.02, 0.025, 0.05 or 0.1 s, not {text}")
+    if (
+        samples < 1
+        or BASELINE_MS % samples
+        or not math.isclose(samples, 1000 * float(text))
+    ):
+        raise ArgumentTypeError(
+            f"0.001, 0.002, 0.004, 0.005, 0.01, 0.02, 0.025, 0.05 or 0.1 s, not {text}"
+        )
     return samples / 1000
 
 
@@ -141,23 +151,56 @@ def some_of(known):
 
 def http_url(text):
     if not text.startswith(("http://", "https://")):
-        raise ArgumentTypeError(f"an address that begins with http:// or https://, not {text!r}")
+        raise ArgumentTypeError(
+            f"an address that begins with http:// or https://, not {text!r}"
+        )
     return text.rstrip("/")
 
 
 parser = ArgumentParser()
-parser.add_argument("--monkeys", type=some_of(AREAS), help="F, N or F,N; default: those with raw files")
-parser.add_argument("--trials", action="store_true", help="time bins of each presentation; raw files of 54-58 GB")
+parser.add_argument(
+    "--monkeys", type=some_of(AREAS), help="F, N or F,N; default: those with raw files"
+)
+parser.add_argument(
+    "--trials",
+    action="store_true",
+    help="time bins of each presentation; raw files of 54-58 GB",
+)
 parser.add_argument("--bin-size", type=bin_size, default=0.01, help="of --trials, in s")
-parser.add_argument("--areas", type=some_of(AREAS["F"]), help="some of V1,V4,IT; default: all")
-parser.add_argument("--min-reliability", type=correlation, help="leave out units below; default: all stay")
-parser.add_argument("--valid-fraction", type=fraction, default=0.05, help="of training images")
-parser.add_argument("--valid-by-concept", action="store_true", help="hold out whole concepts")
-parser.add_argument("--exclude-test-concepts", action="store_true", help="neither train nor validate on them")
-parser.add_argument("--seed", type=int, default=0, help="of the choice of validation images")
-parser.add_argument("--base-url", type=http_url, default=GIN, help="where missing raw files are downloaded from")
-parser.add_argument("--redownload", action="store_true", help="even if the raw files are there")
-parser.add_argument("--reprocess", action="store_true", help="even if the HDF5 file is there")
+parser.add_argument(
+    "--areas", type=some_of(AREAS["F"]), help="some of V1,V4,IT; default: all"
+)
+parser.add_argument(
+    "--min-reliability",
+    type=correlation,
+    help="leave out units below; default: all stay",
+)
+parser.add_argument(
+    "--valid-fraction", type=fraction, default=0.05, help="of training images"
+)
+parser.add_argument(
+    "--valid-by-concept", action="store_true", help="hold out whole concepts"
+)
+parser.add_argument(
+    "--exclude-test-concepts",
+    action="store_true",
+    help="neither train nor validate on them",
+)
+parser.add_argument(
+    "--seed", type=int, default=0, help="of the choice of validation images"
+)
+parser.add_argument(
+    "--base-url",
+    type=http_url,
+    default=GIN,
+    help="where missing raw files are downloaded from",
+)
+parser.add_argument(
+    "--redownload", action="store_true", help="even if the raw files are there"
+)
+parser.add_argument(
+    "--reprocess", action="store_true", help="even if the HDF5 file is there"
+)
 
 
 class Pipeline(BrainsetPipeline):
@@ -167,24 +210,31 @@ class Pipeline(BrainsetPipeline):
     @classmethod
     def get_manifest(cls, raw_dir, args):
         variant = "trials" if args.trials else "norm"
-        names = args.monkeys or [m for m in AREAS if raw_paths(raw_dir, m, variant)[variant].exists()]
-        names = names or list(AREAS)
+        names = args.monkeys or [
+            m for m in AREAS if raw_paths(raw_dir, m, variant)[variant].exists()
+        ]
+        items = {f"monkey{m}_{variant}": (m, variant) for m in names or AREAS}
+        items |= named_items()
         if not args.redownload:
             try:
-                for monkey in names:
+                for monkey, variant in items.values():
                     check_raw(raw_paths(raw_dir, monkey, variant))
             except RawFileError as error:
                 sys.exit(f"{error}\nOption --monkeys leaves a monkey out.")
-        items = [{"id": f"monkey{m}_{variant}", "monkey": m, "variant": variant} for m in names]
-        return pd.DataFrame(items).set_index("id")
+        rows = [{"id": i, "monkey": m, "variant": v} for i, (m, v) in items.items()]
+        return pd.DataFrame(rows).set_index("id")
 
     def download(self, manifest_item):
-        for path in raw_paths(self.raw_dir, manifest_item.monkey, manifest_item.variant).values():
-            address = f"{self.args.base_url}/{path.relative_to(self.raw_dir).as_posix()}"
+        for path in raw_paths(
+            self.raw_dir, manifest_item.monkey, manifest_item.variant
+        ).values():
+            address = (
+                f"{self.args.base_url}/{path.relative_to(self.raw_dir).as_posix()}"
+            )
             if self.args.redownload or not path.exists():
                 with locked(path, self.update_status):
                     if self.args.redownload or not path.exists():
-                        download_file(address, path, self.update_status)
+                        download_file(address, path, self.update_status, check_raw_file)
         return manifest_item.monkey, manifest_item.variant
 
     def process(self, item):
@@ -196,9 +246,16 @@ class Pipeline(BrainsetPipeline):
                 return
             raw = raw_paths(self.raw_dir, monkey, variant)
             self.update_status("Reading image names")
-            images = {part: read_image_ids(raw["images"], part) for part in ("train", "test")}
+            images = {
+                part: read_image_ids(raw["images"], part) for part in ("train", "test")
+            }
             quality = read_quality(raw["norm"], images)
-            kept = choose_units(monkey, quality["reliability"], self.args.areas, self.args.min_reliability)
+            kept = choose_units(
+                monkey,
+                quality["reliability"],
+                self.args.areas,
+                self.args.min_reliability,
+            )
             self.update_status(f"Keeping {len(kept)} of {N_CHANNELS} units")
             prepare = self.process_trials if variant == "trials" else self.process_norm
             prepare(path, monkey, raw, images, unit_table(monkey, quality, kept))
@@ -207,7 +264,9 @@ class Pipeline(BrainsetPipeline):
         self.update_status("Reading responses")
         mua = read_responses(raw["norm"], images)
         is_dead = find_dead(variance_of_columns(mua))
-        presentations = norm_presentations(images, choose_splits(images, self.args), len(mua))
+        presentations = norm_presentations(
+            images, choose_splits(images, self.args), len(mua)
+        )
         mua = np.ascontiguousarray(mua[:, units["channel"]])
         start = NORM_STEP_S * np.arange(len(mua) + 1)
         data = Data(
@@ -229,12 +288,16 @@ class Pipeline(BrainsetPipeline):
         with open_mat73(raw["trials"]) as source:
             with reading(raw["trials"]):
                 traces, table = trial_variables(source)
-                order, slot, columns = trial_presentations(table, images, choose_splits(images, self.args))
+                order, slot, columns = trial_presentations(
+                    table, images, choose_splits(images, self.args)
+                )
             day = np.unique(columns["day"], return_inverse=True)[1]
             n_rows = n_bins * (slot[-1] + 1)
             with new_file(path, 4 * n_rows * len(raw_channel)) as file:
                 # A presentation lies in one piece, uncompressed: gzip would make reading it several times slower.
-                value = file.create_dataset("bins", (n_rows, len(raw_channel)), "f4", fill_time="never")
+                value = file.create_dataset(
+                    "bins", (n_rows, len(raw_channel)), "f4", fill_time="never"
+                )
                 in_file_order = np.argsort(order)
                 moments = bin_trials(
                     traces, value, slot=slot[in_file_order], day=day[in_file_order], samples=samples,
@@ -244,18 +307,30 @@ class Pipeline(BrainsetPipeline):
                 self.update_status("Normalising")
                 mean, deviation, is_dead = unit_statistics(moments)
                 normalise(value, slot, day, mean, deviation, raw_channel, n_bins)
-                units |= {"is_dead": is_dead, "raw_mean": mean.T.copy(), "raw_deviation": deviation.T.copy()}
+                units |= {
+                    "is_dead": is_dead,
+                    "raw_mean": mean.T.copy(),
+                    "raw_deviation": deviation.T.copy(),
+                }
                 self.update_status("Storing")
-                self.trials_without_values(path, monkey, columns, slot, units, samples).to_hdf5(file)
+                self.trials_without_values(
+                    path, monkey, columns, slot, units, samples
+                ).to_hdf5(file)
                 del file["mua/value"]
                 file.move("bins", "mua/value")
 
     def trials_without_values(self, path, monkey, columns, slot, units, samples):
         """The whole recording, but ``mua.value`` has no units: its bins are in the file already."""
-        start, image_on, end = ((N_SAMPLES * slot + sample) / 1000 for sample in (0, BASELINE_MS, N_SAMPLES))
-        bins = (N_SAMPLES * slot[:, None] + np.arange(0, N_SAMPLES, samples)).ravel() / 1000
+        start, image_on, end = (
+            (N_SAMPLES * slot + sample) / 1000 for sample in (0, BASELINE_MS, N_SAMPLES)
+        )
+        bins = (
+            N_SAMPLES * slot[:, None] + np.arange(0, N_SAMPLES, samples)
+        ).ravel() / 1000
         mua = RegularTimeSeries.from_gappy_timeseries(  # it finds the gaps between days
-            bins, sampling_rate=1000 / samples, value=np.empty((len(bins), 0), np.float32)
+            bins,
+            sampling_rate=1000 / samples,
+            value=np.empty((len(bins), 0), np.float32),
         )
         return Data(
             **self.descriptions(path, monkey, bin_size=self.args.bin_size),
@@ -268,7 +343,12 @@ class Pipeline(BrainsetPipeline):
 
     def descriptions(self, path, monkey, **options):
         simulated = (self.raw_dir / "simulation.json").exists()
-        for name in ("valid_fraction", "valid_by_concept", "exclude_test_concepts", "min_reliability"):
+        for name in (
+            "valid_fraction",
+            "valid_by_concept",
+            "exclude_test_concepts",
+            "min_reliability",
+        ):
             options[name] = getattr(self.args, name)
         return {
             "brainset": BrainsetDescription(
@@ -276,16 +356,34 @@ class Pipeline(BrainsetPipeline):
                 origin_version="simulated" if simulated else "10.12751/g-node.hc7zlv",
                 derived_version="1.1.0",
                 source="simulated raw files" if simulated else SOURCE,
-                description=("SIMULATED data in the format of TVSD, not a recording: " if simulated else "")
+                description=(
+                    "SIMULATED data in the format of TVSD, not a recording: "
+                    if simulated
+                    else ""
+                )
                 + "multi-unit activity of macaque V1, V4 and IT while the animal sees THINGS images, normalised, on a "
                 "nominal time axis.",
                 split_seed=self.args.seed,
                 **options,
             ),
-            "subject": SubjectDescription(id=f"monkey{monkey}", species="MACACA_MULATTA"),
+            "subject": SubjectDescription(
+                id=f"monkey{monkey}", species="MACACA_MULATTA"
+            ),
             "session": SessionDescription(id=path.stem),
-            "device": DeviceDescription(id=f"monkey{monkey}_16_arrays", recording_tech="UTAH_ARRAY_MUA"),
+            "device": DeviceDescription(
+                id=f"monkey{monkey}_16_arrays", recording_tech="UTAH_ARRAY_MUA"
+            ),
         }
+
+
+def named_items():
+    """Items that the command line names: ``-s monkeyF_trials``.
+
+    Without a name all of the manifest is prepared, and trials take 54-58 GB a monkey.
+    """
+    words = {word.removeprefix("--single=") for word in sys.argv}
+    known = {f"monkey{m}_{v}": (m, v) for m, v in product(AREAS, ("norm", "trials"))}
+    return {name: item for name, item in known.items() if name in words}
 
 
 # Where files are, and who writes them
@@ -293,27 +391,14 @@ class Pipeline(BrainsetPipeline):
 
 def raw_paths(raw_dir, monkey, variant):
     folder = raw_dir / f"monkey{monkey}"
-    paths = {"norm": folder / "THINGS_normMUA.mat", "images": folder / "_logs" / "things_imgs.mat"}
+    paths = {
+        "norm": folder / "THINGS_normMUA.mat",
+        "images": folder / "_logs" / "things_imgs.mat",
+    }
     if variant == "trials":
         paths["mapping"] = folder / "_logs" / "1024chns_mapping_20220105.mat"
         paths["trials"] = folder / "THINGS_MUA_trials.mat"
     return paths
-
-
-@contextmanager
-def locked(path, report):
-    """Only one process at a time makes ``path``. The lock goes with the process that holds it, even if it is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        report(f"Waiting for another process that makes {path.name}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -328,94 +413,177 @@ def new_file(path, n_bytes):
         raise RawFileError(expected=expected, found=f"{free / 1e9:.1f} GB", fix=fix)
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-    access.set_sieve_buf_size(0)  # bins that lie apart are then written without reading what is between them
+    access.set_sieve_buf_size(
+        0
+    )  # bins that lie apart are then written without reading what is between them
     try:
         with h5py.File(h5py.h5f.create(os.fsencode(aside), fapl=access)) as file:
             yield file
         os.replace(aside, path)
-    except (OSError, RuntimeError) as error:  # HDF5 raises the second where it cannot close the file
-        raise RawFileError(expected=expected, found=f"that writing failed ({error})", fix=fix) from error
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # HDF5 raises the second where it cannot close the file
+        raise RawFileError(
+            expected=expected, found=f"that writing failed ({error})", fix=fix
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
 
 
-# Download
+# Download (a copy of ../_shared/download.py, made by sync.py)
+
+RETRY_WAITS_S = (1, 2, 4, 8, 16)
 
 
-def download_file(url, path, report):
-    """Fetch a raw file into ``path``, continuing ``<path>.part`` where an earlier try was cut.
-
-    Cut connections, timeouts and server errors are tried again after a growing wait; the count starts anew with each
-    try that got further than all before. A server that ignores ``Range`` sends the file from its start.
-    """
+@contextmanager
+def locked(path, report):
+    """Only one process at a time makes ``path``. A process that dies frees its lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    furthest, waits, trouble = -1, iter(RETRY_WAITS_S), None
-    while True:
-        try:
-            fetch(url, part, report)
-            break
-        except (requests.RequestException, Incomplete) as error:
-            trouble = error
-        except OSError as error:
-            raise RawFileError(
-                expected=f"room for {path.name} in {path.parent}",
-                found=f"that writing failed ({error})",
-                fix=f"Free some space and run again: the download goes on from {part}.",
-            ) from error
-        got = part.stat().st_size if part.exists() else 0
-        if got > furthest >= 0:
-            waits = iter(RETRY_WAITS_S)
-        furthest = max(furthest, got)
-        wait = next(waits, None)
-        if wait is None:
-            raise RawFileError(
-                expected=f"the whole of {url}",
-                found=f"{got:,} bytes after {len(RETRY_WAITS_S) + 1} tries without progress; last: {trouble}",
-                fix=f"Check the network and run again: the download goes on from {part}. "
-                f"Or copy the file to {path} by hand.",
-            ) from trouble
-        report(f"DOWNLOADING {path.name}: trying again in {wait} s")
-        time.sleep(wait)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        read_mapping(part) if "mapping" in path.name else open_mat73(part).close()
-    except RawFileError:
-        part.unlink()
-        raise
-    os.replace(part, path)
+        lock.acquire(timeout=0)
+    except Timeout:
+        report(f"Waiting for another process that makes {path.name}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Incomplete(Exception):
-    """The connection ended, or the server failed, before the file was whole."""
+    """The connection ended, or the server failed, before the answer was whole."""
+
+
+def patiently(attempt, what, progress=lambda: 0):
+    """Call ``attempt`` until it succeeds, with growing waits.
+
+    Cut connections, timeouts and server errors are tried again. The waits start anew
+    with each try after which ``progress()`` has grown.
+    """
+    furthest, waits = progress(), iter(RETRY_WAITS_S)
+    while True:
+        try:
+            return attempt()
+        except (requests.RequestException, Incomplete) as error:
+            trouble = error
+        got = progress()
+        if got > furthest:
+            furthest, waits = got, iter(RETRY_WAITS_S)
+        wait = next(waits, None)
+        if wait is None:
+            raise RawFileError(
+                expected=f"the whole of {what}",
+                found=f"{got:,} bytes after {len(RETRY_WAITS_S) + 1} tries without "
+                f"progress; last: {trouble}",
+                fix="Check the network and run again: the download goes on from where "
+                "it stopped. Or copy the files to their place by hand.",
+            ) from trouble
+        time.sleep(wait)
+
+
+def check_status(reply, url):
+    if reply.status_code >= 500 or reply.status_code in (408, 429):
+        raise Incomplete(f"HTTP status {reply.status_code}")
+    if reply.status_code not in (200, 206):
+        raise RawFileError(
+            expected=f"a file at {url}",
+            found=f"HTTP status {reply.status_code} ({reply.reason})",
+            fix="Check the item's name and the address (option --base-url), or copy "
+            "the files to their place by hand.",
+        )
+
+
+def download_file(url, path, report, check=lambda path: None):
+    """Fetch a file into ``path``, continuing an earlier try that was cut.
+
+    ``<path>.part`` grows, beside ``<path>.part.version``, by which the server names the
+    content (ETag, or the date of the last change). A part is continued only where the
+    server still has that version; a part without a version is fetched anew, as nothing
+    tells whether the rest would belong to it.
+
+    Args:
+        url: Address.
+        path: Where the whole file goes.
+        report: Called with a line of progress.
+        check: Called with the whole part file; raises RawFileError where it is not what
+            was asked for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        patiently(lambda: fetch(url, part, report), url, lambda: bytes_of(part))
+    except OSError as error:
+        raise RawFileError(
+            expected=f"room for {path.name} in {path.parent}",
+            found=f"that writing failed ({error})",
+            fix=f"Free some space and run again: the download goes on from {part}.",
+        ) from error
+    try:
+        check(part)
+    except RawFileError:
+        discard(part)
+        raise
+    os.replace(part, path)
+    discard(part)
+
+
+def version_file(part):
+    return part.with_name(f"{part.name}.version")
+
+
+def bytes_of(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def discard(part):
+    part.unlink(missing_ok=True)
+    version_file(part).unlink(missing_ok=True)
+
+
+def version_of(reply):
+    """What the server names the content by; "" where it does not."""
+    tag = reply.headers.get("ETag", "")
+    weak = tag.startswith("W/")  # equal for contents that differ in their bytes
+    return reply.headers.get("Last-Modified", "") if weak or not tag else tag
 
 
 def fetch(url, part, report):
-    """One try: append to ``part`` what it lacks. Raises Incomplete or RequestException if trying again may help."""
-    have = part.stat().st_size if part.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    """One try: append to ``part`` what it lacks.
+
+    Raises:
+        Incomplete, requests.RequestException: Trying again may help.
+    """
+    record = version_file(part)
+    known = record.read_text(encoding="ascii") if record.exists() else ""
+    if not known:
+        discard(part)
+    have = bytes_of(part)
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": known}
     with requests.get(url, headers=headers, stream=True, timeout=(15, 60)) as reply:
-        if reply.status_code == 416:  # nothing after these bytes: whole already, or longer than the file
-            if reply.headers.get("Content-Range", "").endswith(f"/{have}"):
+        if reply.status_code == 416:  # nothing after these bytes: whole, or too long
+            whole = reply.headers.get("Content-Range", "").endswith(f"/{have}")
+            if whole and version_of(reply) in ("", known):
                 return
-            part.unlink()
+            discard(part)
             raise Incomplete("the part file did not fit the file on the server")
-        if reply.status_code >= 500 or reply.status_code in (408, 429):
-            raise Incomplete(f"HTTP status {reply.status_code}")
-        if reply.status_code not in (200, 206):
-            raise RawFileError(
-                expected=f"a file at {url}",
-                found=f"HTTP status {reply.status_code} ({reply.reason})",
-                fix=f"Check the address (option --base-url), or copy the file to {part.with_suffix('')} by hand.",
-            )
-        resumed = reply.status_code == 206 and reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if reply.status_code == 206 and not resumed:
-            part.unlink()
-            raise Incomplete("the server sent another range than the one asked for")
+        check_status(reply, url)
+        version = version_of(reply)
+        resumed = reply.status_code == 206
+        sent = reply.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if resumed and not (sent and version in ("", known)):
+            discard(part)
+            raise Incomplete("the server sent other bytes than those asked for")
         have = have if resumed else 0
         length = reply.headers.get("Content-Length")
         total = have + int(length) if length else None
         shown = None
         with open(part, "ab" if resumed else "wb") as file:
+            if not resumed:
+                record.write_text(version, encoding="ascii")
             for block in reply.iter_content(1 << 16):
                 file.write(block)
                 have += len(block)
@@ -425,6 +593,30 @@ def fetch(url, part, report):
                     shown = percent
     if total is not None and have != total:
         raise Incomplete(f"got {have:,} of {total:,} bytes")
+    check_md5(reply, part)
+
+
+def check_md5(reply, part):
+    """Amazon S3 names a file that was uploaded in one piece by its MD5 sum."""
+    tag = reply.headers.get("ETag", "").strip('"')
+    if reply.headers.get("Server") != "AmazonS3" or not re.fullmatch(
+        "[0-9a-f]{32}", tag
+    ):
+        return
+    if "kms" in reply.headers.get("x-amz-server-side-encryption", ""):
+        return  # named otherwise
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != tag:
+        discard(part)
+        raise Incomplete(f"the bytes have the MD5 sum {found}, the server's {tag}")
+
+
+# End of the copy
+
+
+def check_raw_file(path):
+    read_mapping(path) if "mapping" in path.name else open_mat73(path).close()
 
 
 # Opening the raw files
@@ -441,7 +633,9 @@ def open_mat73(path):
             start = file.read(64)
         if start.startswith(b"MATLAB 5.0"):
             found = "a MATLAB v5 file"
-            fix = "Save it in MATLAB with save(..., '-v7.3'), or take the published file."
+            fix = (
+                "Save it in MATLAB with save(..., '-v7.3'), or take the published file."
+            )
         elif b"annex" in start or start.startswith(b"version https://git-lfs"):
             found = f"a pointer to the content instead of the content ({start!r})"
             fix = "Fetch the content (git annex get, gin get-content), or remove the file and let it be downloaded."
@@ -451,7 +645,9 @@ def open_mat73(path):
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        found = f"a damaged or truncated file of {path.stat().st_size:,} bytes ({error})"
+        found = (
+            f"a damaged or truncated file of {path.stat().st_size:,} bytes ({error})"
+        )
         raise RawFileError(expected=expected, found=found, fix=fix) from error
 
 
@@ -479,7 +675,8 @@ def variable(file, name, shape, kinds="fiu"):
         found = f"variables {sorted(set(file) - {'#refs#'})}"
         raise RawFileError(expected=expected, found=found, fix=fix)
     fits = len(dataset.shape) == len(shape) and all(
-        size == due if isinstance(due, int) else size > 0 for size, due in zip(dataset.shape, shape, strict=True)
+        size == due if isinstance(due, int) else size > 0
+        for size, due in zip(dataset.shape, shape, strict=True)
     )
     if not fits or dataset.dtype.kind not in kinds:
         found = f"shape {dataset.shape} of type {dataset.dtype}"
@@ -526,7 +723,9 @@ def check_raw(paths):
         read_mapping(path) if name == "mapping" else open_mat73(path).close()
     if {"images", "norm"} <= set(here):
         with open_mat73(paths["images"]) as file, reading(paths["images"]):
-            n_train, n_test = (len(image_names(file, part)) for part in ("train", "test"))
+            n_train, n_test = (
+                len(image_names(file, part)) for part in ("train", "test")
+            )
         with open_mat73(paths["norm"]) as file, reading(paths["norm"]):
             response_variables(file, n_train, n_test)
     if "trials" in here:
@@ -540,15 +739,25 @@ def check_raw(paths):
 def read_image_ids(path, part):
     """Image ids ``concept/file.jpg`` of the ``train`` or ``test`` images, in the order of the rows."""
     with open_mat73(path) as file, reading(path):
-        characters = (file[reference][()] for reference in image_names(file, part)[:, 0])
-        names = [array.astype(np.uint16).tobytes().decode("utf-16-le") for array in characters]
+        characters = (
+            file[reference][()] for reference in image_names(file, part)[:, 0]
+        )
+        names = [
+            array.astype(np.uint16).tobytes().decode("utf-16-le")
+            for array in characters
+        ]
     return np.array([checked_image_id(name, path) for name in names])
 
 
 def checked_image_id(name, path):
     image_id = name.replace("\\", "/")
     parts = PurePosixPath(image_id).parts
-    if PureWindowsPath(name).anchor or ".." in parts or len(parts) < 2 or not image_id.isascii():
+    if (
+        PureWindowsPath(name).anchor
+        or ".." in parts
+        or len(parts) < 2
+        or not image_id.isascii()
+    ):
         raise RawFileError(
             expected="image names like 'concept\\file.jpg' in plain ASCII, below the image folder",
             found=f"{name!r} in {path}",
@@ -574,9 +783,14 @@ def read_responses(path, images):
     n_train, n_test = len(images["train"]), len(images["test"])
     with open_mat73(path) as file, reading(path):
         raw = response_variables(file, n_train, n_test)
-        mua = np.empty((n_train + raw["test_MUA_reps"].shape[0] * n_test, N_CHANNELS), dtype=np.float32)
+        mua = np.empty(
+            (n_train + raw["test_MUA_reps"].shape[0] * n_test, N_CHANNELS),
+            dtype=np.float32,
+        )
         raw["train_MUA"].read_direct(mua[:n_train])
-        raw["test_MUA_reps"].read_direct(mua[n_train:].reshape(raw["test_MUA_reps"].shape))
+        raw["test_MUA_reps"].read_direct(
+            mua[n_train:].reshape(raw["test_MUA_reps"].shape)
+        )
     mua[~np.isfinite(mua)] = np.nan
     return mua
 
@@ -588,7 +802,10 @@ def read_mapping(path):
         found = f"{mapping.size} values from {mapping.min()} to {mapping.max()}"
         fits = np.array_equal(np.sort(mapping), np.arange(1, N_CHANNELS + 1))
     except Exception as error:  # scipy raises many kinds for a file that is none
-        found, fits = f"a file that cannot be read as such ({type(error).__name__}: {error})", False
+        found, fits = (
+            f"a file that cannot be read as such ({type(error).__name__}: {error})",
+            False,
+        )
     if not fits:
         raise RawFileError(
             expected=f"'mapping', each of 1 to {N_CHANNELS} once, in a MATLAB v5 file at {path}",
@@ -608,7 +825,9 @@ def choose_splits(images, args):
     if args.exclude_test_concepts:
         split[np.isin(concept, concepts_of(images["test"]))] = "excluded"
     rows = np.flatnonzero(split == "train")
-    is_valid = choose_validation(concept[rows], args.valid_fraction, args.valid_by_concept, args.seed)
+    is_valid = choose_validation(
+        concept[rows], args.valid_fraction, args.valid_by_concept, args.seed
+    )
     split[rows[is_valid]] = "valid"
     return split
 
@@ -637,7 +856,9 @@ def concepts_of(image_ids):
 
 def norm_presentations(images, train_split, n_bins):
     n_train, n_test = len(images["train"]), len(images["test"])
-    image_id = np.concatenate([images["train"], np.tile(images["test"], (n_bins - n_train) // n_test)])
+    image_id = np.concatenate(
+        [images["train"], np.tile(images["test"], (n_bins - n_train) // n_test)]
+    )
     row = np.arange(n_bins)
     return Interval(
         start=NORM_STEP_S * row,
@@ -666,7 +887,9 @@ def trial_presentations(table, images, train_split):
     order = np.argsort(day, kind="stable")
     trial, train, test, repeat, position, day, *correct = rows[:, order]
     n_train, n_test = len(images["train"]), len(images["test"])
-    fits = ((train > 0) ^ (test > 0)) & (train <= n_train) & (test <= n_test) & (day > 0)
+    fits = (
+        ((train > 0) ^ (test > 0)) & (train <= n_train) & (test <= n_test) & (day > 0)
+    )
     if not fits.all():
         bad = order[~fits][0]
         raise RawFileError(
@@ -702,7 +925,10 @@ def trial_presentations(table, images, train_split):
 
 
 def split_domains(split, start, end):
-    return {f"{name}_domain": Interval(start[split == name], end[split == name]) for name in ("train", "valid", "test")}
+    return {
+        f"{name}_domain": Interval(start[split == name], end[split == name])
+        for name in ("train", "valid", "test")
+    }
 
 
 def area_of_channels(monkey):
@@ -729,7 +955,12 @@ def choose_units(monkey, reliability, areas, min_reliability):
 def unit_table(monkey, quality, kept):
     array = kept // CHANNELS_PER_ARRAY + 1
     return {
-        "id": np.array([f"{monkey}/array{a:02d}/ch{c:03d}" for a, c in zip(array, kept, strict=True)]),
+        "id": np.array(
+            [
+                f"{monkey}/array{a:02d}/ch{c:03d}"
+                for a, c in zip(array, kept, strict=True)
+            ]
+        ),
         "area": area_of_channels(monkey)[kept],
         "array": array,
         "channel": kept,
@@ -741,7 +972,9 @@ def variance_of_columns(mua):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Degrees of freedom", RuntimeWarning)
         blocks = np.array_split(mua, len(mua.T) // CHANNELS_PER_ARRAY, axis=1)
-        return np.concatenate([np.nanvar(block, axis=0, dtype=np.float64) for block in blocks])
+        return np.concatenate(
+            [np.nanvar(block, axis=0, dtype=np.float64) for block in blocks]
+        )
 
 
 def find_dead(variance):
@@ -787,10 +1020,14 @@ def bin_trials(traces, value, *, slot, day, is_train, raw_channel, samples, repo
     by_raw = np.argsort(raw_channel)
     shape = slab_shape(traces, samples)
     memory = np.empty(math.prod(shape), traces.dtype)
-    counts = is_train * (day == np.arange(day.max() + 1)[:, None]).astype(np.float64)  # to which day
+    counts = is_train * (day == np.arange(day.max() + 1)[:, None]).astype(
+        np.float64
+    )  # to which day
     moments = np.zeros((3, len(counts), len(raw_channel)))
     n_done, shown = 0, None
-    for corner in product(*(range(0, traces.shape[axis], shape[axis]) for axis in (1, 2, 0))):
+    for corner in product(
+        *(range(0, traces.shape[axis], shape[axis]) for axis in (1, 2, 0))
+    ):
         p, c, t = (
             slice(first, min(first + shape[axis], traces.shape[axis]))
             for first, axis in zip(corner, (1, 2, 0), strict=True)
@@ -803,11 +1040,23 @@ def bin_trials(traces, value, *, slot, day, is_train, raw_channel, samples, repo
             with reading(traces.file.filename):
                 traces.read_direct(slab, np.s_[t, p, c])
             with np.errstate(invalid="ignore"):
-                binned = np.add.reduce(slab.reshape(-1, samples, *size[1:]), axis=1, dtype=np.float64) / samples
+                binned = (
+                    np.add.reduce(
+                        slab.reshape(-1, samples, *size[1:]), axis=1, dtype=np.float64
+                    )
+                    / samples
+                )
             if len(units) < size[2]:
                 binned = binned[:, :, raw_channel[units] - c.start]
             moments[:, :, units] += counts[:, p] @ moments_of(binned)
-            write_windows(value, binned, slot[p], first_bin=t.start // samples, n_bins=n_bins, columns=columns)
+            write_windows(
+                value,
+                binned,
+                slot[p],
+                first_bin=t.start // samples,
+                n_bins=n_bins,
+                columns=columns,
+            )
         n_done += (t.stop - t.start) * (p.stop - p.start) * (c.stop - c.start)
         percent = f"Binning {100 * n_done // traces.size} %"
         if percent != shown:
@@ -828,7 +1077,11 @@ def moments_of(binned):
         some = binned[:, presentation, unit]
         some[~np.isfinite(some)] = np.nan
         binned[:, presentation, unit] = some
-        moments[:, presentation, unit] = np.isfinite(some).sum(0), np.nansum(some, 0), np.nansum(some**2, 0)
+        moments[:, presentation, unit] = (
+            np.isfinite(some).sum(0),
+            np.nansum(some, 0),
+            np.nansum(some**2, 0),
+        )
     return moments
 
 
@@ -837,7 +1090,9 @@ def write_windows(value, binned, slot, *, first_bin, n_bins, columns):
     windows = np.ascontiguousarray(binned.transpose(1, 0, 2), dtype=np.float32)
     ends = [*np.flatnonzero(np.diff(slot) != 1) + 1, len(slot)]
     for first, last in zip([0, *ends], ends, strict=False):  # runs of neighbours
-        rows = h5py.MultiBlockSlice(slot[first] * n_bins + first_bin, n_bins, last - first, len(binned))
+        rows = h5py.MultiBlockSlice(
+            slot[first] * n_bins + first_bin, n_bins, last - first, len(binned)
+        )
         value[rows, columns] = windows[first:last].reshape(-1, windows.shape[2])
 
 

@@ -4,7 +4,7 @@ from threading import Thread
 
 import pytest
 from allen_raw import BRAINSET, pipeline_functions, run_pipeline, simulate
-from test_tvsd_download import Server
+from test_tvsd_download import Server, write_part
 from torch_brain.pipeline import runner
 
 NWB = "session_1/session_1.nwb"
@@ -65,23 +65,23 @@ def test_the_whole_file_comes_through_cuts_and_server_errors(download, server, c
 
 @pytest.mark.parametrize("n_bytes", [1, 777, -1])
 def test_part_of_an_earlier_run_is_continued_at_any_byte(download, server, content, part, n_bytes):
-    part.write_bytes(content[:n_bytes])
+    write_part(part, content[:n_bytes], content)
     assert download().read_bytes() == content and not part.exists()
     assert server.asked == [(f"/cache/{NWB}", f"bytes={len(content[:n_bytes])}-")]
 
 
 def test_whole_part_of_an_earlier_run_is_taken(download, content, part):
-    part.write_bytes(content)
+    write_part(part, content, content)
     assert download().read_bytes() == content
 
 
 def test_part_that_is_too_long_is_fetched_anew(download, content, part):
-    part.write_bytes(content + b"tail of another file")
+    write_part(part, content + b"tail of another file", content)
     assert download().read_bytes() == content
 
 
 def test_part_of_other_content_is_not_taken_for_the_file(download, content, part):
-    part.write_bytes(b"x" * (len(content) // 2))
+    write_part(part, b"x" * (len(content) // 2), content)
     with pytest.raises(ValueError, match="not HDF5"):
         download()
     assert not part.exists()
@@ -95,7 +95,7 @@ def test_server_without_range_sends_from_the_start(download, server, content):
 
 def test_giving_up_keeps_the_part_and_says_how_to_go_on(download, server, part):
     server.ranges, server.troubles = False, [0.5] * 20
-    with pytest.raises(ValueError, match=r"whole of http.*[\s\S]*tries without progress[\s\S]*goes on from"):
+    with pytest.raises(ValueError, match=r"whole of http.*[\s\S]*tries without progress[\s\S]*goes on from where"):
         download()
     assert part.exists() and len(server.asked) == 4
 
@@ -111,7 +111,7 @@ def test_a_full_disk_names_the_folder(download, functions, monkeypatch):
 
 def test_unknown_session_names_the_address_at_once(download, server):
     server.files.clear()
-    with pytest.raises(ValueError, match=r"a file at http://127.*session_1.nwb[\s\S]*404[\s\S]*--sessions"):
+    with pytest.raises(ValueError, match=r"a file at http://127.*session_1.nwb[\s\S]*404[\s\S]*the item's name"):
         download()
     assert len(server.asked) == 1
 
@@ -141,7 +141,7 @@ def test_a_finished_session_is_not_downloaded_again(server, tmp_path):
     (tmp_path / "raw" / BRAINSET / NWB).unlink()
     run_pipeline(runner, tmp_path, *options(server))
     assert len(server.asked) == 1
-    run_pipeline(runner, tmp_path, *options(server, "--download-only"))
+    run_pipeline(runner, tmp_path, *options(server, "--download-only", "--redownload"))
     assert len(server.asked) == 2 and (tmp_path / "raw" / BRAINSET / NWB).exists()
 
 

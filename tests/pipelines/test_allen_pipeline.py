@@ -474,10 +474,10 @@ def test_pictures_that_are_missing_are_counted(prepare, nwb, capsys):
     assert "pictures are not in" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_the_manifest_is_the_four_sessions_unless_others_are_named(functions, tmp_path):
+def test_the_manifest_is_all_sessions_with_natural_scenes_unless_some_are_named(functions, tmp_path):
     pipeline, parse = functions["Pipeline"], functions["parser"].parse_args
-    default = ["715093703", "719161530", "721123822", "732592105"]
-    assert pipeline.get_manifest(tmp_path, parse([])).index.tolist() == default
+    listed = pipeline.get_manifest(tmp_path, parse([])).index.tolist()
+    assert len(set(listed)) == 32 and listed[:2] == ["715093703", "719161530"] and listed[-1] == "799864342"
     assert pipeline.get_manifest(tmp_path, parse(["--sessions=5,4,5"])).index.tolist() == ["5", "4"]
 
 
@@ -498,3 +498,8 @@ def test_pipeline_needs_neither_this_package_nor_torch():
         elif isinstance(node, ast.ImportFrom):
             imports.add(str(node.module).split(".")[0])
     assert "h5py" in imports and not imports & {"torch", "neurobridge_tb", "pynwb", "allensdk"}
+
+
+def test_a_session_on_disk_is_in_the_manifest(functions, nwb):
+    pipeline, parse = functions["Pipeline"], functions["parser"].parse_args
+    assert pipeline.get_manifest(nwb.parents[1], parse([])).index.tolist()[0] == "1"

@@ -413,3 +413,50 @@ def test_pipeline_needs_neither_this_package_nor_torch():
         elif isinstance(node, ast.ImportFrom):
             imports.add(str(node.module).split(".")[0])
     assert not imports & {"torch", "neurobridge_tb"}
+
+
+def test_links_to_another_disk_are_followed(raw, alf, prepare, tmp_path):
+    elsewhere = tmp_path / "another_disk"
+    elsewhere.mkdir()
+    (alf / "probe01").rename(elsewhere / "probe01")
+    (alf / "probe01").symlink_to(elsewhere / "probe01")
+    (alf / "probe00" / "back").symlink_to(alf)  # a circle ends
+    assert len(recording(prepare()).units) == 8
+
+
+def test_a_session_that_is_a_link_is_found(raw, alf, prepare, tmp_path):
+    session = alf.parent
+    session.rename(tmp_path / "elsewhere")
+    session.symlink_to(tmp_path / "elsewhere")
+    assert len(recording(prepare()).units) == 8
+
+
+SORTING = ("spikes.times", "spikes.clusters", "clusters.channels", "clusters.depths", "clusters.metrics")
+
+
+def revise(alf, name, files, probe="probe00"):
+    """Move some files of a probe's sorting into a revision folder."""
+    folder = alf / probe / "pykilosort"
+    (folder / name).mkdir(exist_ok=True)
+    for path in [path for path in folder.iterdir() if path.name.startswith(files)]:
+        path.rename(folder / name / path.name)
+
+
+def test_spikes_of_one_revision_never_meet_clusters_of_another(raw, alf, prepare):
+    revise(alf, "#2025-01-01#", ("spikes.",))
+    with pytest.raises(
+        ValueError, match=r"of one revision in alf/probe00[\s\S]*of 2025-01-01: spikes[\s\S]*of the first: "
+    ):
+        prepare()
+
+
+def test_the_newest_whole_revision_is_read_and_a_later_part_is_named(raw, alf, prepare, capsys):
+    expected = recording(prepare()).units
+    (later := alf / "probe00/pykilosort/#2025-01-01#").mkdir()
+    for name in ("spikes.times.npy", "spikes.clusters.npy"):
+        np.save(later / name, np.arange(5.0) if "times" in name else np.zeros(5, int))
+    units = recording(prepare("--reprocess")).units
+    np.testing.assert_array_equal(units.depth, expected.depth)
+    assert "probe00: revision 2025-01-01 is not whole, reading the first" in capsys.readouterr().out
+    revise(alf, "#2024-05-06#", SORTING)
+    assert len(recording(prepare("--reprocess")).units) == 8

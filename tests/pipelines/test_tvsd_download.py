@@ -1,8 +1,12 @@
 """Raw files over HTTP from a server on this machine: resumed, retried, and never half a file under the final name."""
 
+import hashlib
 import multiprocessing
 import resource
+import zlib
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from threading import Thread
 
 import h5py
@@ -25,13 +29,15 @@ from tvsd_raw import (
 class Server(ThreadingHTTPServer):
     """Serves ``files``; ``ranges``: honours Range; each request takes its trouble from the front of ``troubles``.
 
+    ``versions`` names a content by its ETag, its date of change, or not at all.
+
     A trouble is an HTTP status to answer with, a share of the body after which the connection is cut, or bytes to send
     instead of the body, whose length the header gives.
     """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.ranges, self.troubles, self.asked = {}, True, [], []
+        self.files, self.ranges, self.versions, self.troubles, self.asked = {}, True, "ETag", [], []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -48,7 +54,10 @@ class Handler(BaseHTTPRequestHandler):
         if status != 200:
             self.send_error(status)
             return
-        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and server.ranges else 0
+        version = self.version(body)
+        known = self.headers.get("If-Range")
+        resumable = asked and server.ranges and (known is None or known == version)
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if resumable else 0
         if start and start >= len(body):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(body)}")
@@ -58,13 +67,29 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        if version:
+            self.send_header(server.versions, version)
         rest = trouble if isinstance(trouble, bytes) else body[start:]
         self.send_header("Content-Length", str(len(rest) + self.extra_length))
         self.end_headers()
         self.wfile.write(rest[: int(trouble * len(rest))] if isinstance(trouble, float) else rest)
 
+    def version(self, body):
+        if self.server.versions == "ETag":
+            return f'"{hashlib.md5(body).hexdigest()}"'
+        if self.server.versions == "Last-Modified":
+            return formatdate(zlib.crc32(body), usegmt=True)
+        return None
+
     def log_message(self, *_):
         pass
+
+
+def write_part(path, content, server_content):
+    """The part of an earlier run, of the version that the server had then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    path.with_name(f"{path.name}.version").write_text(f'"{hashlib.md5(server_content).hexdigest()}"')
 
 
 @pytest.fixture
@@ -93,7 +118,7 @@ def download(server, tmp_path, pipeline_module):
 
     def run(name="x.mat", report=lambda _: None):
         path = tmp_path / "raw" / name
-        pipeline_module["download_file"](f"{server.url}/{name}", path, report)
+        pipeline_module["download_file"](f"{server.url}/{name}", path, report, pipeline_module["check_raw_file"])
         return path
 
     return run
@@ -142,8 +167,8 @@ def test_shorter_file_on_the_server_is_not_kept(download, server, mat, tmp_path)
 
 
 def test_rest_of_another_file_is_not_kept(download, server, mat, tmp_path):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "x.mat.part").write_bytes(b"MATLAB 5.0" + bytes(1000))  # what went before was no such file
+    # What went before was no such file, whatever its version says.
+    write_part(tmp_path / "raw" / "x.mat.part", b"MATLAB 5.0" + bytes(1000), mat)
     with pytest.raises(ValueError, match="v5 file"):
         download()
     assert files(tmp_path / "raw") == []
@@ -157,27 +182,24 @@ def test_disk_full_keeps_the_part_and_says_how_to_go_on(download, server, mat, t
             download()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert files(tmp_path / "raw") == ["x.mat.part"]
+    assert files(tmp_path / "raw") == ["x.mat.part", "x.mat.part.version"]
     assert download().read_bytes() == mat
     assert server.asked[-1][1] == "bytes=200000-"
 
 
 def test_part_of_an_earlier_run_is_continued(download, server, mat, tmp_path):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "x.mat.part").write_bytes(mat[:1000])
+    write_part(tmp_path / "raw" / "x.mat.part", mat[:1000], mat)
     assert download().read_bytes() == mat
     assert server.asked == [("/x.mat", "bytes=1000-")]
 
 
 def test_whole_part_of_an_earlier_run_is_taken(download, mat, tmp_path):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "x.mat.part").write_bytes(mat)
+    write_part(tmp_path / "raw" / "x.mat.part", mat, mat)
     assert download().read_bytes() == mat
 
 
 def test_part_that_does_not_fit_is_fetched_anew(download, mat, tmp_path):
-    (tmp_path / "raw").mkdir()
-    (tmp_path / "raw" / "x.mat.part").write_bytes(mat + b"tail of another file")
+    write_part(tmp_path / "raw" / "x.mat.part", mat + b"tail of another file", mat)
     assert download().read_bytes() == mat
 
 
@@ -193,9 +215,9 @@ def test_server_errors_are_tried_again(download, server, mat):
 
 def test_giving_up_keeps_the_part_and_says_how_to_go_on(download, server, mat, tmp_path):
     server.ranges, server.troubles = False, [0.5] * 20
-    with pytest.raises(ValueError, match=r"whole of http.*[\s\S]*tries without progress[\s\S]*goes on from"):
+    with pytest.raises(ValueError, match=r"whole of http.*[\s\S]*tries without progress[\s\S]*goes on from where"):
         download()
-    assert files(tmp_path / "raw") == ["x.mat.part"]
+    assert files(tmp_path / "raw") == ["x.mat.part", "x.mat.part.version"]
     assert len(server.asked) == 4
 
 
@@ -216,6 +238,35 @@ def test_no_server_is_an_error_that_names_the_address(download, server, pipeline
     url = f"{server.url.rsplit(':', 1)[0]}:1/x.mat"
     with pytest.raises(ValueError, match="whole of http://127.0.0.1:1/x.mat"):
         pipeline_module["download_file"](url, tmp_path / "x.mat", lambda _: None)
+
+
+@pytest.mark.parametrize("versions", ["ETag", "Last-Modified", "none"])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_that_changed_at_equal_length_is_never_mixed(download, server, mat, ranges, versions):
+    server.ranges, server.versions, server.troubles = ranges, versions, [0.5, 0.5, 404]
+    with pytest.raises(ValueError, match="404"):
+        download()
+    with h5py.File(io := BytesIO(mat), "r+") as file:
+        file["x"][...] = 1.0
+    changed = io.getvalue()
+    assert len(changed) == len(mat) and changed != mat
+    server.files["/x.mat"] = changed
+    assert download().read_bytes() == changed
+
+
+def test_a_part_whose_version_nobody_noted_is_fetched_anew(download, server, mat, tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "x.mat.part").write_bytes(b"x" * 1000)
+    assert download().read_bytes() == mat
+    assert server.asked == [("/x.mat", None)]
+
+
+def test_s3_names_what_it_sends_by_its_checksum(download, server, mat, monkeypatch):
+    """A byte that was changed on the way, with the length as it should be."""
+    monkeypatch.setattr(Handler, "version_string", lambda self: "AmazonS3")
+    server.troubles = [mat[:-1] + bytes([mat[-1] ^ 1])]
+    assert download().read_bytes() == mat
+    assert len(server.asked) == 2
 
 
 @pytest.fixture

@@ -300,3 +300,8 @@ def test_manifest_lists_the_variant_asked_for(raw_trials, pipeline_module):
     both = pipeline.get_manifest(raw_trials, parse(["--trials", "--monkeys=F,N"]))
     assert both.index.tolist() == ["monkeyF_trials", "monkeyN_trials"]
     assert pipeline.get_manifest(raw_trials, parse([])).index.tolist() == ["monkeyF_norm"]
+
+
+def test_an_item_is_found_by_its_name_alone(raw_trials, prepare):
+    """``brainsets prepare tvsd -s monkeyF_trials``, without further options."""
+    assert (prepare(item="monkeyF_trials") / "monkeyF_trials.h5").exists()
