@@ -20,7 +20,7 @@ from neurobridge_tb.errors import InputError, remedy
 from neurobridge_tb.files import check_replaceable, write_json
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
-RASTER_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # PIL's names; nothing that runs a program
+RASTER_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # PIL's names; nothing that runs a program
 _ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".7z"}
 
 

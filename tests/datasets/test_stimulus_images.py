@@ -135,3 +135,9 @@ def test_ids_that_were_not_bound_are_refused(tmp_path):
     images = StimulusImages(tmp_path, [save(tmp_path, "c/0.png", Image.fromarray(RGB))])
     with pytest.raises(InputError, match="'c/1.png'"):
         images.load(["c/1.png"])
+
+
+def test_a_program_in_the_guise_of_a_picture_is_not_run(tmp_path):
+    (tmp_path / "z.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n%%EOF\n")
+    with pytest.raises(InputError, match="cannot be decoded"):
+        StimulusImages(tmp_path, ["z.jpg"]).load(["z.jpg"])

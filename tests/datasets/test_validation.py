@@ -1,5 +1,8 @@
 """Damaged recordings: each fault is named with its place and remedy, and a sound recording has none."""
 
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -9,7 +12,8 @@ from neurobridge_tb._upstream import ArrayDict, Data, Interval, RegularTimeSerie
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.datasets.validation import scans
-from neurobridge_tb.datasets.validation.examination import examine, find_faults
+from neurobridge_tb.datasets.validation.examination import examine, find_faults, refuse_faulty
+from neurobridge_tb.errors import InputError
 
 N_UNITS, N_BINS, BIN = 4, 500, 0.02
 RNG = np.random.default_rng(0)
@@ -110,7 +114,33 @@ def drop_attribute(name, key):
     return damage
 
 
+def as_text(file):
+    replace(file, "spike_counts/value", COUNTS.astype("S3"))
+
+
+def as_complex(file):
+    replace(file, "mua/value", file["mua/value"][:].astype(np.complex64))
+
+
+def link_to_nothing(file):
+    del file["spike_counts/value"]
+    file["spike_counts/value"] = h5py.SoftLink("/elsewhere")
+
+
+def link_out_of_the_file(file):
+    del file["spike_counts/value"]
+    file["spike_counts/value"] = h5py.ExternalLink("/etc/secret.h5", "/x")
+
+
+def blank(file):
+    file["mua/value"][100:175] = np.nan
+
+
 ERRORS = {
+    "counts as text": (as_text, "spike_counts/value", "values of type |S3", "array of numbers"),
+    "complex values": (as_complex, "mua/value", "values of type complex64", "array of numbers"),
+    "dangling link": (link_to_nothing, "spike_counts/value", "leads nowhere", "Remove the link"),
+    "external link": (link_out_of_the_file, "spike_counts/value", "out of the file, to /etc/secret.h5", "Copy"),
     "unsorted timestamps": (swap_times, "spikes/timestamps", "at row 1,001", "Sort"),
     "timestamps NaN": (put("hand/timestamps", 7, np.nan), "hand/timestamps", "at row 7", "Sort"),
     "edited timestamps": (edit_time_index, "spikes/timestamp_indices_1s", "wrong rows", "Build it again"),
@@ -177,6 +207,7 @@ WARNINGS = {
     ),
     "constant unit": (put("mua/value", (slice(None), 2), 3.0), "mua/value", "never active: u2"),
     "unit without spikes": (put("spikes/unit_index", OWNERS == 3, 0), "spikes", "never active: u3"),
+    "a stretch without values": (blank, "mua/value", "1 stretches, the longest 1.5 s from 2 s"),
     "absent in most bins": (nan_in_most, "mua/value", "60.0% NaN"),
     "behaviour NaN": (put("hand/velocity", slice(100), np.nan), "hand/velocity", "10.0% NaN"),
     "behaviour goes on": (go_on, "hand", "0.005 to 10.5 s reaches out of the recording's domain"),
@@ -268,3 +299,50 @@ def test_command_tells_what_is_there_and_exits_with_1_on_faults(sound):
     assert result.exit_code == 1
     assert "train_domain" in result.output and "Move the border" in result.output.replace("\n", " ")
     assert "2 of 2 recordings have faults" in result.output
+
+
+def test_test_images_that_are_trained_on_are_pointed_out(tmp_path):
+    starts = np.arange(0.0, 10.0, 0.5)
+    images = [f"im{k % 10}" for k in range(20)]  # each is shown before 5 s and after
+    presentations = {"start": starts, "end": starts + 0.4, "image_id": images}
+    save_recording(build(intervals={"presentations": presentations}), tmp_path / "s1.h5")
+    faults = find_faults(tmp_path / "s1.h5")
+    assert [(f.place, f.is_error) for f in faults] == [("presentations/image_id", False)]
+    assert "4 of 4 test images are in train too: im6, im7, im8" in faults[0].found
+
+
+def test_training_refuses_what_validation_calls_a_fault(sound, tmp_path):
+    save_recording(build(session_id="s2"), tmp_path / "s2.h5")
+    refuse_faulty([sound, tmp_path / "s2.h5"])
+    with h5py.File(sound, "r+") as file:
+        as_complex(file)
+    with pytest.raises(InputError, match="s1.h5: mua/value: values of type complex64"):
+        refuse_faulty([sound, tmp_path / "s2.h5"])
+
+
+def test_a_recording_that_is_open_for_writing_is_not_called_damaged(sound):
+    with h5py.File(sound, "r+"):
+        code = "from neurobridge_tb.datasets.validation.examination import find_faults; "
+        code += f"print(find_faults({str(sound)!r}))"
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert "open for writing elsewhere" in told
+        code = f"from neurobridge_tb.datasets import BinnedRecordings; BinnedRecordings({str(sound.parent)!r})"
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+        assert "open for writing elsewhere" in told and "emove" not in told
+
+
+def test_hidden_files_are_no_recordings(sound):
+    (sound.parent / "._s1.h5").write_bytes(b"resource fork")
+    assert BinnedRecordings(sound.parent).recording_ids == ["s1"]
+
+
+def test_more_recordings_than_open_files_are_allowed(tmp_path):
+    for k in range(60):
+        save_recording(build(session_id=f"r{k:02d}"), tmp_path / f"r{k:02d}.h5")
+    for hard in (1000, 50):  # the limit can be raised, or files are opened as they are needed
+        code = "import resource; from neurobridge_tb.datasets import BinnedRecordings; "
+        code += f"resource.setrlimit(resource.RLIMIT_NOFILE, (50, {hard})); "
+        code += f"dataset = BinnedRecordings({str(tmp_path)!r}); "
+        code += "print(len([dataset.get_recording(r).units.id for r in dataset.recording_ids]))"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip() == "60", done.stderr

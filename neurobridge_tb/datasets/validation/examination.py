@@ -4,7 +4,7 @@ The file format is that of ``torch_brain.data.Data.to_hdf5``. Arrays are read by
 :mod:`neurobridge_tb.datasets.validation.scans`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from neurobridge_tb.datasets.columns import as_text
 from neurobridge_tb.datasets.validation.clock_checks import spike_time_faults
 from neurobridge_tb.datasets.validation.contents import Contents, Fault
+from neurobridge_tb.datasets.validation.image_checks import shared_image_faults
 from neurobridge_tb.datasets.validation.object_checks import (
     GRIDS,
     REBUILD,
@@ -23,9 +24,10 @@ from neurobridge_tb.datasets.validation.object_checks import (
     interval_faults,
     irregular_faults,
     lacking,
+    link_faults,
     regular_faults,
 )
-from neurobridge_tb.errors import remedy
+from neurobridge_tb.errors import InputError, remedy
 
 _DESCRIPTIONS = {
     "brainset": ("id", "origin_version", "derived_version", "source", "description"),
@@ -70,6 +72,10 @@ def _faults(file: h5py.File, name: str, contents: Contents) -> Iterator[Fault]:
         fix = "Convert it: `brainsets prepare` for a known dataset, build_recording for your own."
         yield Fault("file", f"{what}, not a recording", fix)
         return
+    links = list(link_faults(file))
+    yield from links
+    if any("out of the file" in fault.found for fault in links):
+        return  # nothing is read from other files
     yield from _descriptions(file, name, contents)
     yield from _units(file, contents)
     if isinstance(file.get("domain"), h5py.Group) and not lacking(file["domain"]):
@@ -92,6 +98,7 @@ def _faults(file: h5py.File, name: str, contents: Contents) -> Iterator[Fault]:
     yield from _silent_units(file, contents)
     yield from _splits(contents)
     yield from _spike_times(contents)
+    yield from shared_image_faults(file, contents)
 
 
 def _objects(group: h5py.Group, place: str = "") -> Iterator[tuple[str, h5py.Group]]:
@@ -187,3 +194,22 @@ def _has(contents: Contents, split: str) -> bool:
 def _repeated(values: NDArray[np.str_]) -> NDArray[np.str_]:
     names, times_used = np.unique(values, return_counts=True)
     return names[times_used > 1]
+
+
+def refuse_faulty(paths: Iterable[Path]) -> None:
+    """Refuse recordings with faults before anything heavy: what ``neurobridge validate`` calls a fault.
+
+    Args:
+        paths: HDF5 files.
+
+    Raises:
+        InputError: Some have faults; the first ones are named.
+    """
+    faulty = {path: [f for f in find_faults(path) if f.is_error] for path in paths}
+    found = [f"{path.name}: {fault.place}: {fault.found}" for path, faults in faulty.items() for fault in faults]
+    if found:
+        raise InputError(
+            expected="recordings without faults",
+            found="; ".join(found[:3]) + (f"; and {len(found) - 3} more" if len(found) > 3 else ""),
+            fix=f"`neurobridge validate {next(p for p, faults in faulty.items() if faults)}` says what to do.",
+        )

@@ -40,6 +40,22 @@ def _is_row_of_numbers(item: object) -> bool:
     return isinstance(item, h5py.Dataset) and item.ndim == 1 and item.dtype.kind in "iuf"
 
 
+def _is_numeric(item: object) -> bool:
+    return isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf"
+
+
+def link_faults(group: h5py.Group, place: str = "") -> Iterator[Fault]:
+    """Names that lead nowhere, or out of the file: what they lead to would be read as part of the recording."""
+    for name in group:
+        at, link = f"{place}{name}", group.get(name, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            yield Fault(at, f"a link out of the file, to {link.filename}", "Copy what it leads to into the file.")
+        elif group.get(name) is None:
+            yield Fault(at, "a link that leads nowhere", "Remove the link, or copy what it led to into the file.")
+        elif isinstance(group[name], h5py.Group):
+            yield from link_faults(group[name], f"{at}/")
+
+
 def irregular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterator[Fault]:
     """Timestamps in order and inside the domains, with their index; spikes with units, behaviour without NaN."""
     timestamps, index = group["timestamps"], group["timestamp_indices_1s"][:]
@@ -79,8 +95,12 @@ def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterato
     span = float(np.ptp(own)) if len(own) else 0.0
     if len(own):
         yield from _in_recording(place, own.min(), own.max(), contents)
+    if place in GRIDS and not _is_numeric(group.get("value")):
+        held = group.get("value")
+        found = f"values of type {held.dtype}" if isinstance(held, h5py.Dataset) else "no array 'value'"
+        yield Fault(f"{place}/value", found, "Activity is an array of numbers, (bins, units).")
     for key, value in group.items():
-        if not isinstance(value, h5py.Dataset) or value.dtype.kind not in "biuf" or not value.ndim or not value.size:
+        if not _is_numeric(value) or not value.ndim or not value.size:
             continue
         at, is_activity = f"{place}/{key}", place in GRIDS and key == "value"
         scan = scan_grid(value)
@@ -91,6 +111,12 @@ def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterato
         if is_activity and value.shape[1:] != (n_units,):
             found = f"shape {value.shape}, for {n_units} units"
             yield Fault(at, found, "It is (bins, units), in the order of units: transpose it if units come first.")
+        if is_activity and rate > 0 and len(scan.absent) and scan.n_nan <= value.size / 2:
+            lengths = np.diff(scan.absent).ravel()
+            longest = scan.absent[lengths.argmax()]
+            found = f"no value of any unit in {len(lengths):,} stretches, the longest {lengths.max() / rate:g} s from "
+            found += f"{(own.min() if len(own) else 0.0) + longest[0] / rate:g} s"
+            yield Fault(at, found, "Windows there are left out; check that they are meant.", is_error=False)
         if scan.n_inf:
             yield Fault(at, f"{scan.n_inf:,} infinite values", "Replace them by NaN.")
         if place == "spike_counts" and (scan.n_nan or scan.n_fractional or scan.minimum < 0):

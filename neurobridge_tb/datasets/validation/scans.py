@@ -44,6 +44,7 @@ class GridScan:
         n_nan: NaN over all units.
         n_inf: Infinite values over all units.
         n_fractional: Finite values that are not whole.
+        absent: First row and row after the last of each stretch without any finite value, (n, 2).
     """
 
     total: NDArray[np.float64]
@@ -54,6 +55,7 @@ class GridScan:
     n_nan: int
     n_inf: int
     n_fractional: int
+    absent: NDArray[np.int64]
 
 
 def slabs(dataset: h5py.Dataset) -> Iterator[tuple[int, NDArray]]:
@@ -108,7 +110,8 @@ def scan_grid(value: h5py.Dataset) -> GridScan:
     total, finite = np.zeros(n_units), np.zeros(n_units, dtype=np.int64)
     low, high = np.full(n_units, np.inf), np.full(n_units, -np.inf)
     n_nan = n_inf = n_fractional = 0
-    for _, slab in slabs(value):
+    is_absent = np.zeros(len(value), dtype=bool)
+    for first, slab in slabs(value):
         slab = slab.reshape(len(slab), n_units)
         if slab.dtype.kind != "f":
             total += slab.sum(axis=0, dtype=np.float64)
@@ -116,6 +119,7 @@ def scan_grid(value: h5py.Dataset) -> GridScan:
             low, high = np.minimum(low, slab.min(axis=0)), np.maximum(high, slab.max(axis=0))
             continue
         good = np.isfinite(slab)
+        is_absent[first : first + len(slab)] = ~good.any(axis=1)
         n_nan += int(np.isnan(slab).sum())
         n_inf += int(np.isinf(slab).sum())
         total += slab.sum(axis=0, dtype=np.float64, where=good)
@@ -133,4 +137,5 @@ def scan_grid(value: h5py.Dataset) -> GridScan:
         n_nan=n_nan,
         n_inf=n_inf,
         n_fractional=n_fractional,
+        absent=np.flatnonzero(np.diff(is_absent, prepend=False, append=False)).reshape(-1, 2),
     )
