@@ -8,9 +8,8 @@ from threadpoolctl import threadpool_limits
 
 from neurobridge_tb.arrays import Array, Floats, Standardizer, to_floats, to_numpy
 from neurobridge_tb.estimators.ridge import principal_axes
-from neurobridge_tb.metrics.spikes import poisson_log_likelihood
+from neurobridge_tb.metrics.spikes import PRIOR_SPIKES, poisson_log_likelihood
 
-_SILENT = 1e-6  # counts a bin of a unit that is silent in training
 _HIGHEST = 20.0  # log-rate
 
 
@@ -21,6 +20,7 @@ def fit_poisson_glm(
     counts_valid: Array,
     x_test: Array,
     *,
+    prior: Array | None = None,
     penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
 ) -> Floats:
     """Rates of one Poisson GLM a unit, each with the penalty of best validation likelihood.
@@ -33,12 +33,17 @@ def fit_poisson_glm(
     each axis and nothing between axes: L-BFGS starts from these. A rate is at most the unit's largest training count
     (1 if that is less): an exponential that is extrapolated can cost more than all else.
 
+    ``prior`` counts are added to each bin: without features the rate would be the mean of the null model
+    (:func:`neurobridge_tb.metrics.spikes.posterior_mean`), also of a unit that is silent in training.
+
     Args:
         x: ``(n, features)`` inputs, e.g. from :func:`lagged`; standardised, NaN set to the training mean.
         counts: ``(n, units)`` counts to predict.
         x_valid: ``(m, features)``.
         counts_valid: ``(m, units)``.
         x_test: ``(k, features)``.
+        prior: ``(units,)`` counts added to each training bin. Default: half a spike, spread over the training bins.
+            Give ``PRIOR_SPIKES / bins`` where the null model's span has more bins than ``x``.
         penalties: L2 penalties tried, on the scale of scikit-learn's mean deviance.
 
     Returns:
@@ -46,7 +51,9 @@ def fit_poisson_glm(
     """
     inputs = Standardizer.fit(x)
     observed, observed_valid = to_floats(counts), to_floats(counts_valid)
-    mean, most = np.maximum(observed.mean(0), _SILENT), np.maximum(observed.max(0), 1.0)
+    most = np.maximum(observed.max(0), 1.0)
+    observed = observed + (PRIOR_SPIKES / len(observed) if prior is None else to_floats(prior))
+    mean = observed.mean(0)
     with threadpool_limits(1):  # the products are small: more threads only wait for one another
         standard = inputs(x)
         _, axes = principal_axes(standard)
@@ -70,7 +77,7 @@ def _fit_weights(z: Floats, counts: Floats, penalty: float, start: Floats) -> Fl
     """Weights (r + 1, units), the last row an offset, that minimise the penalised mean deviance."""
     n = len(z)
     ridge = np.append(np.full(z.shape[1], penalty), 0.0)[:, None]
-    curvature = np.append((z**2).mean(0), 1.0)[:, None] * np.maximum(counts.mean(0), _SILENT) + ridge
+    curvature = np.append((z**2).mean(0), 1.0)[:, None] * counts.mean(0) + ridge
     scale = curvature**-0.5
 
     def deviance(scaled: Floats) -> tuple[float, Floats]:

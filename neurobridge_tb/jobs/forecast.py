@@ -36,7 +36,8 @@ def forecast(config: DictConfig) -> Path:
     model = NeuroHorizonModel(**OmegaConf.to_container(config.model))  # type: ignore[arg-type]
     model.init_vocabs(trained)
     intervals = trained.get_sampling_intervals("train")
-    model.fit_units(trained, intervals, _features(trained, config) if model.identity is not None else None)
+    known = _features(trained, config) if model.identity is not None else None
+    model.fit_units(trained, intervals, known, seconds=config.reference_seconds)
     check_scoring(model, [trained] if unseen is None else [trained, unseen], config)
     strangers = {} if unseen is None else _features(unseen, config)
     loaders = ForecastLoaders(config, trained, model)
@@ -54,7 +55,10 @@ def forecast(config: DictConfig) -> Path:
     _write_figures(arrays, run.path, "trained")
     if unseen is not None and best.identity is not None:
         for recording_id, features in strangers.items():
-            best.add_units(unseen.get_recording(recording_id).units.id.astype(str).tolist(), features)
+            window = unseen.get_sampling_intervals("train")[recording_id]
+            seconds = min(config.reference_seconds, float((window.end - window.start).sum()))
+            ids = unseen.get_recording(recording_id).units.id.astype(str).tolist()
+            best.add_units(ids, features, seconds=seconds)
         best.identity.precompute()
         loaders = ForecastLoaders(config, unseen, best)
         more, arrays, _ = forecast_scores(best, unseen, config, loaders, group="unseen", smoothed=smoothed)

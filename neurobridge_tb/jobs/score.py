@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from neurobridge_tb._upstream import Data, collate
+from neurobridge_tb.arrays import Floats
 from neurobridge_tb.data.behavior import read_windows
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.engine.config import open_dataset
@@ -18,8 +18,9 @@ from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm, lagged
 from neurobridge_tb.files import write_json
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.masking.tasks import task_masks
-from neurobridge_tb.metrics.spikes import bits_per_spike, poisson_log_likelihood
+from neurobridge_tb.metrics.spikes import PRIOR_SPIKES, TRAINED, poisson_log_likelihood
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.scoring.unit_rates import UnitRates
 
 _BATCH = 64
 _RESAMPLES = 2000
@@ -53,10 +54,11 @@ def score(config: DictConfig) -> Path:
             for split in ("train", "valid", "test")
         }
         counts = {split: [_counts(model, w) for w in some] for split, some in windows.items()}
-        null = np.concatenate(counts["train"]).mean(0)
+        training = np.concatenate(counts["train"])
+        trained = UnitRates(training.sum(0), np.full(training.shape[1], len(training)))
         areas = model.window_grid(windows["test"][0])[1]
         for task, scored in tallies.items():
-            scored.append(_score_task(config, task, model, windows, counts, null, areas))
+            scored.append(_score_task(config, task, model, windows, counts, trained, areas))
             rows.append(_row(recording_id, task, scored[-1:], config.seed))
     if len(dataset.recording_ids) > 1:
         rows += [_row("all", task, scored, config.seed) for task, scored in tallies.items()]
@@ -79,7 +81,7 @@ def _score_task(
     model: NeuroBridgeModel,
     windows: dict[str, list[Data]],
     counts: dict[str, list[np.ndarray]],
-    null: np.ndarray,
+    trained: UnitRates,
     areas: np.ndarray,
 ) -> dict[str, "_Tally"]:
     """Tallies of the model and of the GLM on one recording."""
@@ -92,7 +94,7 @@ def _score_task(
     lengths = {len(values) for some in counts.values() for values in some}
     variants = {n_bins: task_masks(task, n_bins, areas, **settings) for n_bins in lengths}
     rates: dict[str, list[list[np.ndarray]]] = {"NeuroBridge": [], "Poisson GLM": []}
-    observed, null_rates = [], []
+    observed, asked = [], []
     for k, variant in enumerate(next(iter(variants.values()))):
         units = variant.target.any(0)
         of_windows = _model_rates(model, windows["test"], masks(counts["test"], k))
@@ -103,14 +105,15 @@ def _score_task(
                 [values[mask.target.any(1)][:, units] for values, mask in zip(some, masks(some, k), strict=True)]
             )
         glm = fit_poisson_glm(
-            inputs["train"], targets["train"], inputs["valid"], targets["valid"], inputs["test"], penalties=_PENALTIES
-        )
+            inputs["train"], targets["train"], inputs["valid"], targets["valid"], inputs["test"],
+            prior=PRIOR_SPIKES / trained.bins[units], penalties=_PENALTIES,
+        )  # fmt: skip
         ends = np.cumsum([len(rows) for rows in of_windows])[:-1]
         observed.append(np.split(targets["test"], ends))
         rates["NeuroBridge"].append(of_windows)
         rates["Poisson GLM"].append(np.split(glm, ends))
-        null_rates.append(null[units])
-    return {name: _tally(some, observed, null_rates) for name, some in rates.items()}
+        asked.append(UnitRates(trained.spikes[units], trained.bins[units]))
+    return {name: _tally(some, observed, asked) for name, some in rates.items()}
 
 
 @dataclass(frozen=True)
@@ -118,56 +121,70 @@ class _Tally:
     """What bits/spike are made of, for one recording.
 
     Attributes:
-        gain: (windows,) log-likelihood above the null model's, in bits.
-        spikes: (windows,) spikes asked for.
-        per_unit: (units,) bits/spike of each unit asked for, NaN for a silent one.
+        gain: (windows, units) log-likelihood above the null model's, in bits, of the units asked for.
+        spikes: (windows, units) spikes asked for.
+        training_spikes: (units,).
     """
 
-    gain: NDArray[np.float64]
-    spikes: NDArray[np.float64]
-    per_unit: NDArray[np.float64]
+    gain: Floats
+    spikes: Floats
+    training_spikes: Floats
+
+    def of(self, least: int) -> "_Tally":
+        """Of the units with at least so many training spikes."""
+        some = self.training_spikes >= least
+        return _Tally(self.gain[:, some], self.spikes[:, some], self.training_spikes[some])
 
 
-def _tally(rates: list[list[np.ndarray]], counts: list[list[np.ndarray]], null: list[np.ndarray]) -> _Tally:
-    """Sums over all masks.
+def _tally(rates: list[list[np.ndarray]], counts: list[list[np.ndarray]], trained: list[UnitRates]) -> _Tally:
+    """Sums over the bins of each window, the units of all masks side by side.
 
     Args:
         rates: For each mask and window (bins asked, units asked).
         counts: As ``rates``.
-        null: For each mask (units asked,) training mean rates.
+        trained: For each mask, of the units asked.
     """
-    gain, spikes, by_unit = np.zeros(len(counts[0])), np.zeros(len(counts[0])), []
-    for some_rates, some_counts, mean in zip(rates, counts, null, strict=True):
-        gain += np.array(
-            [
-                (poisson_log_likelihood(r, c) - poisson_log_likelihood(np.broadcast_to(mean, c.shape), c)).sum()
-                for r, c in zip(some_rates, some_counts, strict=True)
-            ]
-        )
-        spikes += np.array([c.sum() for c in some_counts])
-        together = bits_per_spike(np.concatenate(some_rates), np.concatenate(some_counts), mean)
-        by_unit.append(together.per_unit)
-    return _Tally(gain / np.log(2), spikes, np.concatenate(by_unit))
+
+    def gain(rates: np.ndarray, counts: np.ndarray, null: np.ndarray) -> np.ndarray:
+        return (poisson_log_likelihood(rates, counts) - poisson_log_likelihood(null, counts)).sum(0) / np.log(2)
+
+    gains, spikes = [], []
+    for some_rates, some_counts, units in zip(rates, counts, trained, strict=True):
+        gains.append(np.stack([gain(r, c, units.mean) for r, c in zip(some_rates, some_counts, strict=True)]))
+        spikes.append(np.stack([c.sum(0) for c in some_counts]))
+    return _Tally(np.hstack(gains), np.hstack(spikes), np.concatenate([units.spikes for units in trained]))
 
 
 def _row(recording: str, task: str, tallies: list[dict[str, _Tally]], seed: int) -> dict[str, Any]:
     """A row of the table, over one recording or several."""
-    units = sum(len(next(iter(some.values())).per_unit) for some in tallies)
+    units = sum(len(next(iter(some.values())).training_spikes) for some in tallies)
     scores = {name: _bits_per_spike([some[name] for some in tallies], seed) for name in tallies[0]}
     return {"recording": recording, "task": task, "units": units, "scores": scores}
 
 
 def _bits_per_spike(tallies: list[_Tally], seed: int) -> dict[str, float]:
-    """Spike-weighted, with a bootstrap interval over windows, and the mean over units."""
-    gain, spikes = np.concatenate([t.gain for t in tallies]), np.concatenate([t.spikes for t in tallies])
+    """Spike-weighted, with a bootstrap interval over windows; over units that fired in training; mean over units."""
+    gain = np.concatenate([t.gain.sum(1) for t in tallies])
+    spikes = np.concatenate([t.spikes.sum(1) for t in tallies])
     draws = np.random.default_rng(seed).integers(0, len(gain), (_RESAMPLES, len(gain)))
     low, high = np.percentile(gain[draws].sum(1) / spikes[draws].sum(1), [2.5, 97.5])
+    by_unit = np.concatenate([_ratio(t.gain.sum(0), t.spikes.sum(0)) for t in tallies])
     return {
         "value": float(gain.sum() / spikes.sum()),
         "low": float(low),
         "high": float(high),
-        "mean over units": float(np.nanmean(np.concatenate([t.per_unit for t in tallies]))),
+        **{name: _spike_weighted([t.of(least) for t in tallies]) for name, least in TRAINED.items()},
+        "mean over units": float(np.nanmean(by_unit)),
     }
+
+
+def _spike_weighted(tallies: list[_Tally]) -> float:
+    spikes = sum(t.spikes.sum() for t in tallies)
+    return float(sum(t.gain.sum() for t in tallies) / spikes) if spikes else float("nan")
+
+
+def _ratio(gain: Floats, spikes: Floats) -> Floats:
+    return np.divide(gain, spikes, out=np.full(len(gain), np.nan), where=spikes > 0)
 
 
 def _counts(model: NeuroBridgeModel, window: Data) -> np.ndarray:

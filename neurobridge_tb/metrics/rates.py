@@ -130,10 +130,11 @@ class ForecastScores:
     Args:
         null_rates: (units,) mean training counts a bin.
         n_bins: Bins of the future.
+        training_spikes: (units,) spikes in training, see :class:`BitsPerSpike`. Default: not told.
     """
 
-    def __init__(self, null_rates: Array, n_bins: int):
-        self._bits = [BitsPerSpike(null_rates) for _ in range(n_bins)]
+    def __init__(self, null_rates: Array, n_bins: int, training_spikes: Array | None = None):
+        self._bits = [BitsPerSpike(null_rates, training_spikes) for _ in range(n_bins)]
         n_units = len(self._bits[0].null_rates)
         self._counts, self._rates = PairMoments(n_units), PairMoments(n_units)
 
@@ -168,7 +169,7 @@ class ForecastScores:
 
     def compute(self) -> ForecastScore:
         """The scores of everything seen so far."""
-        total = BitsPerSpike(self._bits[0].null_rates)
+        total = BitsPerSpike(self._bits[0].null_rates, self._bits[0].training_spikes)
         for bits in self._bits:
             total.merge(bits)
         return ForecastScore(

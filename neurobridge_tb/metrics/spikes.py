@@ -1,18 +1,37 @@
 """How well are spikes and multi-unit activity predicted? Likelihoods, bits/spike, deviance, R^2.
 
-Rates are expected counts a bin (pass ``log_rates.exp()`` for a model that returns log-rates), floored at 1e-9 as in the
-Neural Latents Benchmark (Pei et al. 2021). NaN counts are left out everywhere.
+Rates are expected counts a bin (pass ``log_rates.exp()`` for a model that returns log-rates). NaN counts are left out
+everywhere.
+
+**One prior for a unit's rate.** The mean rate of a unit that fired n times in a span of b bins is ``(n + 1/2) / b``:
+the posterior mean under Jeffreys' prior of a Poisson rate, as if half a spike had been added to the span. The null
+model, the baselines and the models all start from it (:func:`posterior_mean`). So a unit that is silent in training
+and fires later is neither impossible to one model nor free to another: of its k spikes in b' test bins, no constant
+rate can earn more than ``log2(2 k b / b')`` bits each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import gammaln, xlogy
 
 from neurobridge_tb.arrays import Array, Floats, check_same_shape, to_floats, to_numpy
 from neurobridge_tb.errors import InputError
 
-_FLOOR = 1e-9
+PRIOR_SPIKES = 0.5
+TRAINED = {">= 1 training spike": 1, ">= 10 training spikes": 10}  # bits/spike are also given over these units
+_SMALLEST = 1e-9  # below it a rate counts as this, as in the Neural Latents Benchmark (Pei et al. 2021)
+
+
+def posterior_mean(spikes: Array, bins: Array) -> Floats:
+    """Mean count a bin of units that fired ``spikes`` times in ``bins`` bins, half a spike added (Jeffreys' prior).
+
+    Args:
+        spikes: Any shape.
+        bins: Broadcastable to it; 0 counts as 1.
+    """
+    return (to_floats(spikes) + PRIOR_SPIKES) / np.maximum(to_floats(bins), 1)
 
 
 def poisson_log_likelihood(rates: Array, counts: Array, *, factorial: bool = False) -> Floats:
@@ -36,7 +55,7 @@ def poisson_log_likelihood(rates: Array, counts: Array, *, factorial: bool = Fal
             found=f"a minimum of {np.nanmin(expected):.3g}",
             fix="If these are log-rates, pass log_rates.exp().",
         )
-    expected = np.maximum(expected, _FLOOR)
+    expected = np.maximum(expected, _SMALLEST)
     likelihood = xlogy(observed, expected) - expected
     return likelihood - gammaln(observed + 1) if factorial else likelihood
 
@@ -51,6 +70,9 @@ class BitsPerSpikeScore:
         per_unit: ``(units,)`` bits/spike of each unit, NaN for a silent one.
         silent_units: How many evaluated units had no spike.
         n_spikes: Spikes evaluated.
+        of_trained_units: Spike-weighted, over the units of each entry of ``TRAINED``; empty where training spikes are
+            not known.
+        new_units: How many evaluated units fired, but had no spike in training; 0 where these are not known.
     """
 
     spike_weighted: float
@@ -58,26 +80,32 @@ class BitsPerSpikeScore:
     per_unit: Floats
     silent_units: int
     n_spikes: int
+    of_trained_units: dict[str, float] = field(default_factory=dict)
+    new_units: int = 0
 
 
 class BitsPerSpike:
     """Bits/spike, accumulated over batches: ``(LL_model - LL_null) / (n_spikes ln 2)``, exact whatever the batches are.
 
-    The null model is each unit's mean rate on the training split, floored like the rates at 1e-9 counts a bin: spikes
-    of a unit that was silent in training count as very surprising to it.
+    The null model is each unit's mean rate on the training split, see :func:`posterior_mean`.
 
     Args:
-        null_rates: ``(units,)`` mean training counts a bin.
+        null_rates: ``(units,)`` mean training counts a bin, above 0.
+        training_spikes: ``(units,)`` spikes that each unit fired in the training split, to tell the score over units
+            that were active there. Default: not told.
     """
 
-    def __init__(self, null_rates: Array):
+    def __init__(self, null_rates: Array, training_spikes: Array | None = None):
         self.null_rates = to_floats(null_rates)
-        if self.null_rates.ndim != 1 or not (self.null_rates >= 0).all():
+        if self.null_rates.ndim != 1 or not (self.null_rates > 0).all():
             raise InputError(
-                expected="null rates (units,), counts a bin, none negative or NaN",
-                found=f"shape {self.null_rates.shape}, minimum {np.min(self.null_rates, initial=0)}",
-                fix="Pass each unit's mean count a bin over the training split.",
+                expected="null rates (units,), counts a bin, all above 0",
+                found=f"shape {self.null_rates.shape}, minimum {np.min(self.null_rates, initial=1)}",
+                fix="Pass posterior_mean(spikes, bins) of each unit over the training split: half a spike is added.",
             )
+        self.training_spikes = None if training_spikes is None else to_floats(training_spikes)
+        if self.training_spikes is not None:
+            check_same_shape("training_spikes", self.training_spikes, "null_rates", self.null_rates)
         units = len(self.null_rates)
         self._gain, self._spikes, self._bins = np.zeros(units), np.zeros(units), np.zeros(units)
 
@@ -129,12 +157,20 @@ class BitsPerSpike:
         spikes = np.where(silent, np.nan, self._spikes)
         per_unit = self._gain / (spikes * np.log(2))
         total = self._spikes.sum()
+
+        def weighted(some: NDArray[np.bool_]) -> float:
+            n = self._spikes[some].sum()
+            return float(self._gain[some].sum() / (n * np.log(2))) if n else float("nan")
+
+        trained = self.training_spikes
         return BitsPerSpikeScore(
-            spike_weighted=float(self._gain.sum() / (total * np.log(2))) if total else float("nan"),
+            spike_weighted=weighted(np.ones(len(spikes), bool)),
             unit_mean=float(per_unit[~silent].mean()) if total else float("nan"),
             per_unit=per_unit,
             silent_units=int((silent & (self._bins > 0)).sum()),
             n_spikes=int(total),
+            of_trained_units={} if trained is None else {n: weighted(trained >= k) for n, k in TRAINED.items()},
+            new_units=0 if trained is None else int((~silent & (trained == 0)).sum()),
         )
 
 

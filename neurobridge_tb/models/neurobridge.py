@@ -371,7 +371,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         output = self._checkpointed(predict, latents)
         if self.modalities == ("mua",):
             return output
-        log_mean = self.unit_stats(output_unit_index)[..., 0].clamp_min(1e-3).log()[:, None]
+        log_mean = self.unit_stats.log_mean(output_unit_index)[:, None]
         if modality_index is not None:
             log_mean = torch.where(self._is("mua", modality_index), 0.0, log_mean)
         return output + log_mean

@@ -19,6 +19,7 @@ from neurobridge_tb._upstream import (
     track_mask8,
 )
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.metrics.spikes import posterior_mean
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
 from neurobridge_tb.models.pretrained import PretrainedModel
 from neurobridge_tb.nn.causal_decoder import CausalDecoder, KeysValues
@@ -178,7 +179,12 @@ class NeuroHorizonModel(PretrainedModel):
             table.initialize_vocab(dataset.get_unit_ids())
 
     def fit_units(
-        self, dataset: Dataset, intervals: dict[str, Interval], features: dict[str, np.ndarray] | None = None
+        self,
+        dataset: Dataset,
+        intervals: dict[str, Interval],
+        features: dict[str, np.ndarray] | None = None,
+        *,
+        seconds: float = 60.0,
     ) -> None:
         """Set what is known of each unit before training.
 
@@ -186,6 +192,7 @@ class NeuroHorizonModel(PretrainedModel):
             dataset: Where the recordings are.
             intervals: Training intervals of each recording.
             features: Reference features (N, 33) of each recording's units, for ``unit_identity="features"``.
+            seconds: Length of the reference window in s, at most; it lies in the intervals. Default 60.
         """
         if self.identity is None:
             self.encoder.fit_unit_statistics(dataset, intervals)
@@ -197,17 +204,18 @@ class NeuroHorizonModel(PretrainedModel):
                 fix="Compute them with neurobridge_tb.datasets.recording_features.",
             )
         for recording_id in dataset.recording_ids:
-            self._set_features(
-                dataset.get_recording(recording_id).units.id.astype(str).tolist(), features[recording_id]
-            )
+            unit_ids = dataset.get_recording(recording_id).units.id.astype(str).tolist()
+            available = float((intervals[recording_id].end - intervals[recording_id].start).sum())
+            self._set_features(unit_ids, features[recording_id], min(seconds, available))
         self.identity.encoder.fit(self.identity.features.weight[1:])
 
-    def add_units(self, unit_ids: list[str], features: np.ndarray) -> None:
+    def add_units(self, unit_ids: list[str], features: np.ndarray, *, seconds: float) -> None:
         """Make units known that were not trained, by their reference features alone (zero-shot).
 
         Args:
             unit_ids: Their ids; those that are known already get the new features.
             features: (len(unit_ids), 33).
+            seconds: Length of their reference window in s.
         """
         if self.identity is None:
             raise InputError(
@@ -217,14 +225,14 @@ class NeuroHorizonModel(PretrainedModel):
             )
         for table in self._tables().values():
             table.extend_vocab(unit_ids, exist_ok=True)
-        self._set_features(unit_ids, features)
+        self._set_features(unit_ids, features, seconds)
 
-    def _set_features(self, unit_ids: list[str], features: np.ndarray) -> None:
+    def _set_features(self, unit_ids: list[str], features: np.ndarray, seconds: float) -> None:
         """Features, and from them each unit's mean count a bin and its Poisson standard deviation."""
         assert self.identity is not None
         rows = torch.from_numpy(np.array(features, dtype=np.float32))
         self.identity.features.set(unit_ids, rows)
-        mean = rows[:, 0] * self.bin_size
+        mean = torch.from_numpy(posterior_mean(rows[:, 0] * seconds, np.array(seconds / self.bin_size))).float()
         self.unit_stats.set(unit_ids, mean, mean.sqrt())
 
     # ------------------------------------------------------------------ tokenizing (CPU)
@@ -463,7 +471,7 @@ class NeuroHorizonModel(PretrainedModel):
         latents = self.encoder.encode(**encoder_inputs)
         context = self.decoder.latent_context(latents, self.encoder.rotary_emb(past["latent_timestamps"]))
         index = shared_rows(past["unit_index"])
-        mean, std = self.unit_stats(index)[:, None].unbind(-1)
+        mean, std = self.unit_stats.log_mean(index)[:, None].exp(), self.unit_stats(index)[:, None, :, 1]
         if jitter is not None:  # (B, N)
             factor = jitter[:, None].to(mean)
             mean, std = mean * factor, std * factor.sqrt()
@@ -489,7 +497,7 @@ class NeuroHorizonModel(PretrainedModel):
         return self._log_rates(states, rows, torch.stack(histories, dim=1))
 
     def _log_rates(self, states: Tensor, rows: _Rows, own: Tensor) -> Tensor:
-        return self.head(states, rows.head, own) + rows.mean.clamp_min(1e-3).log()
+        return self.head(states, rows.head, own) + rows.mean.log()
 
     def _standardize(self, counts: Tensor, rows: _Rows) -> Tensor:
         return ((counts - rows.mean) / rows.std).clamp_max(_LARGEST)

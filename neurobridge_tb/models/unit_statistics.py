@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.metrics.spikes import posterior_mean
 from neurobridge_tb.models.window_tokens import WindowTokens
 
 
@@ -20,7 +21,8 @@ def pooled_statistics(
         max_windows: At most so many windows of each recording are read, spread evenly.
 
     Returns:
-        Unit ids, means and standard deviations, each of length N; a unit without any value has mean and deviation 0.
+        Unit ids, means and standard deviations, each of length N; a unit without any value has deviation 0. The
+        mean of counts is with half a spike added, see :func:`neurobridge_tb.metrics.spikes.posterior_mean`.
 
     Raises:
         InputError: A unit is read as MUA in one recording and as counts in another.
@@ -54,4 +56,5 @@ def pooled_statistics(
             sums[index] += np.stack([np.nansum(values, 0), np.nansum(values**2, 0), (~np.isnan(values)).sum(0)], axis=1)
     total, square, count = sums.T
     mean = total / np.maximum(count, 1)
-    return list(rows), mean, np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))
+    std = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))
+    return list(rows), np.where(np.array(modalities) == "mua", mean, posterior_mean(total, count)), std

@@ -6,6 +6,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 
+_SMALLEST_MEAN = 1e-7  # counts a bin: half a spike in a day at 20 ms
+
 
 class UnitStatistics(InfiniteVocabEmbedding):
     """Mean and standard deviation of each unit's values on the training split; not trained.
@@ -32,6 +34,10 @@ class UnitStatistics(InfiniteVocabEmbedding):
         rows = torch.stack([mean, torch.where(std > 0, std, torch.ones_like(std))], dim=-1)
         with torch.no_grad():
             self.weight[index] = rows.to(self.weight)
+
+    def log_mean(self, index: Tensor) -> Tensor:
+        """Log of the mean count a bin of units ``index``, of its shape; a mean of 0 is of no unit that was fitted."""
+        return self(index)[..., 0].clamp_min(_SMALLEST_MEAN).log()
 
 
 def shared_rows(x: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from torch.utils.data import DataLoader
 
 from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm
-from neurobridge_tb.metrics.spikes import BitsPerSpike
+from neurobridge_tb.metrics.spikes import PRIOR_SPIKES, BitsPerSpike
 from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.scoring.unit_rates import UnitRates, bits_cells
 
 _GLM_BINS = 5  # of past that the GLM reads
 
@@ -18,7 +19,7 @@ def glm_rows(
     model: NeuroHorizonModel,
     config: DictConfig,
     loaders: ForecastLoaders,
-    null: np.ndarray,
+    trained: UnitRates,
     scored: np.ndarray,
     group: str,
 ) -> list[dict[str, Any]]:
@@ -28,7 +29,7 @@ def glm_rows(
         model: Tells bins and history.
         config: ``configs/forecast.yaml``.
         loaders: Of the windows: the GLM is fitted, its penalty chosen and scored on those of the three splits.
-        null: Mean training count a bin by unit index.
+        trained: Spikes of the units in training.
         scored: Which units are scored, by unit index.
         group: What the recordings are to the model.
     """
@@ -36,20 +37,14 @@ def glm_rows(
     for horizon in config.glm_horizons:
         step = model.bins_of(horizon) - 1
         splits = {split: _lagged(loaders.of_split(split), step, scored) for split in ("train", "valid", "test")}
-        total = BitsPerSpike(null)
+        total = BitsPerSpike(trained.mean, trained.spikes)
         for session, (inputs, counts, units) in splits["test"].items():
             train, valid = splits["train"][session], splits["valid"][session]
-            rates = fit_poisson_glm(train[0], train[1], valid[0], valid[1], inputs)
+            prior = PRIOR_SPIKES / trained.bins[units]
+            rates = fit_poisson_glm(train[0], train[1], valid[0], valid[1], inputs, prior=prior)
             total.update(rates, counts, units=units)
-        bits = total.compute()
-        rows.append(
-            {
-                "recordings": group,
-                "forecast": f"Poisson GLM, {step + 1} bins ahead",
-                "bits/spike": bits.spike_weighted,
-                "mean over units": bits.unit_mean,
-            }
-        )
+        name = f"Poisson GLM, {step + 1} bins ahead"
+        rows.append({"recordings": group, "forecast": name, **bits_cells(total.compute())})
     return rows
 
 

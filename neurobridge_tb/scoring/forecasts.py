@@ -13,6 +13,7 @@ from neurobridge_tb.estimators.smoothed_rate import SmoothedRate, fit_smoothed_r
 from neurobridge_tb.metrics.rates import ForecastScore, ForecastScores, PsthScores
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.scoring.forecast_glm import glm_rows
+from neurobridge_tb.scoring.unit_rates import bits_cells, inside, training_rates
 
 ROLLED, FORCED, SMOOTHED = "rolled out", "one bin ahead (told each bin before)", "last smoothed rate"
 _EXAMPLES = 6  # windows drawn
@@ -43,11 +44,12 @@ def forecast_scores(
         with the horizon. The arrays for :mod:`neurobridge_tb.report.forecast_figures`. And the baseline, which other
         recordings may take as it is.
     """
-    null = mean_counts(model, dataset)
+    trained = training_rates(model.encoder, dataset)
+    null = trained.mean
     scored = _scored_units(model, config.units)
     if smoothed is None:
         smoothed = fit_smoothed_rate([_smoothing_batch(b, null, scored) for b in loaders.of_split("valid")])
-    scores = {name: ForecastScores(null, model.n_future) for name in (ROLLED, FORCED, SMOOTHED)}
+    scores = {name: ForecastScores(null, model.n_future, trained.spikes) for name in (ROLLED, FORCED, SMOOTHED)}
     examples: list[dict[str, np.ndarray]] = []
     for batch in loaders.of_split("test"):
         forecasts = _forecasts(model, batch, smoothed, null)
@@ -59,13 +61,14 @@ def forecast_scores(
     results = {name: accumulated.compute() for name, accumulated in scores.items()}
     psth = _psth_r2(model, dataset, config, loaders, smoothed, null, scored)
     rows = [_row(group, name, results[name], psth.get(name)) for name in results]
-    rows += glm_rows(model, config, loaders, null, scored, group)
+    rows += glm_rows(model, config, loaders, trained, scored, group)
     rows.append({"recordings": group, "forecast": "training mean rate", "bits/spike": 0.0, "mean over units": 0.0})
 
     index = np.flatnonzero(scored & np.isin(np.arange(len(null)), _unit_indices(model, dataset)))
     arrays = {
         "unit_id": np.array([model.unit_stats.detokenizer(i) for i in index]),
         "mean_rate": null[index] / model.bin_size,
+        "training_spikes": trained.spikes[index],
         "bits_per_spike": results[ROLLED].bits_per_spike.per_unit[index],
         "bits_per_spike_smoothed": results[SMOOTHED].bits_per_spike.per_unit[index],
         "r2": results[ROLLED].r2[index],
@@ -109,30 +112,6 @@ def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: Dic
                 found=f"{horizon} s",
                 fix="Ask for a shorter one.",
             )
-
-
-def mean_counts(model: NeuroHorizonModel, dataset: Dataset) -> np.ndarray:
-    """Mean count a bin of each unit over the training intervals, by the model's unit index; 0 for other units."""
-    spikes, bins = np.zeros(len(model.unit_stats.weight)), np.zeros(len(model.unit_stats.weight))
-    for recording_id, intervals in dataset.get_sampling_intervals("train").items():
-        recording = dataset.get_recording(recording_id)
-        index = np.array(model.unit_stats.tokenizer(recording.units.id.astype(str).tolist()))
-        if model.encoder.reads_events:
-            times, units = recording.spikes.timestamps, recording.spikes.unit_index
-            used = _inside(times, intervals)
-            spikes[index] += np.bincount(units[used], minlength=len(index))
-            bins[index] += (intervals.end - intervals.start).sum() / model.bin_size
-        else:
-            values = recording.spike_counts.value.astype(float)
-            values = values[_inside(recording.spike_counts.timestamps + 0.5 * model.bin_size, intervals)]
-            spikes[index] += np.nansum(values, axis=0)
-            bins[index] += (~np.isnan(values)).sum(0)
-    return spikes / np.maximum(bins, 1)
-
-
-def _inside(times: np.ndarray, intervals: Interval) -> np.ndarray:
-    which = np.searchsorted(intervals.start, times, side="right") - 1
-    return (which >= 0) & (times < intervals.end[which])
 
 
 def _unit_indices(model: NeuroHorizonModel, dataset: Dataset) -> list[int]:
@@ -185,9 +164,7 @@ def _row(group: str, name: str, score: ForecastScore, psth: np.ndarray | None) -
     row = {
         "recordings": group,
         "forecast": name,
-        "bits/spike": bits.spike_weighted,
-        "mean over units": bits.unit_mean,
-        "silent units left out": bits.silent_units,
+        **bits_cells(bits),
         "R2 on counts": _mean(score.r2),
         "rate correlation": _mean(score.rate_correlation),
     }
@@ -221,10 +198,10 @@ def _psth_r2(
     for r, recording in recordings.items():
         table = recording.trials
         middle = (table.start + table.end) / 2
-        inside = _inside(middle, domains[r])
-        trials[r] = Interval(start=np.asarray(table.start)[inside], end=np.asarray(table.end)[inside])
+        used = inside(middle, domains[r])
+        trials[r] = Interval(start=np.asarray(table.start)[used], end=np.asarray(table.end)[used])
         column = labels[r] if labels else np.zeros(len(table.start))
-        conditions[r], starts[r] = column[inside].astype(str), trials[r].start
+        conditions[r], starts[r] = column[used].astype(str), trials[r].start
     names = np.unique(np.concatenate(list(conditions.values())))
     past = model.n_past * model.bin_size
     aligned = config.align is not None

@@ -10,6 +10,7 @@ from neurobridge_tb._upstream import Data
 from neurobridge_tb.estimators.masked_ridge import fit_masked_ridge
 from neurobridge_tb.metrics.spikes import BitsPerSpike
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.scoring.unit_rates import bits_cells, training_rates
 
 _RIDGE_WINDOWS = 4000  # at most so many training windows are fitted
 
@@ -101,7 +102,9 @@ def _standard_grid(model: NeuroBridgeModel, window: Data) -> np.ndarray:
 
 
 def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
-    total = BitsPerSpike(model.unit_stats.weight[:, 0].clamp_min(0).numpy())  # units of MUA have no rates
+    source: Any = loader.dataset
+    trained = training_rates(model, source.windows)
+    total = BitsPerSpike(trained.mean, trained.spikes)
     for batch in loader:
         inputs = batch["model_inputs"]
         units = inputs["output_unit_index"][:, None]
@@ -111,8 +114,7 @@ def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[
         "metric": "bits/spike",
         "model": score.spike_weighted,
         "baselines": {"training mean rate": 0.0},
-        "mean over units": score.unit_mean,
-        "silent units left out": score.silent_units,
+        **{name: value for name, value in bits_cells(score).items() if name != "bits/spike"},
     }
 
 

@@ -14,7 +14,7 @@ from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.score import score
 from neurobridge_tb.masking.tasks import task_masks
-from neurobridge_tb.metrics.spikes import bits_per_spike
+from neurobridge_tb.metrics.spikes import bits_per_spike, posterior_mean
 
 BINS = np.array([10, 14, 12])
 AREAS = ["V1"] * 14 + ["CA1"] * 16
@@ -87,7 +87,8 @@ def test_the_model_scores_as_computed_window_by_window(root, tmp_path):
         interval = dataset.get_sampling_intervals(split)["scored"]
         return [recording.slice(a, b) for a, b in zip(interval.start, interval.end, strict=True)]
 
-    null = np.concatenate([w.spike_counts.value for w in windows("train")]).mean(0)
+    training = np.concatenate([w.spike_counts.value for w in windows("train")])
+    null = posterior_mean(training.sum(0), len(training))
     rates, counts = [], []
     for window in windows("test"):
         (mask,) = task_masks("co_smoothing", len(window.spike_counts.value), np.array(AREAS), held_out=8)

@@ -13,6 +13,7 @@ from neurobridge_tb.metrics.spikes import (
     masked_mse,
     poisson_d2,
     poisson_log_likelihood,
+    posterior_mean,
     r2,
 )
 
@@ -94,8 +95,47 @@ def test_units_of_a_padded_batch_are_gathered():
     np.testing.assert_allclose(gathered.compute().per_unit, one.per_unit)
 
 
-def test_spikes_of_a_unit_silent_in_training_stay_finite():
-    assert np.isfinite(bits_per_spike(np.ones((3, 1)), np.ones((3, 1)), np.zeros(1)).spike_weighted)
+def test_half_a_spike_is_added_to_the_training_span():
+    np.testing.assert_allclose(posterior_mean([0, 1, 400], 1000), [0.0005, 0.0015, 0.4005])
+
+
+@pytest.mark.parametrize("training_spikes", [0, 1])
+def test_what_a_unit_quiet_in_training_can_earn_is_bounded(training_spikes):
+    counts = np.zeros((200, 1))
+    counts[::10] = 1  # 20 spikes in 200 bins, after none or one in 1,000
+    null = posterior_mean([training_spikes], 1000)
+    best = np.full_like(counts, counts.mean())
+    bound = np.log2(counts.mean() / null[0])
+    assert bits_per_spike(best, counts, null).spike_weighted <= bound <= np.log2(2 * 20 * 1000 / 200)
+    drifted = bits_per_spike(counts.clip(1e-12), counts, null)  # knows every spike
+    assert drifted.spike_weighted < np.log2(1 / null[0])
+    nothing = bits_per_spike(np.tile(null, (200, 1)), counts, null)
+    assert nothing.spike_weighted == pytest.approx(0)
+
+
+def test_rates_that_drift_are_earned_by_following_them():
+    rng = np.random.default_rng(0)
+    null = posterior_mean(rng.poisson(1.0, (500, 8)).sum(0), 500)
+    counts = rng.poisson(2.0, (400, 8))  # twice the rate of the training
+    gain_by_hand = np.log(2) - 0.5  # nats a spike: n log 2 - (2 - 1) for 2 spikes a bin
+    score = bits_per_spike(np.full(counts.shape, 2.0), counts, null)
+    assert score.spike_weighted == pytest.approx(gain_by_hand / np.log(2), abs=0.03)
+
+
+def test_units_are_told_apart_by_their_training_spikes():
+    rng = np.random.default_rng(0)
+    trained = np.array([0, 1, 9, 10, 300])
+    counts = rng.poisson(0.3, (100, 5))
+    rates = np.full(counts.shape, 0.3)
+    null = posterior_mean(trained, 1000)
+    total = BitsPerSpike(null, trained)
+    total.update(rates, counts)
+    score = total.compute()
+    for name, least in ((">= 1 training spike", 1), (">= 10 training spikes", 10)):
+        some = trained >= least
+        expected = bits_per_spike(rates[:, some], counts[:, some], null[some]).spike_weighted
+        assert score.of_trained_units[name] == pytest.approx(expected)
+    assert score.new_units == 1
 
 
 def test_no_spike_at_all_is_nan():
@@ -143,5 +183,7 @@ def test_faults_are_named(activity):
         bits_per_spike(rates, counts, null[:5])
     with pytest.raises(InputError, match="null rates"):
         BitsPerSpike(null).merge(BitsPerSpike(null + 1))
-    with pytest.raises(InputError, match="counts a bin"):
+    with pytest.raises(InputError, match="all above 0"):
         BitsPerSpike(np.array([np.nan]))
+    with pytest.raises(InputError, match="half a spike is added"):
+        BitsPerSpike(np.array([0.2, 0.0]))

@@ -278,20 +278,24 @@ def test_units_that_were_never_trained_are_forecast_from_their_features(dataset,
     sample = window(strangers, "stranger")
     with pytest.raises(InputError, match="add_units"):
         model.tokenize_with_targets(sample)
-    features = recording_features(recording, dataset.get_sampling_intervals("train")["session1"])
+    reference = dataset.get_sampling_intervals("train")["session1"]
+    features, seconds = (
+        recording_features(recording, reference),
+        min(60.0, float((reference.end - reference.start).sum())),
+    )
     known = batch_of(model, window(dataset, "session1"))
     before = model.generate(**known["model_inputs"])
-    model.add_units([f"stranger/{i}" for i in range(11)], features)
+    model.add_units([f"stranger/{i}" for i in range(11)], features, seconds=seconds)
     new = batch_of(model, sample)
     torch.testing.assert_close(model.generate(**new["model_inputs"]), before, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(model.generate(**known["model_inputs"]), before)
-    model.add_units([f"stranger/{i}" for i in range(11)], features[::-1])
+    model.add_units([f"stranger/{i}" for i in range(11)], features[::-1], seconds=seconds)
     assert (model.generate(**new["model_inputs"]) - before).abs().max() > 1e-3  # features decide
 
 
 def test_a_model_without_features_refuses_new_units(dataset):
     with pytest.raises(InputError, match="unit_identity='features'"):
-        make_model(dataset).add_units(["new"], np.zeros((1, 33)))
+        make_model(dataset).add_units(["new"], np.zeros((1, 33)), seconds=60)
     model = NeuroHorizonModel(**(SETTINGS | {"unit_identity": "features"}))
     model.init_vocabs(dataset)
     with pytest.raises(InputError, match="reference features of every recording"):
