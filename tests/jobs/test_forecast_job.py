@@ -210,12 +210,20 @@ def test_a_run_is_not_resumed_with_other_bins(root, finished):
 
 
 def test_a_reference_window_without_spikes_is_refused(tmp_path):
-    spikes = np.arange(30.0, 40, 0.01), np.arange(1000) % 3
+    spikes = np.arange(20.5, 40.5, 0.02), np.arange(1000) % 3
     splits = {"train": ([0.0], [25.0]), "valid": ([25.0], [32.0]), "test": ([32.0], [40.0])}
     units = {"id": ["u0", "u1", "u2"]}
     recording = build_recording(
-        brainset_id="test", session_id="late", subject_id="s", units=units, spikes=spikes, end=40.0, splits=splits
+        brainset_id="test", session_id="late", subject_id="s", units=units, spikes=spikes, end=41.0, splits=splits
     )
     save_recording(recording, tmp_path / "late.h5")
-    with pytest.raises(InputError, match=r"spikes in the reference window, 0.000 to 25.000 s(.|\n)*none of any unit"):
-        forecast(config(tmp_path, tmp_path / "run", "model.modality=spikes", "model.unit_identity=features"))
+    with pytest.raises(InputError, match=r"spikes in the reference window, 0.000 to 20.000 s(.|\n)*none of any unit"):
+        forecast(
+            config(
+                tmp_path,
+                tmp_path / "run",
+                "model.modality=spikes",
+                "model.unit_identity=features",
+                "reference_seconds=20",
+            )
+        )
