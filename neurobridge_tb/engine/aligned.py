@@ -14,8 +14,8 @@ from neurobridge_tb.models import ImageAligner
 def load_aligned(run: str | Path, embeddings: str | Path) -> tuple[ImageAligner, EmbeddingCache]:
     """The final model of an alignment run, and embeddings of the encoder that it was aligned with."""
     model = ImageAligner.load_pretrained(Path(run) / "model")
-    cache = EmbeddingCache.load(embeddings, model.config["image_encoder"], model.config["preprocessing_hash"])
-    return model, cache
+    source = model.config["image_encoder"], model.config["preprocessing_hash"]
+    return model, EmbeddingCache.load(embeddings, *source, layers=list(model.layers))
 
 
 def check_same_pairs(config: DictConfig, *settings: str) -> None:

@@ -9,18 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurobridge_tb.alignment.losses import info_nce
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.data.responses import Responses
 from neurobridge_tb.engine.known_factors import KnownFactors
 from neurobridge_tb.estimators.factor_scores import FactorScores
 from neurobridge_tb.estimators.ridge import Ridge, fit_ridge
+from neurobridge_tb.estimators.similarity_weights import SimilarityWeights, fit_similarity_weights
 from neurobridge_tb.metrics.retrieval import cosine_similarity
 from neurobridge_tb.models import ImageAligner
 from neurobridge_tb.nn.response_readout import step_means
 
 SHRINKAGES = (float("inf"), 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)  # infinite: the ridge prediction as it is
-TEMPERATURES = np.geomspace(0.01, 1.0, 25)
 _FOLDS = 5
 
 Pairs = Sequence[tuple[Responses, Tensor]]
@@ -28,15 +27,30 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Start:
-    """A linear way: of each recording its ridge, answers to training pairs out of sample, and to validation pairs."""
+class _LayerStart:
+    """A linear path to one layer.
+
+    Attributes:
+        ridges: Of each recording.
+        held_out: Of each recording, predictions (n, d) of its training pairs, out of sample.
+        to_contrastive: (d, d), from predictions in training deviations to what is compared with images.
+        shrinkage: Of the error covariance in ``to_contrastive``.
+        similarities: Of each recording, (q, c) of its validation presentations with their images.
+    """
 
     ridges: list[Ridge]
-    answers: list[Floats]
-    predicted: list[Floats]
-    shrinkage: float
+    held_out: list[Tensor]
     to_contrastive: Floats
-    top5: float
+    shrinkage: float
+    similarities: list[Floats]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Linear paths to all layers, and how much each counts."""
+
+    layers: list[_LayerStart]
+    weights: SimilarityWeights
 
 
 @torch.no_grad()
@@ -50,14 +64,16 @@ def fit_linear_path(
     """Set ``model.linear`` by ridge regression, and ``model.to_contrastive`` by the errors that it makes.
 
     1. In each recording, ridge from the responses (means within latent steps), or from their :class:`FactorScores`, to
-       the image embedding in training deviations; the penalty is the best on the validation presentations. Factors are
-       those of the pairs, or those that pretraining knows of the units. All are linear in the responses. A unit that
-       several recordings share gets the mean of their weights.
+       each layer of the image embedding in training deviations; the penalty is the best on the validation
+       presentations. Factors are those of the pairs, or those that pretraining knows of the units. All are linear in
+       the responses. A unit that several recordings share gets the mean of their weights.
     2. If embeddings given a response are Gaussian with the error covariance C, the image that is likeliest is found by
        the product with C^-1 times the prediction (Fisher's linear discriminant): directions that are predicted badly
        count less. C is estimated out of sample, in five folds of images, and shrunk towards the identity; the
-       shrinkage, or none of this, is chosen by top-5 on the validation presentations, and so is whether responses or
-       which scores are used: the squared error hardly differs between ways that retrieve very unlike.
+       shrinkage, or none of this, is the best on the validation presentations by their likelihood.
+    3. The layers' cosines are added with weights, and divided by a temperature, that are the likeliest on the
+       validation presentations (:func:`fit_similarity_weights`); so it is chosen whether responses or which scores are
+       used.
 
     What is trained on top must not see predictions of pairs that the ridge was fitted to, which are far too good: it
     gets those of the folds (stacking, Wolpert 1992).
@@ -71,10 +87,9 @@ def fit_linear_path(
 
     Returns:
         What was chosen: ``from``: ``"responses"``, ``"factors of the pairs"`` or ``"factors of pretraining"``;
-        ``factors``, how many in each recording; ``penalties``, one a recording;
-        ``shrinkage`` (None: not used); ``temperature``, the best for InfoNCE on the validation presentations;
-        ``validation top-5``. And the out-of-sample answers (n, E) of the linear way to each recording's training
-        presentations.
+        ``factors``, how many in each recording; ``layers``: for each ``weight``, ``penalties`` (one a recording),
+        ``shrinkage`` (None: not used) and ``validation top-1``; ``temperature``; ``validation top-1`` and ``top-5``.
+        And the out-of-sample predictions (n, E) of each recording's training presentations.
     """
     assert model.linear is not None
     features = [
@@ -90,30 +105,38 @@ def fit_linear_path(
         name: scores for name, scores in factors.items() if scores and all(s.weights.shape[1] for s in scores)
     }
     starts = {name: _start(model, train, valid, features, seed, way) for name, way in ways.items()}
-    chosen = max(starts, key=lambda name: starts[name].top5)
+    chosen = min(starts, key=lambda name: starts[name].weights.loss)
     best = starts[chosen]
-    _set_weights(model, [r for r, _ in train], best.ridges)
-    width = len(best.to_contrastive)
-    norm = np.linalg.norm(np.concatenate(best.predicted) @ best.to_contrastive, axis=1).mean()
-    model.to_contrastive.weight.copy_(torch.from_numpy(best.to_contrastive.T / norm * width**0.5))  # values near 1
+    _set_weights(model, [r for r, _ in train], [_side_by_side(of_layers) for of_layers in _by_recording(best)])
+    for weight, layer in zip(model.to_contrastive.maps, best.layers, strict=True):
+        width, predicted = len(weight), torch.cat(layer.held_out).double().numpy()
+        norm = np.linalg.norm(predicted @ layer.to_contrastive, axis=1).mean()
+        weight.copy_(torch.from_numpy(layer.to_contrastive.T / norm * width**0.5))  # values near 1
+    model.layer_weights.copy_(torch.from_numpy(best.weights.weights))
 
-    def contrast(temperature: float) -> float:
-        losses = [
-            info_nce(torch.from_numpy(p @ best.to_contrastive), model.center(t).double(), temperature=temperature)
-            * len(t)
-            for p, (_, t) in zip(best.predicted, valid, strict=True)
-        ]
-        return float(torch.stack(losses).sum())
-
+    own = [_candidates(r)[1] for r, _ in valid]
+    added = [
+        sum(w * s for w, s in zip(best.weights.weights, of_layers, strict=True))
+        for of_layers in zip(*(layer.similarities for layer in best.layers), strict=True)
+    ]
     found = {
         "from": chosen,
         "factors": [scores.weights.shape[1] for scores in ways[chosen] or []],
-        "penalties": [ridge.penalty for ridge in best.ridges],
-        "shrinkage": None if np.isinf(best.shrinkage) else best.shrinkage,
-        "temperature": float(min(TEMPERATURES, key=contrast)),
-        "validation top-5": best.top5,
+        "layers": {
+            name: {
+                "weight": float(weight),
+                "penalties": [ridge.penalty for ridge in layer.ridges],
+                "shrinkage": None if np.isinf(layer.shrinkage) else layer.shrinkage,
+                "validation top-1": _topk(layer.similarities, own, 1),
+            }
+            for name, weight, layer in zip(model.layers, best.weights.weights, best.layers, strict=True)
+        },
+        "temperature": best.weights.temperature,
+        "validation top-1": _topk(added, own, 1),
+        "validation top-5": _topk(added, own, 5),
     }
-    return found, [torch.from_numpy(a).float() for a in best.answers]
+    held_out = zip(*(layer.held_out for layer in best.layers), strict=True)
+    return found, [torch.cat(parts, 1) for parts in held_out]
 
 
 def _start(
@@ -124,41 +147,81 @@ def _start(
     seed: int,
     factors: list[FactorScores] | None,
 ) -> _Start:
-    """Ridge from the responses, or from their scores, with the shrinkage that is best on the validation pairs."""
-    ridges, answers, errors, predicted = [], [], [], []
+    """Ridge from the responses, or from their scores, to every layer."""
+    if factors is not None:
+        features = [(scores(x), scores(x_valid)) for scores, (x, x_valid) in zip(factors, features, strict=True)]
+    own = [_candidates(r)[1] for r, _ in valid]
+    layers, begin = [], 0
+    for width in model.layers.values():
+        layers.append(_layer_start(model, train, valid, features, slice(begin, begin + width), seed, factors))
+        begin += width
+    similarities = [np.stack(parts, -1) for parts in zip(*(layer.similarities for layer in layers), strict=True)]
+    return _Start(layers, fit_similarity_weights(similarities, own))
+
+
+def _layer_start(
+    model: ImageAligner,
+    train: Pairs,
+    valid: Pairs,
+    features: Sequence[tuple[NDArray, NDArray]],
+    columns: slice,
+    seed: int,
+    factors: list[FactorScores] | None,
+) -> _LayerStart:
+    """Ridge to the ``columns`` of the embedding, with the shrinkage that is best on the validation pairs."""
+    ridges, held_out, predicted = [], [], []
+    std = model.embedding_std[columns].double().numpy()
+    square, n = np.zeros((len(std), len(std))), 0
     for k, ((responses, target), (_, target_valid)) in enumerate(zip(train, valid, strict=True)):
         x, x_valid = features[k]
-        y, y_valid = _standardized(model, target), _standardized(model, target_valid)
-        if factors is not None:
-            x, x_valid = factors[k](x), factors[k](x_valid)
+        y, y_valid = (_standardized(model, t)[:, columns] for t in (target, target_valid))
         ridge = fit_ridge(x, y, x_valid, y_valid, standardize=factors is None)
-        answers.append(_cross_fitted(ridge, x, y, responses.image_ids, seed))
-        errors.append(y - answers[-1])
+        of_train = _cross_fitted(ridge, x, y, responses.image_ids, seed)
+        error = (y - of_train) * std
+        square, n = square + error.T @ error, n + len(error)
+        held_out.append(torch.from_numpy(of_train).float())
         predicted.append(ridge.predict(x_valid))
         ridges.append(ridge if factors is None else _on_responses(ridge, factors[k]))
 
-    std = model.embedding_std.double().numpy()
-    error = np.concatenate(errors) * std
-    covariance = error.T @ error / len(error)
-    level = np.trace(covariance) / len(covariance)
-    maps = {
-        s: np.diag(std) if np.isinf(s) else std[:, None] * np.linalg.inv(covariance / level + s * np.eye(len(std)))
-        for s in SHRINKAGES
-    }
-    scores = {s: _top5(model, predicted, valid, to_contrastive) for s, to_contrastive in maps.items()}
-    best = max(SHRINKAGES, key=scores.__getitem__)
-    return _Start(ridges, answers, predicted, best, maps[best], scores[best])
+    sets = [_candidates(r) for r, _ in valid]
+    images = [
+        (t[first] - model.embedding_mean)[:, columns].numpy() for (_, t), (first, _) in zip(valid, sets, strict=True)
+    ]
+    level = np.trace(square / n) / len(square)
+    found: dict[float, tuple[Floats, list[Floats], float]] = {}
+    for s in SHRINKAGES:
+        ridged = square / n / level + (0 if np.isinf(s) else s) * np.eye(len(std))
+        to_contrastive = np.diag(std) if np.isinf(s) else std[:, None] * np.linalg.inv(ridged)
+        similar = [cosine_similarity(p @ to_contrastive, i) for p, i in zip(predicted, images, strict=True)]
+        fit = fit_similarity_weights([s[..., None] for s in similar], [own for _, own in sets])
+        found[s] = to_contrastive, similar, fit.loss
+    best = min(SHRINKAGES, key=lambda s: found[s][2])
+    return _LayerStart(ridges, held_out, found[best][0], best, found[best][1])
 
 
-def _top5(model: ImageAligner, predicted: list[Floats], valid: Pairs, to_contrastive: Floats) -> float:
-    """Share of the validation presentations whose image is among the five nearest of all validation images."""
-    hits = []
-    for of_valid, (responses, target) in zip(predicted, valid, strict=True):
-        _, first, own = np.unique(responses.image_ids, return_index=True, return_inverse=True)
-        similarity = cosine_similarity(of_valid @ to_contrastive, model.center(target[first]).numpy())
-        better = similarity > similarity[np.arange(len(own)), own][:, None]
-        hits.append(better.sum(1) < 5)
+def _candidates(responses: Responses) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """A presentation of each image, and which of these images each presentation showed."""
+    _, first, own = np.unique(responses.image_ids, return_index=True, return_inverse=True)
+    return first, own
+
+
+def _topk(similarities: Sequence[Floats], own: Sequence[NDArray[np.intp]], k: int) -> float:
+    """Share of the queries whose own candidate is among the k most similar."""
+    hits = [(s > s[np.arange(len(o)), o][:, None]).sum(1) < k for s, o in zip(similarities, own, strict=True)]
     return float(np.concatenate(hits).mean())
+
+
+def _by_recording(start: _Start) -> list[list[Ridge]]:
+    return [list(ridges) for ridges in zip(*(layer.ridges for layer in start.layers), strict=True)]
+
+
+def _side_by_side(ridges: Sequence[Ridge]) -> Ridge:
+    """One map to all layers; the penalties have been applied."""
+    return replace(
+        ridges[0],
+        weights=np.concatenate([ridge.weights for ridge in ridges], 1),
+        offset=np.concatenate([ridge.offset for ridge in ridges]),
+    )
 
 
 def _features(model: ImageAligner, responses: Responses) -> np.ndarray:

@@ -32,12 +32,13 @@ def align(config: DictConfig) -> Path:
     L.seed_everything(config.seed, verbose=False)
     dataset = open_dataset(config)
     encoder = NeuroBridgeModel.load_pretrained(config.pretrained)
-    embeddings = EmbeddingCache.load(config.embeddings)
+    embeddings = EmbeddingCache.load(config.embeddings, layers=config.layers)
     model = ImageAligner(
         encoder=encoder.config,
         image_encoder=embeddings.encoder,
         preprocessing_hash=embeddings.preprocessing_hash,
         dim_embedding=embeddings.dim,
+        layers=embeddings.layers,
         **config.readout,
     )
     model.set_encoder(encoder)

@@ -118,7 +118,7 @@ def _generate(
     pictures: dict[str, Tensor] = {}
     for name in config.backends:
         if name == "nearest":
-            nearest = NearestImage(model.center(cache.lookup(list(train.image_ids))), train_images)
+            nearest = NearestImage(model.center(cache.lookup(list(train.image_ids))).detach(), train_images)
             pictures[name] = nearest.generate(contrastive, num_samples=config.num_samples)
         elif name == "ridge_pixels":
             pictures[name] = layout
@@ -163,7 +163,7 @@ def choose(drawn: Tensor, contrastive: Tensor, model: ImageAligner, encoder: Ima
     Returns:
         (n, num_samples, 3, H, W).
     """
-    codes = model.center(encoder.encode(drawn.flatten(0, 1))).unflatten(0, drawn.shape[:2])
+    codes = model.center(encoder.encode(drawn.flatten(0, 1))).detach().unflatten(0, drawn.shape[:2])
     likeness = (codes * contrastive[:, None]).sum(-1).unflatten(1, (-1, candidates))
     best = likeness.argmax(2)[:, :, None, None, None, None]
     sets = drawn.unflatten(1, (-1, candidates))

@@ -207,7 +207,7 @@ def started(dataset, encoder, recordings):
 
 def test_the_start_is_ridge_on_step_means_or_on_their_factor_scores_in_every_recording(started, recordings):
     aligner, found, _, (train, valid) = started
-    for k, penalty in enumerate(found["penalties"]):
+    for k, penalty in enumerate(found["layers"]["final"]["penalties"]):
         means = [
             r.values.reshape(len(r.values), 2, 2, -1).mean(2).reshape(len(r.values), -1)
             for r, _ in (train[k], valid[k])
@@ -241,8 +241,8 @@ def test_the_start_weighs_down_what_is_predicted_badly(started):
     """Errors of unequal size: the discriminant's map gives the worse directions less than ridge alone would."""
     aligner, found, *_ = started
     assert found["validation top-5"] > 0.6
-    gain = aligner.to_contrastive.weight.detach().diagonal() / aligner.embedding_std
-    if found["shrinkage"] is None:
+    gain = aligner.to_contrastive.maps[0].detach().diagonal() / aligner.embedding_std
+    if found["layers"]["final"]["shrinkage"] is None:
         torch.testing.assert_close(gain / gain[0], torch.ones(DIM))
     else:
         assert not torch.allclose(gain / gain[0], torch.ones(DIM), rtol=0.01)
@@ -270,3 +270,48 @@ def test_an_encoder_of_spike_events_is_refused():
             encoder=dict(modality="spikes", sequence_length=0.2, latent_step=0.1),
             image_encoder="e", preprocessing_hash="", dim_embedding=4,
         )  # fmt: skip
+
+
+def test_layers_are_fitted_one_by_one_and_weighted_by_what_they_tell(dataset, encoder, recordings):
+    """A layer of noise beside the true one: each gets a ridge of its own, and the noise gets no weight."""
+    torch.manual_seed(0)
+    true, rng = embeddings(), np.random.default_rng(3)
+    cache = EmbeddingCache(
+        true.ids, {"noise": rng.normal(size=(len(true.ids), 7)), "signal": true.embeddings}, encoder="e"
+    )
+    aligner = ImageAligner(
+        encoder=encoder.config, image_encoder="e", preprocessing_hash="", dim_embedding=7 + DIM, layers=cache.layers,
+        dim_hidden=8, linear_path=True,
+    )  # fmt: skip
+    aligner.set_encoder(encoder)
+    aligner.fit_embedding_statistics(cache.lookup(list(recordings["train"][0].image_ids)))
+    train, valid = ([(r, cache.lookup(list(r.image_ids))) for r in recordings[s]] for s in ("train", "valid"))
+    found, held_out = fit_linear_path(aligner, train, valid)
+    assert found["layers"]["signal"]["weight"] > 0.9 and found["validation top-5"] > 0.6
+    assert found["layers"]["noise"]["validation top-1"] < found["layers"]["signal"]["validation top-1"]
+    assert [a.shape for a in held_out] == [(len(r.values), 7 + DIM) for r, _ in train]
+    contrastive, _ = embed_responses(aligner, valid[0][0])
+    images = aligner.center(valid[0][1])
+    torch.testing.assert_close(contrastive.norm(dim=1), torch.ones(len(contrastive)))
+    cosines = [torch.cosine_similarity(contrastive[:, c], images[:, c]) for c in (slice(7), slice(7, None))]
+    total = sum(w * cosine for w, cosine in zip(aligner.layer_weights, cosines, strict=True))
+    torch.testing.assert_close((contrastive * images).sum(1), total)
+
+
+def test_an_aligner_of_before_there_were_layers_comes_back(started, recordings, tmp_path):
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    aligner = started[0]
+    folder = aligner.save_pretrained(tmp_path / "model")
+    state = load_file(folder / "model.safetensors")
+    state["to_contrastive.weight"] = state.pop("to_contrastive.maps.0")
+    old = {k: v for k, v in state.items() if "image_map" not in k and k != "layer_weights"}
+    save_file(old, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    del config["config"]["layers"]
+    (folder / "config.json").write_text(json.dumps(config))
+    again = ImageAligner.load_pretrained(folder)
+    for here, there in zip(*(embed_responses(a, recordings["test"][0]) for a in (aligner, again)), strict=True):
+        torch.testing.assert_close(here, there)

@@ -141,7 +141,7 @@ def test_stage_1_leaves_the_encoder_as_pretrained_and_stage_2_moves_its_last_lay
 def test_each_stage_exports_the_best_model_so_far_and_the_linear_way_stays_in_closed_form(aligned):
     losses = pd.read_csv(aligned / "metrics.csv").dropna(subset="val/loss")
     best = {m: ImageAligner.load_pretrained(aligned / m).state_dict() for m in ("model_start", "model_stage1", "model")}
-    for name in ("linear.unit_rows.weight", "linear.mean_rows.weight", "to_contrastive.weight"):
+    for name in ("linear.unit_rows.weight", "linear.mean_rows.weight", "to_contrastive.maps.0"):
         assert best["model_start"][name].any() and torch.equal(best["model_start"][name], best["model"][name])
     if losses["val/loss"].idxmin() != losses.index[0]:
         assert not torch.equal(*(best[m]["projector.linear_contrastive.weight"] for m in ("model_start", "model")))
