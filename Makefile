@@ -10,7 +10,7 @@ INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_hook/*)
 # What CI runs.
 check: lint types compat beside test
 
-.PHONY: check demo test lint types compat beside clean
+.PHONY: check demo test lint audit types compat beside clean
 
 demo: $(VENV)/.demo
 	$(BIN)/neurobridge demo $(WORKSPACE)
@@ -23,6 +23,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+# Known weaknesses of the installed packages; needs the network.
+audit: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

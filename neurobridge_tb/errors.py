@@ -9,6 +9,11 @@ class NeuroBridgeError(Exception):
     """Base of all errors that NeuroBridge raises on purpose; the command prints them without a traceback."""
 
 
+def printable(text: str) -> str:
+    """Text from a file as it may stand in a terminal: control characters, which could move its cursor, are spelled."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 class InputError(NeuroBridgeError, ValueError):
     """Bad input: a file, folder, checkpoint, array or setting that cannot be used.
 
@@ -19,7 +24,7 @@ class InputError(NeuroBridgeError, ValueError):
     """
 
     def __init__(self, *, expected: str, found: str, fix: str):
-        super().__init__(f"Expected {expected}.\nFound {found}.\n{fix}")
+        super().__init__(printable(f"Expected {expected}.\nFound {found}.\n{fix}"))
         self.expected, self.found, self.fix = expected, found, fix
 
 

@@ -31,3 +31,9 @@ def test_a_missing_extra_names_the_command_that_installs_it():
 def test_an_input_error_says_expected_found_and_what_to_do():
     error = InputError(expected="a cat", found="a dog", fix="Bring a cat.")
     assert str(error).splitlines() == ["Expected a cat.", "Found a dog.", "Bring a cat."]
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal():
+    error = InputError(expected="a name", found="\x1b]0;owned\x07\x1b[2Jmüller\u202e", fix="Rename it.")
+    assert "\x1b" not in str(error) and "\x07" not in str(error) and "\u202e" not in str(error)
+    assert "\\x1b[2Jmüller" in str(error)

@@ -94,7 +94,8 @@ def _run(command: list[str]) -> tuple[float, float]:
     program = _NEUROBRIDGE if command[0] == "neurobridge" else [str(programs / command[0])]
     path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"  # `brainsets` looks for `uv` there
     began = time.monotonic()
-    process = subprocess.Popen([*program, *command[1:]], env=os.environ | {"PYTHONWARNINGS": "ignore", "PATH": path})
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "PATH": path}
+    process = subprocess.Popen([*program, *command[1:]], env=environment)  # noqa: S603 (no shell, our own commands)
     watch = _PeakMemory(process.pid)
     watch.start()
     code = process.wait()

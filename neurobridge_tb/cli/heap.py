@@ -15,7 +15,7 @@ def restart_with_bounded_heap() -> None:
     """
     if "GLIBC_TUNABLES" not in os.environ and _has_growing_heap():
         os.environ["GLIBC_TUNABLES"] = _TUNABLES
-        os.execv(sys.executable, sys.orig_argv)
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 (this very command)
 
 
 def _has_growing_heap() -> bool:
