@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_hook/*)
 
 # What CI runs.
-check: lint types compat beside test
+check: lint types docs compat beside test
 
-.PHONY: check demo test lint audit types compat beside clean
+.PHONY: check demo test lint audit types docs release compat beside clean
 
 demo: $(VENV)/.demo
 	$(BIN)/neurobridge demo $(WORKSPACE)
@@ -23,6 +23,21 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+
+# The site, in site/; a warning is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Wheel and source archive in dist/, checked, and the wheel tried in an environment of its own.
+release: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet build twine
+	rm -rf dist && $(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
+	.venv-release/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt dist/*.whl
+	cd dist && ../.venv-release/bin/neurobridge info && ../.venv-release/bin/brainsets list
+	rm -rf .venv-release
 
 # Known weaknesses of the installed packages; needs the network.
 audit: $(VENV)/.dev
@@ -54,6 +69,10 @@ $(VENV)/.dev: $(VENV)/.python $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[docs]'
+	touch $@
+
 .venv-upstream01/.ready: $(INSTALLED)
 	$(PYTHON) -m venv .venv-upstream01
 	.venv-upstream01/bin/python -m pip install --quiet --upgrade pip
@@ -62,4 +81,4 @@ $(VENV)/.dev: $(VENV)/.python $(INSTALLED)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-upstream01 demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-upstream01 .venv-release site dist demo .pytest_cache .ruff_cache .mypy_cache

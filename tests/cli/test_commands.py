@@ -30,6 +30,8 @@ def test_the_help_of_a_training_shows_its_groups_and_config():
 def test_info_names_versions_and_device():
     output = CliRunner().invoke(main, ["info"]).output
     assert "torch_brain" in output and "device" in output
+    installed = dict(line.split(maxsplit=1) for line in output.splitlines())
+    assert installed["brainsets"] == installed["temporaldata"] == "in torch_brain"
 
 
 @pytest.mark.parametrize(

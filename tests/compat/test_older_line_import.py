@@ -25,6 +25,12 @@ def test_import_knows_its_line_and_brings_no_heavy_package():
     assert json.loads(found) == ["0.1", []]
 
 
+def test_info_names_the_packages_of_this_line():
+    from neurobridge_tb.cli.environment import describe
+
+    assert (describe()["brainsets"], describe()["temporaldata"]) == ("0.2.2", "0.1.6")
+
+
 def test_every_module_imports():
     import neurobridge_tb
 
