@@ -12,7 +12,7 @@ class DatasetConfig:
 
     _target_: str = setting(REQUIRED, "Class of the Dataset; the group `dataset` sets it.")
     root: str | None = setting(
-        None, "Folder of the recordings; null: the --processed-dir of the brainsets config.", path=True
+        REQUIRED, "Folder of the recordings; null: the --processed-dir of the brainsets config.", path=True
     )
     recording_ids: list[str] | None = setting(None, "Which recordings, e.g. [monkeyF_norm]; null: all in the folder.")
     arguments: dict[str, Any] = setting({}, "Further arguments of the class, e.g. dataset.arguments.variant=trials.")

@@ -12,27 +12,27 @@ _WITHOUT_AREAS = {"temporal": 1.0, "neuron": 1.0}
 DATASETS: dict[str, Preset] = {
     # Spikes, prepared by `brainsets prepare allen_visual_coding_neuropixels_2019`.
     "allen": {
-        "dataset": {"_target_": f"{_DATASETS}.AllenVisualCodingNeuropixels2019"},
+        "dataset": {"_target_": f"{_DATASETS}.AllenVisualCodingNeuropixels2019", "root": None},
         "windows": "continuous",
         "masking": {"temporal": 1.0, **_WITH_AREAS},
     },
     # Your own recordings, made with neurobridge_tb.datasets.build_recording.
     "binned": {
-        "dataset": {"_target_": f"{_DATASETS}.BinnedRecordings", "root": "???"},
+        "dataset": {"_target_": f"{_DATASETS}.BinnedRecordings"},
         "windows": "continuous",
         "masking": _WITHOUT_AREAS,
     },
     # Spikes and the wheel, prepared by `brainsets prepare ibl_brain_wide_map_2025`.
     "ibl": {
-        "dataset": {"_target_": f"{_DATASETS}.IblBrainWideMap2025"},
+        "dataset": {"_target_": f"{_DATASETS}.IblBrainWideMap2025", "root": None},
         "windows": "continuous",
         "masking": _WITHOUT_AREAS,
     },
     # One value a channel and presentation, prepared by `brainsets prepare tvsd`.
-    "tvsd": {"dataset": {"_target_": f"{_DATASETS}.Tvsd"}, "windows": "trial", "masking": _WITH_AREAS},
+    "tvsd": {"dataset": {"_target_": f"{_DATASETS}.Tvsd", "root": None}, "windows": "trial", "masking": _WITH_AREAS},
     # 0.3 s in bins of 10 ms around each presentation, prepared by `brainsets prepare tvsd --trials`.
     "tvsd_trials": {
-        "dataset": {"_target_": f"{_DATASETS}.Tvsd", "arguments": {"variant": "trials"}},
+        "dataset": {"_target_": f"{_DATASETS}.Tvsd", "root": None, "arguments": {"variant": "trials"}},
         "windows": "trial",
         "masking": {"temporal": 1.0, **_WITH_AREAS},
     },

@@ -24,6 +24,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.ip_adapter import IpAdapter
 from neurobridge_tb.generation.sd_adapter import SdAdapter
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+from neurobridge_tb.generation.stable_diffusion import StableDiffusion
 from neurobridge_tb.generation.stable_unclip import StableUnclip
 
 BINNED = {"dataset": "binned", "root": "processed"}
@@ -105,7 +106,9 @@ def test_text_stands_for_itself(path):
 
 
 def test_an_argument_that_a_dataset_does_not_take_is_refused(binned_root):
-    config = settle(PretrainConfig, None, {"dataset": "binned", "root": binned_root, "arguments": {"varient": "x"}})
+    config = settle(
+        PretrainConfig, None, {"dataset": "binned", "root": binned_root, "dataset.arguments": {"varient": 1}}
+    )
     with pytest.raises(InputError, match="varient"):
         open_dataset(config.dataset)
 
@@ -131,16 +134,18 @@ def test_the_settings_of_trainer_and_encoder_exist():
 
 
 @pytest.mark.parametrize(
-    ("config", "factory"),
+    ("config", "generator"),
     [
-        (SmallDiffusionConfig, SmallDiffusion.load),
+        (SmallDiffusionConfig, SmallDiffusion),
         (StableUnclipConfig, StableUnclip),
-        (SdAdapterConfig, SdAdapter.load),
-        (IpAdapterConfig, IpAdapter.load),
+        (SdAdapterConfig, SdAdapter),
+        (IpAdapterConfig, IpAdapter),
     ],
 )
-def test_the_settings_of_a_backend_are_its_options(config, factory):
-    assert {f.name for f in fields(config)} <= set(inspect.signature(factory).parameters)
+def test_the_settings_of_a_backend_are_its_options(config, generator):
+    takers = [generator, getattr(generator, "load", generator), StableDiffusion]
+    options = {name for taker in takers for name in inspect.signature(taker).parameters}
+    assert {f.name for f in fields(config)} <= options
 
 
 @pytest.mark.parametrize("job", JOBS)
