@@ -61,7 +61,7 @@ def test_a_saved_config_is_complete(tmp_path):
     [
         ("datset=binned", "Did you mean dataset"),
         ("dataset=bined", "Did you mean binned"),
-        ("model=smal", "Did you mean small"),
+        ("model=smalls", "Did you mean small"),
         ("+logger=wandb", "a setting of `pretrain`"),
         ("+compile=true", "a setting of `pretrain`"),
         ("+optimizer.learning_rate=5", "Did you mean optimizer.lr"),
@@ -93,7 +93,7 @@ def test_a_short_name_of_several_settings_is_refused():
 def test_options_of_backends_are_settings_too():
     arguments = ["embeddings=e.h5", "images=i"]
     with pytest.raises(InputError, match=r"Did you mean small_diffusion.strength"):
-        compose_config("reconstruct", [*arguments, "+small_diffusion.strenght=1"])
+        compose_config("reconstruct", [*arguments, "+small_diffusion.strengths=1"])
     config = compose_config("reconstruct", [*arguments, "options.mine.steps=20", "judge.image_size=96"])
     assert config.options == {"mine": {"steps": 20}} and config.small_diffusion.encoder_image_size == 96
 
@@ -107,9 +107,9 @@ def test_text_stands_for_itself(path):
 
 def test_an_argument_that_a_dataset_does_not_take_is_refused(binned_root):
     config = settle(
-        PretrainConfig, None, {"dataset": "binned", "root": binned_root, "dataset.arguments": {"varient": 1}}
+        PretrainConfig, None, {"dataset": "binned", "root": binned_root, "dataset.arguments": {"variants": 1}}
     )
-    with pytest.raises(InputError, match="varient"):
+    with pytest.raises(InputError, match="variants"):
         open_dataset(config.dataset)
 
 
