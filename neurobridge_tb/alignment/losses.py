@@ -74,6 +74,76 @@ def info_nce(
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
 
 
+def bimixco(
+    neural: Tensor,
+    image: Tensor,
+    *,
+    partner: Tensor,
+    share: Tensor,
+    temperature: Tensor | float = 0.006,
+    image_ids: Sequence[str] | Tensor | None = None,
+) -> Tensor:
+    """Bidirectional MixCo (Kim et al. 2020; Scotti et al. 2023, https://arxiv.org/abs/2305.18274).
+
+    Response i is ``share_i`` of presentation i and the rest of presentation ``partner_i``, and its target is shared out
+    alike: all of it where a presentation is its own partner. The other direction has the transposed targets; its rows
+    sum to 1 on average, as published.
+
+    Args:
+        neural: ``(B, D)`` projections of the mixed responses; normalised here.
+        image: ``(B, D)`` embeddings of the images of the unmixed presentations; normalised here.
+        partner: ``(B,)`` integers.
+        share: ``(B,)``, 0 to 1; 1: not mixed.
+        temperature: Divides the cosines. Default: MindEye2's.
+        image_ids: As :func:`info_nce` takes them.
+
+    Returns:
+        Scalar, nats.
+
+    Raises:
+        InputError: A batch of fewer than two, or shapes that differ.
+    """
+    logits = _logits(neural, image, temperature)
+    targets = mixed_rows(positives(image_ids, len(neural), logits.device).to(logits.dtype), partner, share)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets.T)) / 2
+
+
+def mixed_rows(rows: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """Row i of ``rows`` ``(B, n)`` becomes ``share_i`` of itself and the rest of row ``partner_i``."""
+    share = share[:, None].to(rows.dtype)
+    return share * rows + (1 - share) * rows[partner]
+
+
+def soft_clip(neural: Tensor, image: Tensor, *, temperature: Tensor | float) -> Tensor:
+    """SoftCLIP (Scotti et al. 2023): targets are the images' likeness to one another.
+
+    Images that are alike, and so repeats of one image, share a target in proportion to the softmax of their cosines.
+
+    Args:
+        neural: ``(B, D)`` projections of the neural activity; normalised here.
+        image: ``(B, D)`` embeddings of the images shown; normalised here.
+        temperature: Divides the cosines, of predictions and of targets.
+
+    Returns:
+        Scalar, nats.
+
+    Raises:
+        InputError: A batch of fewer than two, or shapes that differ.
+    """
+    logits = _logits(neural, image, temperature)
+    targets = _logits(image, image, temperature).softmax(1)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def soft_clip_temperature(progress: float) -> float:
+    """MindEye2's temperature of SoftCLIP (Scotti et al. 2024): 0.004 at first to 0.0075 at the end, along a cosine.
+
+    Args:
+        progress: Share of the SoftCLIP epochs that are over, 0 to 1.
+    """
+    return 0.0075 + (0.004 - 0.0075) * (1 + math.cos(math.pi * progress)) / 2
+
+
 def positives(image_ids: Sequence[str] | Tensor | None, batch: int, device: torch.device) -> Tensor:
     """Target distribution ``(B, B)``: even over the presentations of the row's image."""
     if image_ids is None:

@@ -1,1 +1,1 @@
-"""The settings of every job, as dataclasses, and the presets of its groups; they import nothing heavy."""
+"""Hydra configs, shared by the `neurobridge` command and the examples."""

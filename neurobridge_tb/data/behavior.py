@@ -52,7 +52,7 @@ def read_windows(dataset: Dataset, intervals: dict[str, Interval], *, windows: s
         dataset, lambda window: window, intervals, windows=windows, window_length=window_length, batch_size=1
     )
     source: Any = loader.dataset
-    return [source.windows[index] for index in loader.sampler]
+    return [source.window(index) for index in loader.sampler]
 
 
 def raw_samples(

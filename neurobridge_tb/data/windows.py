@@ -1,6 +1,5 @@
 """DataLoaders of windows, from upstream's samplers and collate."""
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from neurobridge_tb._upstream import (
     TrialSampler,
     collate,
 )
+from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.data.samplers import DistributedTrainingSampler, RecordingBalancedSampler
 from neurobridge_tb.errors import InputError
 
@@ -36,26 +36,51 @@ def spread_windows(recording: Data, interval: Interval, length: float, *, most: 
         yield recording.slice(*spans[k])
 
 
-class _WindowSource(torch.utils.data.Dataset):
+class WindowSource(torch.utils.data.Dataset):
     """Windows of a Dataset with a transform of their own; windows that come back every epoch are read once.
 
     The Dataset itself is not changed.
+
+    Args:
+        dataset: Where the recordings are.
+        transform: What makes a window into a sample. Default: the windows themselves.
+        cached: Keep the windows.
     """
 
-    def __init__(self, dataset: Dataset, transform: Callable, *, cached: bool):
-        self.windows = copy.copy(dataset)  # shares the open files
-        self.windows.transform = None
-        self.transform, self.cached = transform, cached
-        self._cache: dict[tuple[str, float, float], Data] = {}
+    def __init__(self, dataset: Dataset, transform: Callable | None = None, *, cached: bool):
+        self.dataset, self.transform, self.cached = dataset, transform, cached
+        self._forget()
+
+    def _forget(self) -> None:
+        self._recordings: dict[str, Data] = {}
+        self._windows: dict[tuple[str, float, float], LazyWindow] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process opens its own recordings."""
+        return {"dataset": self.dataset, "transform": self.transform, "cached": self.cached}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def window(self, index: DatasetIndex) -> LazyWindow:
+        """The window itself."""
+        key = index.recording_id, index.start, index.end
+        window = self._windows.get(key)
+        if window is None:
+            window = LazyWindow(self._recording(index.recording_id), index.start, index.end)
+            if self.cached and len(self._windows) < _CACHED_WINDOWS:
+                self._windows[key] = window
+        return window
 
     def __getitem__(self, index: DatasetIndex) -> Any:
-        key = index.recording_id, index.start, index.end
-        window = self._cache.get(key)
-        if window is None:
-            window = self.windows[index]
-            if self.cached and len(self._cache) < _CACHED_WINDOWS:
-                self._cache[key] = window
-        return self.transform(window)
+        window = self.window(index)
+        return window if self.transform is None else self.transform(window)
+
+    def _recording(self, recording_id: str) -> Data:
+        if recording_id not in self._recordings:
+            self._recordings[recording_id] = self.dataset.get_recording(recording_id)
+        return self._recordings[recording_id]
 
 
 def window_loader(
@@ -87,7 +112,7 @@ def window_loader(
         recording_exponent: When shuffled, recordings are drawn in proportion to the number of their windows to this
             power: 1 as they are, 0 all alike. Default 1.
     """
-    source = _WindowSource(dataset, transform, cached=windows == "trial" or not shuffle)
+    source = WindowSource(dataset, transform, cached=windows == "trial" or not shuffle)
     if windows == "continuous":
         intervals = {r: i for r, i in intervals.items() if (i.end - i.start >= window_length).any()}
     elif windows != "trial":

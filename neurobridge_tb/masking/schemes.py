@@ -8,6 +8,7 @@ The neuron, causal, intra- and inter-region schemes follow Zhang et al. 2024, "T
 dynamics at single-cell, single-spike resolution" (MtM, arXiv:2407.14668).
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,8 +42,14 @@ def _masked_share(rng: np.random.Generator, n: int, ratio: float) -> NDArray[np.
 
 
 def _named_areas(areas: NDArray[np.str_], at_least: int) -> list[str]:
-    names, counts = np.unique(areas, return_counts=True)
-    return [str(name) for name, count in zip(names, counts, strict=True) if name not in UNNAMED and count >= at_least]
+    return [name for name, count in _counted(areas.dtype.str, areas.tobytes()) if count >= at_least]
+
+
+@functools.lru_cache(maxsize=1024)  # recordings; their areas are the same in all windows
+def _counted(dtype: str, areas: bytes) -> list[tuple[str, int]]:
+    """Named areas and how many units each has."""
+    names, counts = np.unique(np.frombuffer(areas, dtype), return_counts=True)
+    return [(name, n) for name, n in zip(names.tolist(), counts.tolist(), strict=True) if name not in UNNAMED]
 
 
 def temporal(rng: np.random.Generator, n_bins: int, areas: NDArray, ratio: float = 0.3) -> tuple:

@@ -51,7 +51,10 @@ class GRUDecoder(nn.Module):
         values = np.nan_to_num((values - self.mean) / self.std)
         if keep is not None:
             values = values * keep
-        return {"values": pad2d(torch.from_numpy(values.astype(np.float32))), "output_timestamps": pad(times)}
+        return {
+            "values": pad2d(torch.from_numpy(values.astype(np.float32))),
+            "output_timestamps": pad(times.astype(np.float32)),
+        }
 
     def forward(self, *, values: Tensor, output_timestamps: Tensor) -> Tensor:
         """(B, T, N) values to (B, T, dim_out)."""
@@ -103,7 +106,7 @@ class POYODecoder(nn.Module):
             domain="auto",
         )
         window = Data(units=data.units, session=data.session, spikes=spikes, domain=spikes.domain)
-        return self.poyo.tokenize(window) | {"output_timestamps": pad(times)}
+        return self.poyo.tokenize(window) | {"output_timestamps": pad(times.astype(np.float32))}
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """(B, K, dim_out)."""

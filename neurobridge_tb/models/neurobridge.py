@@ -16,15 +16,15 @@ from neurobridge_tb._upstream import (
     Interval,
     RotaryCrossAttention,
     RotarySelfAttention,
-    RotaryTimeEmbedding,
 )
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models.pretrained import PretrainedModel
+from neurobridge_tb.models.unit_lookup import UnitLookup
 from neurobridge_tb.models.unit_statistics import pooled_statistics
 from neurobridge_tb.models.window_tokens import WindowTokens, check_modalities
 from neurobridge_tb.nn.grid_decoder import Cells, GridDecoder
 from neurobridge_tb.nn.population import PopulationEmbedding
-from neurobridge_tb.nn.rotary import cross_attention, self_attention
+from neurobridge_tb.nn.rotary import TimeEmbedding, cross_attention, self_attention
 from neurobridge_tb.nn.unit_rows import UnitStatistics, batch_rows
 from neurobridge_tb.nn.value_attention import grid_value_attention, value_token_rows
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
@@ -135,10 +135,11 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         if self.token_type_emb is not None:
             nn.init.normal_(self.token_type_emb.weight, std=emb_init_scale)
         self.unit_stats = UnitStatistics()
+        self.unit_lookup = UnitLookup()
         self.session_emb = InfiniteVocabEmbedding(dim, init_scale=emb_init_scale)
         self.latent_emb = nn.Embedding(num_latents_per_step, dim)
         nn.init.normal_(self.latent_emb.weight, std=emb_init_scale)
-        self.rotary_emb = RotaryTimeEmbedding(head_dim=dim_head, rotate_dim=dim_head // 2, t_min=t_min, t_max=t_max)
+        self.rotary_emb = TimeEmbedding(head_dim=dim_head, rotate_dim=dim_head // 2, t_min=t_min, t_max=t_max)
         self.dropout = nn.Dropout(p=lin_dropout)
 
         self.enc_atn = RotaryCrossAttention(
@@ -331,7 +332,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         output_timestamps: Tensor,
         output_unit_index: Tensor,
         output_cells: Tensor | None = None,
-        output_batch_index: Tensor | None = None,
+        output_cell_count: Tensor | None = None,
         modality_index: Tensor | None = None,
         **_: Tensor,
     ) -> Tensor:
@@ -344,7 +345,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             output_timestamps: (B, K) in s.
             output_unit_index: (B, M).
             output_cells: (P, 2) the cells that are predicted: index into K, and into M. Default: all.
-            output_batch_index: (P,) the window of each.
+            output_cell_count: (B,) how many of them are in each window, one window after the other.
             modality_index: (B,) which of the model's modalities each window is; needed where there are several.
 
         Returns:
@@ -353,8 +354,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         """
 
         cells = None
-        if output_cells is not None and output_batch_index is not None:
-            cells = Cells(output_batch_index, *output_cells.unbind(-1))
+        if output_cells is not None and output_cell_count is not None:
+            cells = Cells.listed(output_cells, output_cell_count)
 
         def predict(latents: Tensor) -> Tensor:
             return self.decoder(
@@ -393,7 +394,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         output_unit_index: Tensor | None = None,
         output_mask: Tensor | None = None,
         output_cells: Tensor | None = None,
-        output_batch_index: Tensor | None = None,
+        output_cell_count: Tensor | None = None,
         unpack_output: bool = False,
         input_values: Tensor | None = None,
         input_token_type: Tensor | None = None,
@@ -412,7 +413,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             output_unit_index: (B, M) units whose activity is predicted; not needed for a behaviour.
             output_mask: (B, K) which times, or (B, K, M) which cells, are asked for with ``unpack_output``.
             output_cells: See :meth:`decode`; only these are computed. Default: all.
-            output_batch_index: See :meth:`decode`.
+            output_cell_count: See :meth:`decode`.
             unpack_output: Return a list of each window's predictions where ``output_mask`` holds. Default False.
             input_values: See :meth:`encode`.
             input_token_type: See :meth:`encode`.
@@ -453,7 +454,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
                 output_timestamps=output_timestamps,
                 output_unit_index=output_unit_index,
                 output_cells=output_cells,
-                output_batch_index=output_batch_index,
+                output_cell_count=output_cell_count,
                 modality_index=modality_index,
             )
         else:
@@ -481,7 +482,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             batch: A collated batch of :meth:`tokenize_with_targets`.
         """
         inputs, target = batch["model_inputs"], batch["target_values"]
-        cells = Cells(inputs["output_batch_index"], *inputs["output_cells"].unbind(-1))
+        cells = Cells.listed(inputs["output_cells"], inputs["output_cell_count"])
         losses: dict[str, tuple[Tensor, Tensor | int]] = {}
         for modality in self.modalities:
             wanted = self.standardize(target, inputs["output_unit_index"]) if modality == "mua" else target

@@ -26,7 +26,7 @@ from neurobridge_tb.nn.causal_decoder import CausalDecoder, KeysValues
 from neurobridge_tb.nn.feedback import OwnHistory, PopulationFeedback
 from neurobridge_tb.nn.id_encoder import IdentityRows, UnitIdentity
 from neurobridge_tb.nn.per_neuron_head import PerNeuronHead
-from neurobridge_tb.nn.unit_rows import UnitStatistics, shared_rows
+from neurobridge_tb.nn.unit_rows import UnitStatistics
 from neurobridge_tb.registry_ext import PoissonNLLLoss
 
 _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
@@ -303,7 +303,7 @@ class NeuroHorizonModel(PretrainedModel):
         )
         return seen | {
             "latent_index": torch.from_numpy(latent_index),
-            "latent_timestamps": torch.from_numpy(latent_timestamps),
+            "latent_timestamps": torch.from_numpy(latent_timestamps.astype(np.float32)),
             "past": pad2d(torch.from_numpy(np.nan_to_num(past))),
             "past_mask": pad2d(torch.from_numpy(present)),
             "unit_index": pad(torch.from_numpy(unit_index)),
@@ -334,9 +334,8 @@ class NeuroHorizonModel(PretrainedModel):
         return counts
 
     def _unit_index(self, data: Data) -> np.ndarray:
-        ids = data.units.id.astype(str).tolist()
         try:
-            return np.array(self.unit_stats.tokenizer(ids), dtype=np.int64)
+            return self.encoder.unit_lookup(self.unit_stats, data)
         except KeyError as unknown:
             raise InputError(
                 expected="units that the model knows",
@@ -353,7 +352,7 @@ class NeuroHorizonModel(PretrainedModel):
             times, units = np.zeros(1), np.zeros(1, np.int64)
         return {
             "input_mask": track_mask8(units),
-            "input_timestamps": pad8(torch.from_numpy(times)),
+            "input_timestamps": pad8(torch.from_numpy(times.astype(np.float32))),
             "input_unit_index": pad8(torch.from_numpy(units)),
         }
 
@@ -423,7 +422,7 @@ class NeuroHorizonModel(PretrainedModel):
         if not self.encoder.reads_events:
             kept = inputs["input_mask"] & shown[:, None]
         else:
-            table = torch.ones((len(shown), int(inputs["unit_index"].max()) + 1), dtype=torch.bool, device=shown.device)
+            table = torch.ones((len(shown), len(self.unit_stats.weight)), dtype=torch.bool, device=shown.device)
             table.scatter_(1, inputs["unit_index"], shown)
             kept = inputs["input_mask"] & table.gather(1, inputs["input_unit_index"])
         kept = torch.where(kept.flatten(1).any(1).view(-1, *[1] * (kept.ndim - 1)), kept, inputs["input_mask"])
@@ -470,7 +469,7 @@ class NeuroHorizonModel(PretrainedModel):
         encoder_inputs = {k: past[k] for k in past if k.startswith(("input_", "latent_"))}
         latents = self.encoder.encode(**encoder_inputs)
         context = self.decoder.latent_context(latents, self.encoder.rotary_emb(past["latent_timestamps"]))
-        index = shared_rows(past["unit_index"])
+        index = past["unit_index"]
         mean, std = self.unit_stats.log_mean(index)[:, None].exp(), self.unit_stats(index)[:, None, :, 1]
         if jitter is not None:  # (B, N)
             factor = jitter[:, None].to(mean)

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of each unit, from windows of the training intervals."""
+"""Mean and standard deviation of each unit over the training intervals."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.metrics.spikes import posterior_mean
+from neurobridge_tb.models.recording_grid import read_spans, spans_end_to_end
 from neurobridge_tb.models.window_tokens import WindowTokens
 
 
@@ -27,7 +28,6 @@ def pooled_statistics(
     Raises:
         InputError: A unit is read as MUA in one recording and as counts in another.
     """
-    length = reader.sequence_length
     rows: dict[str, int] = {}
     modalities: list[str] = []
     sums = np.zeros((0, 3))  # values, their squares, how many
@@ -45,15 +45,11 @@ def pooled_statistics(
                     found=f"unit '{unit}' in recordings of {modalities[row]} and, in {recording_id}, of {modality}",
                     fix="Give the units of one of them other ids: a unit has one mean and one standard deviation.",
                 )
-        starts = np.concatenate(
-            [
-                np.arange(start, max(end - length, start) + 1e-9, length)
-                for start, end in zip(interval.start, interval.end, strict=True)
-            ]
-        )
-        for start in starts[np.linspace(0, len(starts) - 1, min(max_windows, len(starts))).astype(int)]:
-            values = reader.grid_values(recording.slice(start, start + length))[0].astype(np.float64)
-            sums[index] += np.stack([np.nansum(values, 0), np.nansum(values**2, 0), (~np.isnan(values)).sum(0)], axis=1)
+        spans = spans_end_to_end(interval, reader.sequence_length, most=max_windows, partial=False)
+        for values, _ in read_spans(reader, recording, *spans):
+            count = (~np.isnan(values)).sum(0)
+            exact = np.nan_to_num(values.astype(np.float64), copy=False)
+            sums[index] += np.stack([exact.sum(0), np.einsum("tn,tn->n", exact, exact), count], axis=1)
     total, square, count = sums.T
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))

@@ -1,5 +1,6 @@
 """What a model reads of a window of a recording, values on a grid or spike events, and how it becomes tensors."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from neurobridge_tb._upstream import (
     pad,
     pad2d,
     pad8,
-    track_batch,
     track_mask8,
 )
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.masking.schemes import Mask
+from neurobridge_tb.models.unit_lookup import UnitLookup
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
 GRID_MODALITIES = ("mua", "spike_counts")
@@ -59,6 +60,7 @@ class WindowTokens:
         bin_size: Bin width in s in which spike events are counted.
         boundary_tokens: Each unit seen has two more tokens, at the window's start and end (spike events).
         unit_emb: Its vocabulary numbers the units.
+        unit_lookup: Remembers these numbers, recording by recording.
         session_emb: Its vocabulary numbers the recordings.
     """
 
@@ -70,6 +72,7 @@ class WindowTokens:
     boundary_tokens: bool
     unit_emb: InfiniteVocabEmbedding
     session_emb: InfiniteVocabEmbedding
+    unit_lookup: UnitLookup
 
     @property
     def reads_events(self) -> bool:
@@ -108,15 +111,15 @@ class WindowTokens:
 
     def window_grid(self, data: Data) -> tuple[int, NDArray[np.str_]]:
         """Bins of a window, and the brain area of each unit ("" where unknown): what a masking scheme needs."""
-        n_bins = self._bin_edges().size - 1 if self.reads_events else len(self._series(data))
+        n_bins = self._bin_edges().size - 1 if self.reads_events else len(self.series_of(data))
         units = data.units
-        areas = units.area.astype(str) if "area" in units.keys() else np.full(len(units), "")
+        areas = units.area.astype(str, copy=False) if "area" in units.keys() else np.full(len(units), "")
         return n_bins, areas
 
     def grid_values(self, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Values (T, N) float32 and bin times (T,) float64 in s of a window; spike events are counted in bins."""
         if not self.reads_events:
-            series = self._series(data)
+            series = self.series_of(data)
             return np.asarray(series.value, dtype=np.float32), series.timestamps
         edges = self._bin_edges()
         counts = np.zeros((edges.size - 1, len(data.units)), dtype=np.float32)
@@ -139,9 +142,9 @@ class WindowTokens:
         Raises:
             InputError: The window has no values, or units or a recording that the model does not know.
         """
-        values, timestamps = self.grid_values(data)
-        unit_index = self._unit_index(data)
-        inputs = self._inputs(data, values, timestamps, unit_index, keep=~np.isnan(values))
+        values, timestamps, present = self._window(data)
+        unit_index = self.unit_index(data)
+        inputs = self._inputs(data, values, timestamps, unit_index, keep=present)
         return inputs | {"output_unit_index": pad(torch.from_numpy(unit_index))}
 
     def tokenize_with_targets(self, data: Data, mask: Mask | None = None) -> dict[str, Any]:
@@ -159,31 +162,53 @@ class WindowTokens:
         Raises:
             InputError: As :meth:`tokenize`.
         """
-        values, timestamps = self.grid_values(data)
-        present = ~np.isnan(values)
+        values, timestamps, present = self._window(data)
         keep = present if mask is None else present & mask.keep
         target = present if mask is None else present & mask.target
-        unit_index = self._unit_index(data)
-        bins, units = target.any(1), target.any(0)
-        target = target[bins][:, units]
-        cells = torch.from_numpy(np.argwhere(target))
+        unit_index = self.unit_index(data)
+        bins, units = np.flatnonzero(target.any(1)), np.flatnonzero(target.any(0))
+        grid = np.ix_(bins, units)
+        target = target[grid]
+        cells = _listed(target)
         return {
             "model_inputs": self._inputs(data, values, timestamps, unit_index, keep)
             | {
                 "output_timestamps": pad(torch.from_numpy(timestamps[bins])),
                 "output_unit_index": pad(torch.from_numpy(unit_index[units])),
                 "output_mask": pad2d(torch.from_numpy(target)),
-                "output_cells": chain(cells),
-                "output_batch_index": track_batch(cells),
+                "output_cells": chain(torch.from_numpy(cells)),
+                "output_cell_count": len(cells),
             },
-            "target_values": pad2d(torch.from_numpy(np.nan_to_num(values)[bins][:, units])),
+            "target_values": pad2d(torch.from_numpy(values[grid])),
             "scheme": "none" if mask is None else mask.scheme,
             "session_id": str(data.session.id),
             "absolute_start": float(data.absolute_start),
         }
 
-    def _unit_index(self, data: Data) -> NDArray[np.int64]:
-        return np.array(_numbers(self.unit_emb, data.units.id.astype(str).tolist(), data), dtype=np.int64)
+    def _window(self, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+        """Values (T, N) of a window, 0 where absent; bin times (T,) in s from its start; which values exist (T, N)."""
+        values, timestamps = self.grid_values(data)
+        present = ~np.isnan(values)
+        if not present.all():
+            values = np.where(present, values, np.float32(0))
+        return values, timestamps.astype(np.float32), present
+
+    def unit_index(self, data: Data) -> NDArray[np.int64]:
+        """(N,) numbers of the units of a recording, or of a window of it, in the model's vocabulary.
+
+        Raises:
+            InputError: The model does not know all of them.
+        """
+        try:
+            return self.unit_lookup(self.unit_emb, data)
+        except KeyError as unknown:
+            raise _unknown(unknown, data) from unknown
+
+    def _session_index(self, data: Data) -> int:
+        try:
+            return self.session_emb.tokenizer(str(data.session.id))
+        except KeyError as unknown:
+            raise _unknown(unknown, data) from unknown
 
     def _inputs(
         self, data: Data, values: np.ndarray, timestamps: np.ndarray, unit_index: np.ndarray, keep: np.ndarray
@@ -196,13 +221,13 @@ class WindowTokens:
                 f"({values.shape[0]} bins x {values.shape[1]} units)",
                 fix="Leave this stretch of the recording out of its domains, or check the recording for NaN.",
             )
-        latent_index, latent_timestamps = self._latent_tokens()
+        latent_index, latent_timestamps = self._latent_tokens
         seen = (
             self._event_inputs(data, keep, unit_index)
             if self.reads_events
             else self._modality_index(data)
             | {
-                "input_values": pad2d(torch.from_numpy(np.nan_to_num(values))),
+                "input_values": pad2d(torch.from_numpy(values)),
                 "input_mask": pad2d(torch.from_numpy(keep)),
                 "input_timestamps": pad(torch.from_numpy(timestamps)),
                 "input_unit_index": pad(torch.from_numpy(unit_index)),
@@ -211,7 +236,7 @@ class WindowTokens:
         return seen | {
             "latent_index": torch.from_numpy(latent_index),
             "latent_timestamps": torch.from_numpy(latent_timestamps),
-            "session_index": _numbers(self.session_emb, [str(data.session.id)], data)[0],
+            "session_index": self._session_index(data),
         }
 
     def _event_inputs(self, data: Data, keep: np.ndarray, unit_index: np.ndarray) -> dict[str, Any]:
@@ -227,7 +252,7 @@ class WindowTokens:
             inputs["input_token_type"] = pad8(torch.from_numpy(types))
         return inputs | {
             "input_mask": track_mask8(units),
-            "input_timestamps": pad8(torch.from_numpy(times)),
+            "input_timestamps": pad8(torch.from_numpy(times.astype(np.float32))),
             "input_unit_index": pad8(torch.from_numpy(units)),
         }
 
@@ -238,26 +263,34 @@ class WindowTokens:
     @property
     def num_latents(self) -> int:
         """Latents of a window, L."""
-        return len(self._latent_tokens()[0])
+        return len(self._latent_tokens[0])
 
+    @cached_property
     def _latent_tokens(self) -> tuple[np.ndarray, np.ndarray]:
-        return create_linspace_latent_tokens(
+        index, timestamps = create_linspace_latent_tokens(
             0, self.sequence_length, step=self.latent_step, num_latents_per_step=self.num_latents_per_step
         )
+        return index, timestamps.astype(np.float32)
 
     def _bin_edges(self) -> NDArray[Any]:
         return np.arange(round(self.sequence_length / self.bin_size) + 1) * self.bin_size
 
-    def _series(self, data: Data) -> Any:
+    def series_of(self, data: Data) -> Any:
+        """The series of values that is read of a recording, or of a window of it."""
         return getattr(data, MODALITY_REGISTRY[self.modality_of(data)].value_key.split(".")[0])
 
 
-def _numbers(table: InfiniteVocabEmbedding, words: list[str], data: Data) -> list[int]:
-    try:
-        return table.tokenizer(words)
-    except KeyError as unknown:
-        raise InputError(
-            expected="units and recordings that the model knows",
-            found=f"{unknown} in recording {data.session.id}",
-            fix="Adapt the model to new recordings with `neurobridge adapt`, or call model.extend_vocabs(dataset).",
-        ) from unknown
+def _listed(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """(P, 2) row and column of each True cell, row by row: ``np.argwhere``, sooner."""
+    listed = np.empty((int(cells.sum()), 2), dtype=np.int32)
+    listed[:, 0] = np.repeat(np.arange(len(cells), dtype=np.int32), cells.sum(1))
+    listed[:, 1] = np.flatnonzero(cells) - listed[:, 0] * cells.shape[1]
+    return listed
+
+
+def _unknown(word: KeyError, data: Data) -> InputError:
+    return InputError(
+        expected="units and recordings that the model knows",
+        found=f"{word} in recording {data.session.id}",
+        fix="Adapt the model to new recordings with `neurobridge adapt`, or call model.extend_vocabs(dataset).",
+    )

@@ -11,6 +11,7 @@ from neurobridge_tb._upstream import (
     RotaryCrossAttention,
     RotaryTimeEmbedding,
 )
+from neurobridge_tb.nn.rotary import precise
 
 
 class Cells(NamedTuple):
@@ -25,6 +26,13 @@ class Cells(NamedTuple):
     window: Tensor
     time: Tensor
     unit: Tensor
+
+    @classmethod
+    def listed(cls, cells: Tensor, count: Tensor) -> "Cells":
+        """From (P, 2) time and unit of each, window by window, and (B,) how many there are in each window."""
+        windows = torch.arange(len(count), device=count.device)
+        window = torch.repeat_interleave(windows, count, output_size=len(cells))  # else it would wait for the sum
+        return cls(window, *cells.long().unbind(-1))
 
 
 def grid_cross_attention(
@@ -56,7 +64,7 @@ def grid_cross_attention(
     q = atn.to_q(atn.norm(queries)).unflatten(-1, (atn.heads, -1)).transpose(1, 2)  # (B, H, M, d)
     k, v = atn.to_kv(atn.norm_context(latents)).chunk(2, dim=-1)
     k, v = (x.unflatten(-1, (atn.heads, -1)).transpose(1, 2) for x in (k, v))  # (B, H, L, d)
-    lag = rotary_emb(latent_timestamps[:, None, :] - timestamps[:, :, None])  # (B, K, L, 2d)
+    lag = rotary_emb(precise(latent_timestamps)[:, None, :] - precise(timestamps)[:, :, None])  # (B, K, L, 2d)
     k = RotaryTimeEmbedding.rotate(k[:, :, None], lag, unsqueeze_dim=1)  # (B, H, K, L, d)
     score = q[:, :, None] @ k.mT * q.shape[-1] ** -0.5  # (B, H, K, M, L)
     p = nn.functional.dropout(score.softmax(dim=-1), atn.dropout, atn.training)

@@ -1,11 +1,13 @@
 """Who a unit is, from its reference features: rows of parameters for units that were never trained."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.datasets.reference_features import N_FEATURES
+from neurobridge_tb.nn.unit_rows import batch_rows
 
 
 class IDEncoder(nn.Module):
@@ -127,6 +129,6 @@ class IdentityRows(nn.Module):
         return self._identity[0].features.tokenizer
 
     def forward(self, index: Tensor) -> Tensor:
-        """(...) unit indices -> (..., width); each unit is mapped once."""
-        units, place = index.unique(return_inverse=True)
-        return self.rows(self._identity[0](units))[place]
+        """(...) unit indices -> (..., width); mapped once a unit of the vocabulary, where a batch names more."""
+        units, place = batch_rows(index, self._identity[0].features)
+        return F.embedding(place, self.rows(self._identity[0](units)))

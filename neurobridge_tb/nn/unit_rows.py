@@ -40,11 +40,6 @@ class UnitStatistics(InfiniteVocabEmbedding):
         return self(index)[..., 0].clamp_min(_SMALLEST_MEAN).log()
 
 
-def shared_rows(x: Tensor) -> Tensor:
-    """``x[:1]`` when all items of the batch are equal, else ``x``: later products are then made once a batch."""
-    return x[:1] if len(x) > 1 and bool((x == x[:1]).all()) else x
-
-
 def batch_rows(index: Tensor, table: InfiniteVocabEmbedding) -> tuple[Tensor, Tensor]:
     """Rows of a table to make something from once a batch: all of them, or those of the batch where these are fewer.
 

@@ -46,7 +46,7 @@ def masked_scores(
 def _modality(model: NeuroBridgeModel, loader: DataLoader) -> str:
     """What the windows of a loader are read as."""
     source: Any = loader.dataset
-    return model.modality_of(source.windows[next(iter(loader.sampler))])
+    return model.modality_of(source.window(next(iter(loader.sampler))))
 
 
 def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _ridge_mse(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, Da
     source: Any = train.dataset
     indices = list(train.sampler)
     for i in np.linspace(0, len(indices) - 1, min(_RIDGE_WINDOWS, len(indices))).astype(int):
-        window = source.windows[indices[i]]
+        window = source.window(indices[i])
         if model.modality_of(window) != "mua":
             continue
         activity.setdefault(str(window.session.id), []).append(_standard_grid(model, window))
@@ -79,7 +79,7 @@ def _ridge_mse(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, Da
     for scheme, loader in loaders.items():
         source = loader.dataset
         for index in loader.sampler:
-            window = source.windows[index]
+            window = source.window(index)
             mask = source.transform.draw(window)
             rows = masked.setdefault(str(window.session.id), {}).setdefault(scheme, [])
             rows.append((_standard_grid(model, window), mask.keep, mask.target))
@@ -129,7 +129,7 @@ def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> d
     scheme, loader = next(iter(loaders.items()))
     source: Any = loader.dataset
     index = next(iter(loader.sampler))
-    window = source.windows[index]
+    window = source.window(index)
     mask = source.transform.draw(window)
     values, _ = model.grid_values(window)
     batch = loader.collate_fn([model.tokenize_with_targets(window, mask)])

@@ -13,6 +13,7 @@ from neurobridge_tb._upstream import collate, pad8
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import BinnedRecordings
 from neurobridge_tb.masking import Mask, MaskedTokenizer
+from neurobridge_tb.nn.rotary import precise
 
 SIZES = dict(
     sequence_length=1.0,
@@ -59,6 +60,7 @@ def capoyo_latents(model, inputs):
 
 def in_float64(samples):
     inputs = collate(samples)["model_inputs"]
+    inputs = {name: precise(x) if name.endswith("timestamps") else x for name, x in inputs.items()}
     return {name: x.double() if x.is_floating_point() else x for name, x in inputs.items()}
 
 

@@ -17,6 +17,7 @@ from neurobridge_tb.models.neurohorizon import NeuroHorizonModel
 
 FOLDER = Path(__file__).parent
 CLOSE = dict(rtol=1e-4, atol=1e-5)
+ROUNDED = dict(rtol=1e-3, atol=1e-3)  # times of spikes, and of a forecast's bins, were in float64 then
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,9 @@ def test_masked_prediction(modality, suffix, windows, expected):
     output = model(**batch["model_inputs"])
     loss = model.masked_loss(output, batch)
     output = output.masked_fill(~batch["model_inputs"]["output_mask"], 0.0)
-    torch.testing.assert_close(output, expected[f"neurobridge_{modality}"], **CLOSE)
-    torch.testing.assert_close(loss, expected[f"neurobridge_{modality}.loss"], **CLOSE)
+    close = ROUNDED if modality == "spikes" else CLOSE
+    torch.testing.assert_close(output, expected[f"neurobridge_{modality}"], **close)
+    torch.testing.assert_close(loss, expected[f"neurobridge_{modality}.loss"], **close)
 
 
 @pytest.mark.parametrize("suffix", ["", ".ckpt"])
@@ -72,8 +74,8 @@ def test_forecast(name, windows, expected):
     batch = collate([model.tokenize_with_targets(w) for w in windows])
     forced = model(future=batch["target_values"], future_mask=batch["target_mask"], **batch["model_inputs"])
     name = f"neurohorizon_{name.removesuffix('.ckpt')}"
-    torch.testing.assert_close(forced, expected[f"{name}.forced"], **CLOSE)
-    torch.testing.assert_close(model.generate(**batch["model_inputs"]), expected[f"{name}.rolled"], **CLOSE)
+    torch.testing.assert_close(forced, expected[f"{name}.forced"], **ROUNDED)
+    torch.testing.assert_close(model.generate(**batch["model_inputs"]), expected[f"{name}.rolled"], **ROUNDED)
 
 
 def test_pictures(expected):
