@@ -103,7 +103,7 @@ def _standard_grid(model: NeuroBridgeModel, window: Data) -> np.ndarray:
 
 def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
     source: Any = loader.dataset
-    trained = training_rates(model, source.windows)
+    trained = training_rates(model, source.dataset)
     total = BitsPerSpike(trained.mean, trained.spikes)
     for batch in loader:
         inputs = batch["model_inputs"]
