@@ -10,7 +10,7 @@ INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_hook/*)
 # What CI runs.
 check: lint types docs compat beside test
 
-.PHONY: check demo test lint audit types docs release compat beside clean
+.PHONY: check demo test lint audit types docs release compat beside contrib clean
 
 demo: $(VENV)/.demo
 	$(BIN)/neurobridge demo $(WORKSPACE)
@@ -50,6 +50,10 @@ types: $(VENV)/.dev
 # The older upstream line, in an environment of its own.
 compat: .venv-upstream01/.ready
 	.venv-upstream01/bin/python -m pytest tests/compat
+
+# A branch for a pull request to torch_brain: make contrib UPSTREAM=<checkout> PIECE=rotary|entrypoints|tvsd|allen
+contrib: $(VENV)/.dev
+	$(BIN)/python contrib/kit.py --upstream $(UPSTREAM) --piece $(PIECE)
 
 # Beside an editable upstream and a released one, installed by pip and uv, in environments made for it (network).
 beside: $(VENV)/.dev

@@ -650,7 +650,7 @@ def check_stimulus_set(file):
             expected="a session of the stimulus set 'brain_observatory_1.1', which has natural scenes",
             found=f"session {text_at(file, 'identifier')} of the stimulus set "
             f"{text_at(file, 'general/stimulus') or 'unknown'!r} in {file.filename}",
-            fix=f"Leave it out: --sessions takes Brain Observatory 1.1 sessions, e.g. {SESSIONS}.",
+            fix=f"Leave it out: --sessions takes Brain Observatory 1.1 sessions, e.g. {SESSIONS[0]}.",
         )
 
 

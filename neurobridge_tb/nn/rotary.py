@@ -52,8 +52,10 @@ def rotate(x: Tensor, rotary: Tensor, *, inverse: bool = False) -> Tensor:
     exact = torch.promote_types(x.dtype, torch.float32)
     cos, sin = rotary.to(exact).chunk(2, dim=-1)
     turn = torch.complex(cos[..., ::2], -sin[..., ::2] if inverse else sin[..., ::2])
-    pairs = torch.view_as_complex(x.to(exact).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
+    pairs = x.to(exact).unflatten(-1, (-1, 2))
+    if pairs.stride(-1) != 1 or pairs.storage_offset() % 2 or any(s % 2 for s in pairs.stride()[:-1]):
+        pairs = pairs.contiguous()  # a complex number begins at an even place
+    return torch.view_as_real(torch.view_as_complex(pairs) * turn).flatten(-2).to(x.dtype)
 
 
 def cross_attention(

@@ -6,6 +6,7 @@ import tarfile
 from importlib.metadata import version
 
 import pytest
+from environments import link_dependencies
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +19,11 @@ def checkout(tmp_path_factory):
     with tarfile.open(next(folder.glob("torch_brain-*.tar.gz"))) as archive:
         archive.extractall(folder, filter="data")
     return next(path for path in folder.glob("torch_brain-*") if path.is_dir())
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Where the environments are made."""
+    folder = tmp_path_factory.mktemp("beside")
+    link_dependencies(folder)
+    return folder

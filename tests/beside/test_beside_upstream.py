@@ -4,23 +4,20 @@ Upstream is installed from its released source archive in editable mode, as its 
 in this environment. Needs a network to the package index: ``make beside``.
 """
 
-import os
 import runpy
 import subprocess
 import sys
-import sysconfig
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import h5py
 import pytest
+from environments import Environment
 
 pytestmark = pytest.mark.beside
 
 ROOT = Path(__file__).parents[2]
 OURS = sorted(folder.parent.name for folder in (ROOT / "brainsets_pipelines").glob("*/pipeline.py"))
-INSTALLED = Path(sysconfig.get_path("purelib"))
 IMPORTS = """
 import neurobridge_tb, torch_brain
 from neurobridge_tb.datasets import Tvsd
@@ -28,51 +25,6 @@ from torch_brain.models import POYO
 neurobridge_tb.NeuroBridgeModel(sequence_length=1.0, latent_step=0.25)
 print(torch_brain.__file__, neurobridge_tb.__file__)
 """
-
-
-@dataclass
-class Environment:
-    """A virtual environment that sees this one's packages, except for upstream and the plugin."""
-
-    folder: Path
-    installer: str
-
-    def __post_init__(self):
-        subprocess.run([sys.executable, "-m", "venv", self.folder, "--without-pip"], check=True)
-        (self.site_packages / "dependencies.pth").write_text(str(self.folder.parent / "dependencies"))
-
-    @property
-    def site_packages(self):
-        return next(self.folder.glob("lib/python*/site-packages"))
-
-    def run(self, *command):
-        hidden = ("PYTHONPATH", "VIRTUAL_ENV")
-        environment = {name: value for name, value in os.environ.items() if name not in hidden}
-        folders = [self.folder / "bin", Path(sys.executable).parent]  # `uv` may be in the second only
-        environment["PATH"] = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
-        environment["HOME"] = str(self.folder)  # no brainsets settings of the user's
-        environment["UV_CACHE_DIR"] = str(self.folder.parent / "uv_cache")
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def install(self, target, *, editable=False):
-        python = str(self.folder / "bin" / "python")
-        pip = {"pip": (sys.executable, "-m", "pip", "--python", python), "uv": ("uv", "pip")}[self.installer]
-        where = ("--python", python) if self.installer == "uv" else ()
-        self.run(*pip, "install", *where, "--no-deps", *(["-e"] if editable else []), str(target))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where the environments are made, with links to the packages that both distributions need."""
-    folder = tmp_path_factory.mktemp("beside")
-    (folder / "dependencies").mkdir()
-    own = ("torch_brain", "neurobridge_tb", "_neurobridge_tb", "_editable_impl", "brainsets", "__pycache__")
-    for entry in INSTALLED.iterdir():
-        if not entry.name.startswith(own) and entry.suffix != ".pth":
-            (folder / "dependencies" / entry.name).symlink_to(entry)
-    return folder
 
 
 @pytest.fixture(scope="module")
