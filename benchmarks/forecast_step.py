@@ -3,12 +3,12 @@
 import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from side_by_side import in_turn, times_as_fast, write_markdown
 
 from neurobridge_tb import NeuroHorizonModel
@@ -116,7 +116,7 @@ def main(units, past, future, tokens, forecaster, repeats, cpu_time, out) -> Non
                 windows = max(2, round(tokens / (n * HZ * history)))
                 overrides = [f"forecaster={forecaster}", f"model.history={history}", f"model.horizon={horizon}"]
                 config = compose_config("forecast", ["dataset.root=.", "model.modality=spikes", *overrides])
-                *steps, n_tokens = both_steps(dataset, OmegaConf.to_container(config.model), windows)
+                *steps, n_tokens = both_steps(dataset, asdict(config.model), windows)
                 seconds = in_turn(steps, repeats, cpu_time=cpu_time)
                 times = [f"{statistics.median(s) * 1e3:,.0f}" for s in seconds]
                 ratio = times_as_fast(*seconds, digits=2)

@@ -2,16 +2,14 @@
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.alignment.encoders import DEFAULT_ENCODER, ImageEncoder, load_image_encoder
-from neurobridge_tb.alignment.losses import Temperature, bimixco, info_nce, regression_loss, soft_clip
+from neurobridge_tb.alignment.losses import Temperature, info_nce, regression_loss
 
 __all__ = [
     "DEFAULT_ENCODER",
     "EmbeddingCache",
     "ImageEncoder",
     "Temperature",
-    "bimixco",
     "info_nce",
     "load_image_encoder",
     "regression_loss",
-    "soft_clip",
 ]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from neurobridge_tb.cli.options import FILE, FOLDER, IMAGES, progress_bars
+from neurobridge_tb.cli.options import FILE, FOLDER, IMAGES
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.progress import progress_bars
 
 
 @click.command()

@@ -38,14 +38,13 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         + ["--processed-dir", f"{w}/processed"],
         "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "model=laptop"]
         + ["principal_start=256", "optimizer.lr=3e-3", "trainer.max_epochs=8"],
-        "embed": ["neurobridge", "embed", str(shown), "--out", embeddings, "--image-size", "128"],
+        "embed": ["neurobridge", "embed", f"images={shown}", f"out={embeddings}", "image_size=128"],
         "align": ["neurobridge", "align", *data, f"embeddings={embeddings}", f"pretrained={w}/runs/pretrain/model"]
         + [f"run_dir={w}/runs/align"],
         "evaluate": ["neurobridge", "evaluate", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"run_dir={w}/runs/evaluate"],
-        "train-decoder": ["neurobridge", "train-decoder", str(shown), "--embeddings", embeddings]
-        + ["--out", f"{w}/runs/decoder", "--exclude", f"{w}/processed/tvsd/monkeyF_norm.h5"]
-        + ["--minutes", "4", "--seed", str(seed)],
+        "train-decoder": ["neurobridge", "train-decoder", f"images={shown}", f"embeddings={embeddings}"]
+        + [f"run_dir={w}/runs/decoder", f"exclude={w}/processed/tvsd/monkeyF_norm.h5", "steps=300", f"seed={seed}"],
         "reconstruct": ["neurobridge", "reconstruct", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"images={shown}", f"run_dir={w}/runs/reconstruct"],
         "report": ["neurobridge", "report", str(w)],

@@ -10,7 +10,6 @@ from neurobridge_tb.cli.demo import demo, info, report
 from neurobridge_tb.cli.heap import restart_with_bounded_heap
 from neurobridge_tb.cli.import_files import import_files
 from neurobridge_tb.cli.jobs import JobCommand, job_commands
-from neurobridge_tb.cli.pictures import embed, train_decoder
 from neurobridge_tb.cli.signals import end_with_a_sentence
 from neurobridge_tb.errors import NeuroBridgeError
 
@@ -36,25 +35,14 @@ def main() -> None:
       neurobridge embed         embeddings of the stimulus images
       neurobridge align         neural activity -> image embedding (two stages)
       neurobridge evaluate      retrieval, beside its baselines
+      neurobridge train-decoder a decoder of your own photos
       neurobridge reconstruct   pictures, beside their baselines
       neurobridge report        one HTML page of it all
     `neurobridge demo` does all of it on simulated data.
     """
 
 
-_TOOLS = [
-    simulate,
-    simulate_allen,
-    simulate_ibl,
-    import_files,
-    validate,
-    bind,
-    embed,
-    train_decoder,
-    demo,
-    report,
-    info,
-]
+_TOOLS = [simulate, simulate_allen, simulate_ibl, import_files, validate, bind, demo, report, info]
 for _command in [*job_commands(), *_TOOLS]:
     main.add_command(_command)
 
@@ -62,7 +50,8 @@ for _command in [*job_commands(), *_TOOLS]:
 def run() -> None:
     """Entry point: an error that NeuroBridge raises on purpose is printed without a traceback."""
     command = main.commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
-    if isinstance(command, JobCommand) or command in (demo, train_decoder):  # what runs for long; others start at once
+    runs_for_long = isinstance(command, JobCommand) or command is demo
+    if runs_for_long and not {"-h", "--help"} & set(sys.argv):
         restart_with_bounded_heap()
         end_with_a_sentence()
     try:

@@ -1,1 +1,1 @@
-"""Hydra configs, shared by the `neurobridge` command and the examples."""
+"""The settings of every job, as dataclasses, and the presets of its groups; they import nothing heavy."""

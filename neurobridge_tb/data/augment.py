@@ -48,32 +48,6 @@ def average_repeats(inputs: Inputs, image_ids: list[str]) -> tuple[Inputs, Tenso
     return inputs | averaged, weight / weight.sum(1, keepdim=True)
 
 
-def mix(inputs: Inputs, *, beta: float = 0.15, share_mixed: float = 0.5) -> tuple[Inputs, Tensor, Tensor]:
-    """Mix presentations of one batch, as MindEye does (Scotti et al. 2023): shares are drawn from Beta(beta, beta).
-
-    Args:
-        inputs: Windows of one recording, in which all have the same units.
-        beta: Both parameters of the distribution. Default 0.15: mostly near 0 or 1.
-        share_mixed: Probability that a presentation is mixed at all. Default 0.5.
-
-    Returns:
-        The mixed inputs; each presentation's partner (B,), and its own share (B,), 1 where it is not mixed.
-    """
-    values, keep = inputs["input_values"], inputs["input_mask"]
-    n = len(values)
-    partner = torch.randperm(n, device=values.device)
-    share = torch.distributions.Beta(beta, beta).sample((n,)).to(values)
-    both = keep & keep[partner]
-    mixed = (torch.rand(n, device=values.device) < share_mixed) & both.flatten(1).any(1)
-    share = torch.where(mixed, share, 1.0)
-    own = share[:, None, None]
-    mixed_inputs = {
-        "input_values": own * values + (1 - own) * values[partner],
-        "input_mask": torch.where(mixed[:, None, None], both, keep),
-    }
-    return inputs | mixed_inputs, partner, share
-
-
 def _with_mask(inputs: Inputs, keep: Tensor) -> Inputs:
     """Inputs with another mask, but where it would hide a whole window."""
     left = keep.flatten(1).any(1)[:, None, None]

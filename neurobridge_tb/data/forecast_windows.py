@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Sampler
 
 from neurobridge_tb._upstream import (
@@ -17,6 +16,7 @@ from neurobridge_tb._upstream import (
     Interval,
     collate,
 )
+from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.samplers import DistributedTrainingSampler
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
@@ -170,12 +170,12 @@ class ForecastLoaders:
     """Loaders of a dataset's tokenized windows, which they share; each process takes its share of the windows.
 
     Args:
-        config: Needs ``windows``, ``align``, ``stride``, ``loader`` and ``seed``.
+        config: Its ``windows``, ``align``, ``stride``, ``loader`` and ``seed``.
         dataset: With ``train``, ``valid`` and ``test`` sampling intervals.
         model: Its ``tokenize_with_targets`` makes the samples.
     """
 
-    def __init__(self, config: DictConfig, dataset: Dataset, model: NeuroHorizonModel):
+    def __init__(self, config: ForecastConfig, dataset: Dataset, model: NeuroHorizonModel):
         self.config, self.dataset = config, dataset
         self._bins: dict[str, Any] = {"n_past": model.n_past, "n_future": model.n_future, "bin_size": model.bin_size}
         self._samples = _Samples(dataset, model.tokenize_with_targets)
@@ -183,13 +183,13 @@ class ForecastLoaders:
     def of_split(self, split: str) -> DataLoader:
         """Windows of a split: shuffled ones for ``"train"``, else one after the other."""
         config = self.config
-        anchored = config.windows == "trial" and config.align
+        align = config.align if config.windows == "trial" else None
         sampler = ForecastSampler(
             self.dataset.get_sampling_intervals(split),
             windows=config.windows,
             **self._bins,
             stride=config.stride,
-            anchors=anchors_of(self.dataset, config.align) if anchored else None,
+            anchors=anchors_of(self.dataset, align) if align else None,
             shuffle=split == "train",
             seed=config.seed,
         )

@@ -1,10 +1,13 @@
 """Loaders of masked windows: random masks for training, fixed ones for each scheme in validation."""
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.configs.parts import MaskedConfig
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.masking.schemes import is_possible
@@ -12,7 +15,7 @@ from neurobridge_tb.models import NeuroBridgeModel
 
 
 def masked_loaders(
-    config: DictConfig, dataset: Dataset, model: NeuroBridgeModel
+    config: MaskedConfig, dataset: Dataset, model: NeuroBridgeModel
 ) -> tuple[DataLoader, dict[str, DataLoader]]:
     """Training loader with all schemes mixed, and a validation loader with fixed masks for each scheme.
 
@@ -20,12 +23,13 @@ def masked_loaders(
     named ``"<modality>/<scheme>"``.
 
     Args:
-        config: Needs ``masking``, ``windows``, ``loader`` and ``seed``.
+        config: Its ``masking``, ``windows``, ``loader`` and ``seed``.
         dataset: With ``train`` and ``valid`` sampling intervals.
         model: Its ``tokenize`` makes the samples.
     """
     schemes = {name: float(weight) for name, weight in config.masking.items() if weight}
-    common = dict(windows=config.windows, window_length=model.sequence_length, seed=config.seed, **config.loader)
+    layout: dict[str, Any] = {"windows": config.windows, "window_length": model.sequence_length}
+    common = {**layout, "seed": config.seed, **asdict(config.loader)}
     train = window_loader(
         dataset,
         MaskedTokenizer(model, schemes, seed=config.seed),

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
 from torch import Tensor
 
 from neurobridge_tb._upstream import Data, Dataset, collate
+from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 
@@ -148,7 +148,7 @@ def _presentation_of(window: Data, length: float) -> int:
 
 
 def pair_splits(
-    dataset: Dataset, model: NeuroBridgeModel, recording_id: str, config: DictConfig
+    dataset: Dataset, model: NeuroBridgeModel, recording_id: str, config: PairsConfig
 ) -> dict[str, Responses]:
     """Training, validation and test presentations of a recording, as alignment and its evaluation use them.
 
@@ -156,7 +156,7 @@ def pair_splits(
         dataset: With ``presentations`` in its recordings.
         model: Knows what to read of a window.
         recording_id: Which recording.
-        config: Needs ``areas`` and ``time_window`` (see :meth:`Responses.only`); ``exclude_test_concepts``: leave
+        config: Its ``areas`` and ``time_window`` (see :meth:`Responses.only`); ``exclude_test_concepts``: leave
             training and validation images out whose concept (the folder in their id) is that of a test image; and
             ``train_share``: keep this share of the training presentations, spaced evenly.
 

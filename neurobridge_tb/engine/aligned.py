@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.configs.evaluate import EvaluateConfig
+from neurobridge_tb.configs.reconstruct import ReconstructConfig
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner
 
@@ -18,7 +20,7 @@ def load_aligned(run: str | Path, embeddings: str | Path) -> tuple[ImageAligner,
     return model, EmbeddingCache.load(embeddings, *source, layers=list(model.layers))
 
 
-def check_same_pairs(config: DictConfig, *settings: str) -> None:
+def check_same_pairs(config: EvaluateConfig | ReconstructConfig, *settings: str) -> None:
     """Baselines are fitted to the very pairs that the aligner was trained on.
 
     Args:
@@ -30,10 +32,10 @@ def check_same_pairs(config: DictConfig, *settings: str) -> None:
     """
     trained: Any = OmegaConf.load(Path(config.aligned) / "config.yaml")
     for name in settings:
-        if name in trained and trained[name] != config[name]:
+        if name in trained and trained[name] != getattr(config, name):
             raise InputError(
                 expected=f"{name}={_override(trained[name])}, as {config.aligned} was trained",
-                found=_override(config[name]),
+                found=_override(getattr(config, name)),
                 fix="Use the setting of the alignment run, or align again.",
             )
 

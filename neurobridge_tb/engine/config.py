@@ -1,57 +1,255 @@
-"""Composing a run's config from the packaged Hydra configs and overrides."""
+"""A job's settings, from Python, from the command line or from a Hydra script: one way for all three.
 
-from hydra import compose, initialize_config_module
+Importing this file puts every job's config and every preset into Hydra's ConfigStore.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar, cast
+
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
 from neurobridge_tb._upstream import Dataset
+from neurobridge_tb.configs.catalog import JOBS
+from neurobridge_tb.configs.parts import DatasetConfig
+from neurobridge_tb.configs.presets import GROUPS
+from neurobridge_tb.configs.settings import JobConfig
 from neurobridge_tb.errors import InputError, NeuroBridgeError
+from neurobridge_tb.masking.schemes import SCHEMES
+
+Config = TypeVar("Config", bound=JobConfig)
 
 
-def compose_config(job: str, overrides: list[str]) -> DictConfig:
-    """Config of a job, e.g. ``compose_config("pretrain", ["model=tiny", "trainer.max_epochs=2"])``.
+class _Text(str):
+    """A value as it was typed."""
+
+
+def _fill_store() -> None:
+    store = ConfigStore.instance()
+    for group, (presets, package) in GROUPS.items():
+        for name, preset in presets.items():
+            node = preset
+            for key in filter(None, package.split(".")):
+                node = {key: node}
+            store.store(group=group, name=name, node=node, package="_global_")
+    for name, kind in JOBS.items():
+        store.store(name=f"{name}_settings", node=kind)
+        defaults = [{group: choice} for group, choice in kind.groups.items()]
+        store.store(name=name, node={"defaults": [f"{name}_settings", *defaults, "_self_"]})
+
+
+_fill_store()
+
+
+def settle(kind: type[Config], config: Config | DictConfig | None, settings: Mapping[str, Any]) -> Config:
+    """The settings of a call of a job.
 
     Args:
-        job: Name of a file in ``neurobridge_tb/configs``.
-        overrides: Hydra overrides.
-
-    Returns:
-        The config, with the command that it belongs to under ``command``.
+        kind: The job's dataclass.
+        config: Complete settings, as :func:`compose_config`, ``@hydra.main`` or a run's ``config.yaml`` give them; or
+            None.
+        settings: Settings by name, beside those of ``config`` or of the defaults: ``root="processed"`` or
+            ``model={"depth": 2}``. A name may be dotted, and its first parts may be left out where one setting only
+            ends so. The name of a group takes a preset's name: ``dataset="binned"``.
 
     Raises:
-        InputError: An override names nothing that exists, or a required setting is missing.
+        InputError: A setting that does not exist, a value that does not fit it, or a required one without a value.
     """
-    try:
-        with initialize_config_module("neurobridge_tb.configs", version_base="1.3"):
-            config = compose(job, overrides)
-        if missing := OmegaConf.missing_keys(config):
-            raise InputError(
-                expected=f"a value for {', '.join(sorted(missing))}",
-                found="none",
-                fix=f"Give it as NAME=VALUE; `neurobridge {job} --help` shows the config.",
-            )
-    except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(
-            expected=f"overrides that fit the config of `neurobridge {job}`",
-            found=f"{' '.join(overrides)} ({str(error).splitlines()[0]})",
-            fix=f"`neurobridge {job} --help` shows the config and its groups.",
-        ) from error
-    with open_dict(config):
-        config.command = " ".join(["neurobridge", job.replace("_", "-"), *overrides])
-    return config
+    job = next(name for name, its in JOBS.items() if its is kind)
+    if config is None:
+        config = _compose(job, settings)
+        config.command = f"{job}({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
+    else:
+        config = _merged(job, kind, config)
+        _assign(job, config, settings)
+        config.command = config.command or " ".join(["python", *sys.argv])
+    return _finished(job, config)
 
 
-def open_dataset(config: DictConfig) -> Dataset:
-    """The Dataset that ``config.dataset`` describes."""
+def compose_config(job: str, arguments: Iterable[str]) -> Any:
+    """Settings of a job from NAME=VALUE, e.g. ``compose_config("pretrain", ["model=tiny", "trainer.max_epochs=2"])``.
+
+    A value of a text setting stands for itself, whatever characters are in it; other values are in Hydra's notation.
+
+    Args:
+        job: Its name.
+        arguments: As in the command; ``+NAME=VALUE`` is the same.
+
+    Returns:
+        An instance of the job's dataclass, with the command that it belongs to under ``command``.
+
+    Raises:
+        InputError: As :func:`settle` does.
+    """
+    arguments = list(arguments)
+    settings = dict(_typed(job, argument) for argument in arguments)
+    config = _compose(job.replace("-", "_"), settings)
+    config.command = " ".join(["neurobridge", job.replace("_", "-"), *arguments])
+    return _finished(job.replace("-", "_"), config)
+
+
+def open_dataset(config: DatasetConfig) -> Dataset:
+    """The Dataset that is described."""
+    arguments = {name: value for name, value in asdict(config).items() if name != "arguments"}
     try:
-        return instantiate(config.dataset)
+        return instantiate({**arguments, **config.arguments})
     except InstantiationException as error:
         if isinstance(error.__cause__, NeuroBridgeError):
             raise error.__cause__ from None
         raise InputError(
             expected="a dataset that can be opened",
-            found=f"{config.dataset._target_}: {error.__cause__}",
+            found=f"{config._target_}: {error.__cause__}",
             fix="Set dataset.root=<folder given to `brainsets prepare` as --processed-dir>.",
         ) from error
+
+
+def check_name(name: str, names: Iterable[str], *, what: str, fix: str) -> None:
+    """Refuse a name that is not among others, and say which is nearest.
+
+    Args:
+        name: What was given.
+        names: Those that there are.
+        what: What they are names of.
+        fix: What to do where none is near.
+
+    Raises:
+        InputError: The name is not among them.
+    """
+    names = list(names)
+    if name in names:
+        return
+    ends = {other.rpartition(".")[2]: other for other in names}
+    near = get_close_matches(name, names, n=2) or [ends[e] for e in get_close_matches(name.rpartition(".")[2], ends)]
+    near = list(dict.fromkeys(near))
+    raise InputError(expected=what, found=name, fix=f"Did you mean {' or '.join(near)}? {fix}" if near else fix)
+
+
+def _typed(job: str, argument: str) -> tuple[str, _Text]:
+    name, equals, value = argument.partition("=")
+    if not equals or name.startswith(("-", "~")):
+        raise InputError(
+            expected="settings as NAME=VALUE",
+            found=argument,
+            fix=f"`neurobridge {job.replace('_', '-')} --help` lists them.",
+        )
+    return name.lstrip("+"), _Text(value)
+
+
+def _compose(job: str, settings: Mapping[str, Any]) -> DictConfig:
+    """The job's defaults with the chosen presets, and then the other settings."""
+    groups, store = JOBS[job].groups, ConfigStore.instance()
+    chosen = {name: value for name, value in settings.items() if name in groups and isinstance(value, str)}
+    for group, preset in chosen.items():
+        names = [str(entry).removesuffix(".yaml") for entry in store.list(group)]
+        check_name(preset, names, what=f"{group}=<one of {', '.join(names)}>", fix="Choose one of these.")
+    try:
+        with initialize(config_path=None, version_base="1.3"):
+            config = compose(job, [f"{group}={preset}" for group, preset in chosen.items()])
+    except HydraException as error:
+        raise InputError(
+            expected=f"presets that fit `{job}`",
+            found=f"{chosen} ({str(error).splitlines()[0]})",
+            fix=_see_help(job),
+        ) from error
+    _assign(job, config, {name: value for name, value in settings.items() if name not in chosen})
+    return config
+
+
+def _merged(job: str, kind: type[JobConfig], config: Any) -> DictConfig:
+    """The settings with their types, also those read from a file, which have none."""
+    try:
+        return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(kind), config))
+    except OmegaConfBaseException as error:
+        found = str(error).splitlines()[0]
+        raise InputError(expected=f"settings of `{job}`", found=found, fix=_see_help(job)) from error
+
+
+def _assign(job: str, config: DictConfig, settings: Mapping[str, Any]) -> None:
+    names = dict(_names(config))
+    for name, value in _flat(settings):
+        found = _full_name(job, name, names)
+        node = names.get(found)
+        try:
+            OmegaConf.update(config, found, _parsed(found, value, node), force_add=node is None)
+        except (OmegaConfBaseException, HydraException) as error:
+            raise InputError(
+                expected=f"a value that fits {found}",
+                found=f"{value!r} ({str(error).splitlines()[0]})",
+                fix=_see_help(job),
+            ) from error
+
+
+def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        value = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+        if isinstance(value, Mapping) and value:
+            yield from ((f"{name}.{inner}", x) for inner, x in _flat(value))
+        else:
+            yield name, value
+
+
+def _names(config: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names of all settings, with their nodes."""
+    for key in map(str, config):
+        node: Any = config._get_node(key)
+        yield f"{prefix}{key}", node
+        if isinstance(node, DictConfig) and not node._is_none():
+            yield from _names(node, f"{prefix}{key}.")
+
+
+def _full_name(job: str, name: str, names: Mapping[str, Any]) -> str:
+    """A setting's dotted name, where the first parts may be missing."""
+    if name in names or any(_is_open(names.get(parent)) for parent in _parents(name)):
+        return name
+    ending = [full for full in names if full.endswith(f".{name}")]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise InputError(expected=f"one of {', '.join(ending)}", found=name, fix="Write the name in full.")
+    check_name(name, [*names, *JOBS[job].groups], what=f"a setting of `{job}`", fix=_see_help(job))
+    return name
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:k]) for k in range(1, len(parts))]
+
+
+def _is_open(node: Any) -> bool:
+    """Whether a part of the config takes any names, as ``masking`` does."""
+    return isinstance(node, DictConfig) and OmegaConf.get_type(node) is dict
+
+
+def _parsed(name: str, value: Any, node: Any) -> Any:
+    if not isinstance(value, _Text):
+        return value
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if isinstance(node, StringNode) and value != "null" and not quoted:
+        return str(value)
+    return OverridesParser.create().parse_override(f"{name}={value}").value()
+
+
+def _finished(job: str, config: DictConfig) -> Any:
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise InputError(expected=f"a value for {', '.join(missing)}", found="none", fix=_see_help(job))
+    for scheme in config.get("masking") or ():
+        check_name(f"masking.{scheme}", [f"masking.{s}" for s in SCHEMES], what="a masking scheme", fix=_see_help(job))
+    try:
+        return cast(JobConfig, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise InputError(
+            expected=f"a config of `{job}`", found=str(error).splitlines()[0], fix=_see_help(job)
+        ) from error
+
+
+def _see_help(job: str) -> str:
+    return f"Give settings as NAME=VALUE; `neurobridge {job.replace('_', '-')} --help` lists them."

@@ -7,9 +7,9 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from omegaconf import DictConfig
 
 from neurobridge_tb._upstream import Dataset
+from neurobridge_tb.configs.parts import MaskedTrainingConfig
 from neurobridge_tb.data.masked_windows import masked_loaders
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
@@ -23,7 +23,7 @@ from neurobridge_tb.scoring.masked import masked_example, masked_scores
 
 
 def train_masked(
-    config: DictConfig,
+    config: MaskedTrainingConfig,
     run: RunFolder,
     dataset: Dataset,
     model: NeuroBridgeModel,
@@ -34,8 +34,7 @@ def train_masked(
     """Train ``model`` by masked modelling, export the best epoch and write its scores; returns the run folder.
 
     Args:
-        config: Needs ``masking``, ``windows``, ``loader``, ``seed``, ``optimizer`` (``lr``, ``weight_decay``),
-            ``trainer``, ``ema``, ``factors``, ``gradient_checkpointing`` and ``command``.
+        config: The settings of the training.
         run: Where everything goes, and from where a run that was cut goes on.
         dataset: With ``train`` and ``valid`` sampling intervals.
         model: Knows the units and recordings of ``dataset``.
@@ -50,7 +49,7 @@ def train_masked(
     callbacks: list[L.Callback] = [EpochSeeds(config.seed, train, valid)]
     if config.ema:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
-    trainer = run.trainer(dict(config.trainer), callbacks, monitor="val/loss")
+    trainer = run.trainer(config.trainer, callbacks, monitor="val/loss")
     run.fit(trainer, module, train, list(valid.values()))
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on

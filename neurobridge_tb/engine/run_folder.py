@@ -2,6 +2,8 @@
 
 import json
 import logging
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,41 +11,44 @@ import lightning as L
 import pandas as pd
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
 
+from neurobridge_tb.configs.parts import TrainerConfig
+from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
+from neurobridge_tb.engine.progress_lines import ProgressLines
 from neurobridge_tb.engine.run_lock import lock_run
+from neurobridge_tb.engine.saved_settings import Settings
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.models.pretrained import check_model_folder
-
-_MAY_CHANGE = {"trainer", "command", "num_workers"}
 
 
 class RunFolder:
     """Folder of one run; running again with the same config resumes from its last checkpoint.
 
+    What may change: settings of the trainer, e.g. more epochs, and where things lie. A folder without a checkpoint is
+    new, whatever was tried in it.
+
     Args:
         config: The run's config; ``config.run_dir`` is the folder.
 
     Raises:
-        InputError: The folder holds a run with other settings (those of the trainer may change, e.g. more epochs).
+        InputError: The folder holds a run with other settings.
     """
 
-    def __init__(self, config: DictConfig):
+    def __init__(self, config: RunConfig):
         self.path = Path(config.run_dir)
         self.path.mkdir(parents=True, exist_ok=True)
         lock_run(self.path)
         check_model_folder(self.model)
-        text, saved = OmegaConf.to_yaml(config, resolve=True), self.path / "config.yaml"
-        if saved.exists() and (other := _differences(OmegaConf.load(saved), OmegaConf.create(text))):
+        settings = Settings(config)
+        if self.last_checkpoint.exists() and (other := settings.differences(self.path)):
             raise InputError(
                 expected=f"a new run folder, or one of a run with the same config (to resume it), at {self.path}",
                 found=f"a run with other settings: {', '.join(other)}",
                 fix="Set run_dir=<another folder>, or delete that folder to start over.",
             )
-        with write_aside(saved) as aside:
-            aside.write_text(text, encoding="utf-8")
+        settings.save(self.path)
 
     @property
     def model(self) -> Path:
@@ -61,12 +66,12 @@ class RunFolder:
         return self.path / "checkpoints" / "best.ckpt"
 
     def trainer(
-        self, settings: dict[str, Any], callbacks: list[Callback], *, monitor: str, every_n_epochs: int = 1
+        self, settings: TrainerConfig, callbacks: list[Callback], *, monitor: str, every_n_epochs: int = 1
     ) -> L.Trainer:
         """A Lightning Trainer that logs and checkpoints here.
 
         Args:
-            settings: Arguments of ``lightning.Trainer``.
+            settings: Arguments of ``lightning.Trainer``; where there is no terminal, lines stand for the progress bar.
             callbacks: More callbacks.
             monitor: Logged metric whose lowest value marks the best checkpoint.
             every_n_epochs: Validate and checkpoint after so many epochs (few labels make short epochs). Default 1.
@@ -77,6 +82,9 @@ class RunFolder:
         common: dict[str, Any] = {"enable_version_counter": False, "every_n_epochs": every_n_epochs}
         best = RunCheckpoint(folder, filename="best", monitor=monitor, **common)
         last = RunCheckpoint(folder, filename="last", **common)  # best or not
+        if settings.enable_progress_bar and not sys.stdout.isatty():
+            settings = replace(settings, enable_progress_bar=False)
+            callbacks = [*callbacks, ProgressLines()]
         return L.Trainer(
             default_root_dir=self.path,
             logger=[
@@ -87,7 +95,7 @@ class RunFolder:
             plugins=[SafeCheckpointIO()],
             check_val_every_n_epoch=every_n_epochs,
             use_distributed_sampler=False,  # our loaders share out their windows themselves
-            **settings,
+            **asdict(settings),
         )
 
     def fit(self, trainer: L.Trainer, module: L.LightningModule, train: Any, valid: Any) -> None:
@@ -117,11 +125,3 @@ class RunFolder:
 def read_metrics(run_dir: str | Path) -> dict[str, Any]:
     """``metrics.json`` of a finished run."""
     return json.loads((Path(run_dir) / "metrics.json").read_text(encoding="utf-8"))
-
-
-def _differences(old: Any, new: Any, at: str = "") -> list[str]:
-    """Dotted names of settings that differ, e.g. ``model.dim (128, now 256)``."""
-    if isinstance(old, DictConfig) and isinstance(new, DictConfig):
-        keys = sorted(({*old, *new} - _MAY_CHANGE), key=str)
-        return [d for k in keys for d in _differences(old.get(k), new.get(k), f"{at}.{k}" if at else str(k))]
-    return [] if old == new else [f"{at} ({old}, now {new})"]

@@ -95,7 +95,7 @@ class IpAdapter:
         """Load an IP-Adapter and its Stable Diffusion.
 
         Args:
-            adapter: Folder that ``neurobridge train-decoder --backend ip_adapter`` wrote, or any plain IP-Adapter's
+            adapter: Folder that ``neurobridge train-decoder backend=ip_adapter`` wrote, or any plain IP-Adapter's
                 ``.safetensors`` file.
             weights: Hub id or local folder of Stable Diffusion; default: what the adapter was trained for.
             scale: Weight of the adapter's attention.
@@ -221,7 +221,7 @@ def _read(file: Path) -> dict[str, dict[str, Tensor]]:
         raise InputError(
             expected=f"an IP-Adapter: a folder with {FILE}, or a .safetensors file",
             found=f"{file}: {str(error)[:200]}",
-            fix="Name a folder that 'neurobridge train-decoder --backend ip_adapter' wrote.",
+            fix="Name a folder that 'neurobridge train-decoder backend=ip_adapter' wrote.",
         ) from error
     state: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
     for name, value in tensors.items():

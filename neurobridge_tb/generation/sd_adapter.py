@@ -110,7 +110,7 @@ class SdAdapter:
         """Load a saved adapter and its Stable Diffusion.
 
         Args:
-            adapter: Folder that ``neurobridge train-decoder --backend sd_adapter`` wrote.
+            adapter: Folder that ``neurobridge train-decoder backend=sd_adapter`` wrote.
             weights: Hub id or local folder of Stable Diffusion; default: what the adapter was trained for.
             encoder_name: The encoder whose embeddings will be given; another one is refused.
             preprocessing_hash: That encoder's ``preprocessing_hash``; another one is refused.
@@ -132,7 +132,7 @@ class SdAdapter:
             raise InputError(
                 expected=f"an adapter (config.json of format {_FORMAT!r} and model.safetensors)",
                 found=f"{folder}: {str(error)[:200]}",
-                fix="Name a folder that 'neurobridge train-decoder --backend sd_adapter' wrote.",
+                fix="Name a folder that 'neurobridge train-decoder backend=sd_adapter' wrote.",
             ) from error
         stored = (config["encoder"], config["preprocessing_hash"])
         check_source(str(folder), stored, (encoder_name, preprocessing_hash))

@@ -4,14 +4,15 @@ import time
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
-from omegaconf import DictConfig
 from torch import nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.configs.adapt import AdaptConfig
+from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.optim import Group
 from neurobridge_tb.engine.principal_start import start_from_principal_components
@@ -20,7 +21,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
 
 
-def adapt(config: DictConfig) -> Path:
+def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
     """Go on with a trained model on new recordings, or resume that; returns the run folder.
 
     Units and recordings that the model does not know get new rows; all other rows stay as they are, unless they are in
@@ -32,11 +33,14 @@ def adapt(config: DictConfig) -> Path:
       input join in (gradual unfreezing, Howard and Ruder 2018, arXiv:1801.06146), see :func:`gradual_unfreezing`.
 
     Args:
-        config: ``configs/adapt.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`AdaptConfig`.
+        **settings: Settings by name, e.g. ``root="processed/tuesday", mode="gradual"``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
+    config = settle(AdaptConfig, config, settings)
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
-    dataset = open_dataset(config)
+    dataset = open_dataset(config.dataset)
     model = NeuroBridgeModel.load_pretrained(config.pretrained)
     known, train = set(model.unit_emb.vocab), dataset.get_sampling_intervals("train")
     model.extend_vocabs(dataset)

@@ -1,17 +1,19 @@
 """Alignment of a pretrained encoder with image embeddings, in two stages."""
 
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
-from omegaconf import DictConfig
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.configs.align import AlignConfig
 from neurobridge_tb.data.masked_windows import masked_loaders
 from neurobridge_tb.data.pairs import PairBatches
 from neurobridge_tb.data.responses import pair_splits
 from neurobridge_tb.datasets import is_simulated
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds, PairEpochs
 from neurobridge_tb.engine.known_factors import KnownFactors
 from neurobridge_tb.engine.linear_start import fit_linear_path
@@ -22,15 +24,18 @@ from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 from neurobridge_tb.scoring.masked import masked_scores
 
 
-def align(config: DictConfig) -> Path:
+def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     """Run both stages, or resume them; returns the run folder.
 
     Args:
-        config: ``configs/align.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`AlignConfig`.
+        **settings: Settings by name, e.g. ``root="processed", embeddings="embeddings.h5"``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
+    config = settle(AlignConfig, config, settings)
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
-    dataset = open_dataset(config)
+    dataset = open_dataset(config.dataset)
     encoder = NeuroBridgeModel.load_pretrained(config.pretrained)
     embeddings = EmbeddingCache.load(config.embeddings, layers=config.layers)
     model = ImageAligner(
@@ -39,7 +44,7 @@ def align(config: DictConfig) -> Path:
         preprocessing_hash=embeddings.preprocessing_hash,
         dim_embedding=embeddings.dim,
         layers=embeddings.layers,
-        **config.readout,
+        **asdict(config.readout),
     )
     model.set_encoder(encoder)
     splits = [pair_splits(dataset, encoder, recording_id, config) for recording_id in dataset.recording_ids]
@@ -49,14 +54,13 @@ def align(config: DictConfig) -> Path:
     images = [id_ for s in splits for id_ in dict.fromkeys(s["train"].image_ids.tolist())]
     model.fit_embedding_statistics(embeddings.lookup(images))
 
-    replayed = config.copy()
-    replayed.loader.batch_size = min(size, config.stage2.replay_batch)
-    masked_train, masked_valid = masked_loaders(replayed, dataset, encoder)
+    replayed = replace(config.loader, batch_size=min(size, config.stage2.replay_batch))
+    masked_train, masked_valid = masked_loaders(replace(config, loader=replayed), dataset, encoder)
     stage1_model = run.path / "model_stage1" if config.stage2.epochs else run.model
     module = AlignmentModule(model, config, masked_train, (stage1_model, run.model))
-    settings = dict(config.trainer) | {"max_epochs": config.stage1.epochs + config.stage2.epochs}
+    max_epochs = config.stage1.epochs + config.stage2.epochs
     callbacks = [PairEpochs(config.seed, train), EpochSeeds(config.seed, masked_train)]
-    trainer = run.trainer(settings, callbacks, monitor="val/loss")
+    trainer = run.trainer(replace(config.trainer, max_epochs=max_epochs), callbacks, monitor="val/loss")
     if model.linear is not None:
         of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
         known = KnownFactors.load(config.pretrained)

@@ -1,50 +1,80 @@
 """Embeddings of a folder of images, computed once."""
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
-from neurobridge_tb.alignment.encoders import load_image_encoder
-from neurobridge_tb.alignment.layers import FINAL
+from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
+from neurobridge_tb.configs.embed import EmbedConfig
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
+from neurobridge_tb.engine.config import settle
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.progress import tracked
 
-_CHUNK = 512  # images in memory at a time
+_CHUNK = 512  # images in memory at a time, and in a file that a later start goes on from
 
 
-def embed_folder(
-    images: str | Path,
-    out: str | Path,
-    encoder_name: str,
-    image_size: int | None = None,
-    layers: Sequence[str] = (FINAL,),
-    *,
-    progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
-) -> int:
-    """Embed every image below a folder; returns how many.
+def embed(config: EmbedConfig | None = None, /, **settings: Any) -> Path:
+    """Embed every image below a folder; returns the file.
+
+    What is done lies in ``<out>.parts`` until all is: a run that was cut goes on from there.
 
     Args:
-        images: Folder; an image's id is its path below it.
-        out: HDF5 file to write, aside and renamed.
-        encoder_name: As :func:`neurobridge_tb.alignment.encoders.load_image_encoder` takes it.
-        image_size: Side in pixels to which images are resized; default: the encoder's own.
-        layers: Layers to keep, e.g. ``["0.5@3x3", "final"]``, see :mod:`neurobridge_tb.alignment.layers`.
-        progress: Called as ``progress(stage, done, total)``.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`EmbedConfig`.
+        **settings: Settings by name, e.g. ``images="images", out="embeddings.h5", image_size=128``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
-    encoder = load_image_encoder(encoder_name, image_size)
-    chosen = encoder.layers(layers)
-    ids = find_images(images)
-    stimuli = StimulusImages(images, ids)
-    chunks = []
-    for start in range(0, len(ids), _CHUNK):
-        chunk = ids[start : start + _CHUNK]
-        chunks.append(encoder.targets(stimuli.load(chunk, size=encoder.image_size), chosen))
-        progress("Embedding images", start + len(chunk), len(ids))
-    EmbeddingCache(
-        ids,
-        {str(layer): torch.cat([chunk[str(layer)] for chunk in chunks]) for layer in chosen},
-        encoder=encoder.name,
-        preprocessing_hash=encoder.preprocessing_hash,
-    ).save(out)
-    return len(ids)
+    config = settle(EmbedConfig, config, settings)
+    encoder = load_image_encoder(config.encoder, config.image_size, config.device)
+    encoder.batch_size = config.batch_size
+    ids = find_images(config.images)
+    chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
+    parts = Path(f"{config.out}.parts")
+    paths = [parts / f"{k:05d}.h5" for k in range(len(chunks))]
+    names = [str(layer) for layer in encoder.layers(config.layers)]
+    missing = [k for k, path in enumerate(paths) if not _is_done(path, chunks[k], names, encoder)]
+    images = _Chunks(StimulusImages(config.images, ids), [chunks[k] for k in missing], encoder.image_size)
+    loader = DataLoader(images, batch_size=None, num_workers=config.num_workers)
+    for k, pictures in zip(missing, tracked(loader, "Embedding images"), strict=True):
+        _cache(chunks[k], encoder.targets(pictures, encoder.layers(config.layers)), encoder).save(paths[k])
+    done = [EmbeddingCache.load(path) for path in paths]
+    embeddings = {name: torch.cat([part.embeddings[:, part.columns(name)] for part in done]) for name in names}
+    _cache(ids, embeddings, encoder).save(config.out)
+    shutil.rmtree(parts)
+    return Path(config.out)
+
+
+class _Chunks(Dataset):
+    """Pictures (n, 3, H, W) of some ids at a time, read in worker processes where there are any."""
+
+    def __init__(self, images: StimulusImages, chunks: list[list[str]], size: int):
+        self.images, self.chunks, self.size = images, chunks, size
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, k: int) -> Tensor:
+        return self.images.load(self.chunks[k], size=self.size)
+
+
+def _cache(ids: list[str], embeddings: dict[str, Tensor], encoder: ImageEncoder) -> EmbeddingCache:
+    return EmbeddingCache(ids, embeddings, encoder=encoder.name, preprocessing_hash=encoder.preprocessing_hash)
+
+
+def _is_done(path: Path, ids: list[str], layers: list[str], encoder: ImageEncoder) -> bool:
+    if not path.exists():
+        return False
+    try:
+        part = EmbeddingCache.load(path, encoder.name, encoder.preprocessing_hash)
+    except InputError:  # of another encoder, or cut off
+        return False
+    return part.ids == ids and list(part.layers) == layers

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 
 from neurobridge_tb.alignment.source import describe_source
+from neurobridge_tb.configs.evaluate import EvaluateConfig
 from neurobridge_tb.data.responses import pair_splits
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.metrics.retrieval import chance
 from neurobridge_tb.models import ImageAligner
@@ -19,7 +19,7 @@ from neurobridge_tb.scoring.retrieval import retrieval_tables
 _STAGES = {"linear start": "model_start", "stage 1": "model_stage1", "stage 2": "model"}  # folders of an alignment run
 
 
-def evaluate(config: DictConfig) -> Path:
+def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     """Write ``retrieval.json``; returns the run folder.
 
     Rows: NeuroBridge as it starts in closed form, after stage 1 and after stage 2, ridge, an MLP, ridge on shuffled
@@ -28,9 +28,12 @@ def evaluate(config: DictConfig) -> Path:
     trials.
 
     Args:
-        config: ``configs/evaluate.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`EvaluateConfig`.
+        **settings: Settings by name, e.g. ``root="processed", embeddings="embeddings.h5"``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
-    dataset = open_dataset(config)
+    config = settle(EvaluateConfig, config, settings)
+    dataset = open_dataset(config.dataset)
     model, cache = load_aligned(config.aligned, config.embeddings)
     check_same_pairs(config, "exclude_test_concepts", "train_share")
     stages = {}

@@ -4,21 +4,22 @@ import copy
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.arrays import Standardizer
+from neurobridge_tb.configs.finetune import FinetuneConfig
 from neurobridge_tb.data.behavior import behavior_spec, raw_samples, read_windows
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import is_simulated
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.decoding import DecodingModule, LabelledTokenizer, fit_readout, predict_behavior
 from neurobridge_tb.engine.run_folder import RunFolder
@@ -34,20 +35,23 @@ _RESAMPLES = 2000  # of the bootstrap
 _CHECKS = 20  # validations in a run
 
 
-def finetune(config: DictConfig) -> Path:
+def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
     """Train and score every decoder of ``config.rows``; returns the run folder with ``metrics.json``.
 
     Each sees the same labelled windows, keeps its weights of least validation loss, and is scored once: R^2 over all
     bins of the test windows, with a 95 % bootstrap interval over windows. Run again to resume.
 
     Args:
-        config: ``configs/finetune.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`FinetuneConfig`.
+        **settings: Settings by name, e.g. ``root="processed", labels=21``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
-    dataset, spec = open_dataset(config), behavior_spec(config.target)
+    config = settle(FinetuneConfig, config, settings)
+    dataset, spec = open_dataset(config.dataset), behavior_spec(config.target)
     reader = NeuroBridgeModel.load_pretrained(config.pretrained).eval()
     splits = {split: dataset.get_sampling_intervals(split) for split in ("train", "valid", "test")}
     splits["train"] = first_intervals(splits["train"], config.labels)
-    layout = dict(windows=config.windows, window_length=reader.sequence_length)
+    layout: dict[str, Any] = {"windows": config.windows, "window_length": reader.sequence_length}
     windows = {split: read_windows(dataset, intervals, **layout) for split, intervals in splits.items()}
     samples = {split: raw_samples(reader, windows[split], spec, config.history) for split in splits}
     observed = samples["test"][1]
@@ -73,7 +77,7 @@ def finetune(config: DictConfig) -> Path:
         return fit_readout(decoder, LabelledTokenizer(decoder, spec, scale), windows["train"], windows["valid"])
 
     def trained(name: str, build: Callable[[], nn.Module], lr: float) -> list[np.ndarray]:
-        run = RunFolder(OmegaConf.merge(config, {"run_dir": f"{config.run_dir}/{name}"}))  # type: ignore[arg-type]
+        run = RunFolder(replace(config, run_dir=f"{config.run_dir}/{name}"))
         L.seed_everything(config.seed, verbose=False)
         decoder = build()
         start, start_r2 = copy.deepcopy(decoder.state_dict()), valid_r2(decoder)
@@ -82,15 +86,16 @@ def finetune(config: DictConfig) -> Path:
             "train": LabelledTokenizer(decoder, spec, scale, unit_dropout=config.unit_dropout),
             "valid": LabelledTokenizer(decoder, spec, scale),
         }
-        settings = dict(config.loader) | {"batch_size": min(config.loader.batch_size, len(windows["train"]))}
+        size = min(config.loader.batch_size, len(windows["train"]))
+        batches = {**layout, **asdict(config.loader), "batch_size": size}
         train, valid = (
-            window_loader(dataset, t, splits[split], shuffle=split == "train", seed=config.seed, **layout, **settings)
+            window_loader(dataset, t, splits[split], shuffle=split == "train", seed=config.seed, **batches)
             for split, t in tokenizers.items()
         )
         epochs = math.ceil(config.steps / len(train))
         module = DecodingModule(decoder, spec.loss_fn, lr=lr, weight_decay=config.optimizer.weight_decay)
         trainer = run.trainer(
-            dict(config.trainer) | {"max_epochs": epochs},
+            replace(config.trainer, max_epochs=epochs),
             [EpochSeeds(config.seed, train)],
             monitor="val/loss",
             every_n_epochs=max(1, epochs // _CHECKS),

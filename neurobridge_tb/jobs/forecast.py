@@ -1,18 +1,19 @@
 """Training of a NeuroHorizonModel, and its scores on the test split."""
 
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
 
 from neurobridge_tb._upstream import Dataset
+from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.datasets.reference_features import recording_features
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
 from neurobridge_tb.engine.run_folder import RunFolder
@@ -24,16 +25,19 @@ from neurobridge_tb.report.forecast_figures import decay_curves, rasters, unit_s
 from neurobridge_tb.scoring.forecasts import check_scoring, forecast_scores
 
 
-def forecast(config: DictConfig) -> Path:
+def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     """Train a forecaster, or resume its training, and score it; returns the run folder.
 
     Args:
-        config: ``configs/forecast.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`ForecastConfig`.
+        **settings: Settings by name, e.g. ``root="processed", bin_size=0.05``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
+    config = settle(ForecastConfig, config, settings)
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
     trained, unseen = _open(config)
-    model = NeuroHorizonModel(**OmegaConf.to_container(config.model))  # type: ignore[arg-type]
+    model = NeuroHorizonModel(**asdict(config.model))
     model.init_vocabs(trained)
     intervals = trained.get_sampling_intervals("train")
     known = _features(trained, config) if model.identity is not None else None
@@ -43,8 +47,10 @@ def forecast(config: DictConfig) -> Path:
     loaders = ForecastLoaders(config, trained, model)
     train, valid = loaders.of_split("train"), loaders.of_split("valid")
 
-    module = ForecastModule(model, **config.optimizer, unit_dropout=config.unit_dropout, rate_jitter=config.rate_jitter)
-    trainer = run.trainer(dict(config.trainer), [EpochSeeds(config.seed, train, {"valid": valid})], monitor="val/loss")
+    module = ForecastModule(
+        model, **asdict(config.optimizer), unit_dropout=config.unit_dropout, rate_jitter=config.rate_jitter
+    )
+    trainer = run.trainer(config.trainer, [EpochSeeds(config.seed, train, {"valid": valid})], monitor="val/loss")
     run.fit(trainer, module, train, valid)
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on
@@ -85,9 +91,9 @@ def _write_figures(arrays: dict[str, np.ndarray], folder: Path, group: str) -> N
         save_png(draw(arrays), folder / f"forecast_{group}_{name}.png")
 
 
-def _open(config: DictConfig) -> tuple[Dataset, Dataset | None]:
+def _open(config: ForecastConfig) -> tuple[Dataset, Dataset | None]:
     """The recordings to train on, and those left out of it."""
-    dataset = open_dataset(config)
+    dataset = open_dataset(config.dataset)
     if not config.unseen:
         return dataset, None
     missing = sorted(set(config.unseen) - set(dataset.recording_ids))
@@ -100,12 +106,12 @@ def _open(config: DictConfig) -> tuple[Dataset, Dataset | None]:
         )
 
     def only(recordings: list[str]) -> Dataset:
-        return open_dataset(OmegaConf.merge(config, {"dataset": {"recording_ids": recordings}}))  # type: ignore[arg-type]
+        return open_dataset(replace(config.dataset, recording_ids=recordings))
 
     return only(rest), only(list(config.unseen))
 
 
-def _features(dataset: Dataset, config: DictConfig) -> dict[str, Any]:
+def _features(dataset: Dataset, config: ForecastConfig) -> dict[str, Any]:
     """Reference features of each recording's units, from the start of its training intervals."""
     intervals = dataset.get_sampling_intervals("train")
     return {

@@ -3,11 +3,12 @@
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import lightning as L
-from omegaconf import DictConfig
 
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.principal_start import start_from_principal_components
 from neurobridge_tb.engine.run_folder import RunFolder
@@ -16,16 +17,19 @@ from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.warm_start import warm_start
 
 
-def pretrain(config: DictConfig) -> Path:
+def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
     """Run masked pretraining, or resume it; returns the run folder.
 
     Args:
-        config: ``configs/pretrain.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`PretrainConfig`.
+        **settings: Settings by name, e.g. ``dataset="binned", root="processed", max_epochs=50``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
+    config = settle(PretrainConfig, config, settings)
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
-    dataset = open_dataset(config)
-    model = NeuroBridgeModel(**config.model)
+    dataset = open_dataset(config.dataset)
+    model = NeuroBridgeModel(**asdict(config.model))
     model.init_vocabs(dataset)
     train = dataset.get_sampling_intervals("train")
     model.fit_unit_statistics(dataset, train)

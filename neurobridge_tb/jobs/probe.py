@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from neurobridge_tb._upstream import Data, collate
+from neurobridge_tb.configs.probe import ProbeConfig
 from neurobridge_tb.data.behavior import behavior_at, behavior_spec, raw_samples, read_windows
 from neurobridge_tb.datasets import is_simulated
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.estimators.linear_probe import regression_probe
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
@@ -19,7 +20,7 @@ from neurobridge_tb.registry_ext import ModalitySpec
 _BATCH = 128
 
 
-def probe(config: DictConfig) -> Path:
+def probe(config: ProbeConfig | None = None, /, **settings: Any) -> Path:
     """Write ``metrics.json``: R^2 on the test split of ridge from the pretrained latents and its baselines.
 
     Windows are those of the dataset's config. A bin's features are the latents of its step and of ``steps_around``
@@ -27,9 +28,12 @@ def probe(config: DictConfig) -> Path:
     weights, and ridge from raw activity of ``history`` bins.
 
     Args:
-        config: ``configs/probe.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`ProbeConfig`.
+        **settings: Settings by name, e.g. ``root="processed", target="wheel_velocity"``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
-    dataset, spec = open_dataset(config), behavior_spec(config.target)
+    config = settle(ProbeConfig, config, settings)
+    dataset, spec = open_dataset(config.dataset), behavior_spec(config.target)
     trained = NeuroBridgeModel.load_pretrained(config.pretrained).eval()
     torch.manual_seed(config.seed)
     untrained = NeuroBridgeModel(**trained.config).eval()

@@ -1,5 +1,6 @@
 """Pictures of the test images from neural activity, beside baselines, with metrics."""
 
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -7,17 +8,17 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.arrays import Standardizer
+from neurobridge_tb.configs.reconstruct import ReconstructConfig
 from neurobridge_tb.data.responses import Responses, embed_responses, pair_splits
 from neurobridge_tb.datasets import StimulusImages, is_simulated
 from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.config import check_name, open_dataset, settle
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.controls import mean_image
 from neurobridge_tb.files import write_aside, write_json
@@ -33,12 +34,15 @@ _CIRCULAR = (
 )
 
 
-def reconstruct(config: DictConfig) -> Path:
+def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> Path:
     """Write ``reconstructions.h5`` and ``metrics.json``; returns the run folder.
 
     Args:
-        config: ``configs/reconstruct.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`ReconstructConfig`.
+        **settings: Settings by name, e.g. ``root="processed", images="images"``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
+    config = settle(ReconstructConfig, config, settings)
     for module in config.modules:
         import_module(module)
     unknown = [name for name in config.backends if name not in generator_names()]
@@ -48,7 +52,9 @@ def reconstruct(config: DictConfig) -> Path:
             found=", ".join(unknown),
             fix="Correct `backends`, or name the module that registers yours in `modules`.",
         )
-    dataset = open_dataset(config)
+    for name in config.options:
+        check_name(name, config.backends, what="options of one of the backends", fix="Correct `options` or `backends`.")
+    dataset = open_dataset(config.dataset)
     if len(dataset.recording_ids) != 1:
         raise InputError(
             expected="one recording to reconstruct from",
@@ -102,7 +108,7 @@ def reconstruct(config: DictConfig) -> Path:
 
 
 def _generate(
-    config: DictConfig,
+    config: ReconstructConfig,
     model: ImageAligner,
     cache: EmbeddingCache,
     judge: ImageEncoder,
@@ -123,8 +129,7 @@ def _generate(
         elif name == "ridge_pixels":
             pictures[name] = layout
         else:
-            options = config.get(name) or {}
-            generator = load_generator(name, **{key: value for key, value in options.items() if value is not None})
+            generator = load_generator(name, **_options(config, name))
             stored = getattr(generator, "encoder_name", None), getattr(generator, "preprocessing_hash", None)
             check_source(name, stored, (cache.encoder, cache.preprocessing_hash))
             drawn = generator.generate(
@@ -137,6 +142,13 @@ def _generate(
                 drawn if config.candidates == 1 else choose(drawn, contrastive, model, judge, config.candidates)
             )
     return pictures, regression
+
+
+def _options(config: ReconstructConfig, backend: str) -> dict[str, Any]:
+    """Options of a backend; null leaves one to the backend."""
+    known = getattr(config, backend, None)
+    options = config.options.get(backend, {}) if known is None else asdict(known)
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _check_candidates(candidates: int, judge: ImageEncoder, model: ImageAligner) -> None:

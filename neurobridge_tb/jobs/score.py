@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from neurobridge_tb._upstream import Data, collate
 from neurobridge_tb.arrays import Floats
+from neurobridge_tb.configs.score import ScoreConfig
 from neurobridge_tb.data.behavior import read_windows
 from neurobridge_tb.datasets import is_simulated
-from neurobridge_tb.engine.config import open_dataset
+from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm, lagged
 from neurobridge_tb.files import write_json
@@ -28,7 +28,7 @@ _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _RECENT = 5  # bins before the cut that the GLM of forward prediction sees
 
 
-def score(config: DictConfig) -> Path:
+def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
     """Write ``metrics.json``: bits/spike of each task on the test split; returns the run folder.
 
     There is a row for each recording, and where there are several, one for all of them together.
@@ -38,9 +38,12 @@ def score(config: DictConfig) -> Path:
     bin asked for, of the units that the model sees; for forward prediction, the mean of the last five bins.
 
     Args:
-        config: ``configs/score.yaml`` with its overrides.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`ScoreConfig`.
+        **settings: Settings by name, e.g. ``root="processed", tasks=["forward"]``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
     """
-    dataset, model = open_dataset(config), NeuroBridgeModel.load_pretrained(config.pretrained).eval()
+    config = settle(ScoreConfig, config, settings)
+    dataset, model = open_dataset(config.dataset), NeuroBridgeModel.load_pretrained(config.pretrained).eval()
     rows: list[dict[str, Any]] = []
     tallies: dict[str, list[dict[str, _Tally]]] = {task: [] for task in config.tasks}
     for recording_id in dataset.recording_ids:
@@ -76,7 +79,7 @@ def score(config: DictConfig) -> Path:
 
 
 def _score_task(
-    config: DictConfig,
+    config: ScoreConfig,
     task: str,
     model: NeuroBridgeModel,
     windows: dict[str, list[Data]],

@@ -10,104 +10,92 @@ from torch import Tensor
 
 from neurobridge_tb._upstream import Data
 from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.configs.train_decoder import TrainDecoderConfig
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
 from neurobridge_tb.engine.adapter_training import BACKENDS, train_adapter
+from neurobridge_tb.engine.config import settle
 from neurobridge_tb.engine.denoising import Schedule, train_denoiser
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import CHANNELS, FACTOR, Autoencoder
 from neurobridge_tb.generation.conditional_unet import ConditionalUNet, to_signed
 from neurobridge_tb.generation.conditions import degrade
 from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+from neurobridge_tb.progress import progress_bars
 
 _IMAGE_SIZE = 64
 DEFAULT_NETWORK: dict[str, Any] = {"channels": (80, 96, 96), "code_dim": 192}  # 9 MB in half precision
 LATENT_NETWORK: dict[str, Any] = {"patch": 1, "channels": (128, 192), "code_dim": 192}
 
 
-def train_decoder(
-    images: str | Path,
-    embeddings: str | Path,
-    out_dir: str | Path,
-    *,
-    minutes: float,
-    backend: str = "small_diffusion",
-    exclude: str | Path | None = None,
-    weights: str | None = None,
-    autoencoder: str | Path | None = None,
-    image_size: int | None = None,
-    batch_size: int | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    seed: int = 0,
-    progress: Callable[[str, float, float], None] = lambda stage, done, total: None,
-) -> None:
-    """Train a decoder from embeddings to pictures on a folder of images.
+def train_decoder(config: TrainDecoderConfig | None = None, /, **settings: Any) -> Path:
+    """Train a decoder from embeddings to pictures on a folder of images, or resume it; returns its folder.
 
     See :func:`train_small_diffusion` and :func:`~neurobridge_tb.engine.adapter_training.train_adapter`.
 
     Args:
-        images: Folder of images.
-        embeddings: File that ``neurobridge embed`` made of this folder.
-        out_dir: Folder to write the decoder to.
-        minutes: How long to train.
-        backend: ``"small_diffusion"``, ``"sd_adapter"`` or ``"ip_adapter"``.
-        exclude: A recording (HDF5) whose test images are left out.
-        weights: For the adapters: hub id or local folder of Stable Diffusion.
-        autoencoder: For ``small_diffusion``: folder of the autoencoder in whose latents to draw; default: in pixels.
-        image_size: Side of the pictures in pixels; default: 64, or Stable Diffusion's own.
-        batch_size: Pictures a step; default: 64, for the adapters 8.
-        device: Where to train.
-        dtype: ``"float32"`` or ``"bfloat16"``.
-        seed: Seed of everything random.
-        progress: Called as ``progress(stage, done, total)``.
+        config: Complete settings, of the command or of a Hydra script. Default: those of :class:`TrainDecoderConfig`.
+        **settings: Settings by name, e.g. ``images="images", embeddings="embeddings.h5", steps=2000``; see
+            :func:`~neurobridge_tb.engine.config.settle`.
 
     Raises:
         InputError: A backend that cannot be trained, or an option that it does not have.
     """
-    _check_options(backend, weights=weights, autoencoder=autoencoder, dtype=dtype)
-    cache = EmbeddingCache.load(embeddings)
+    config = settle(TrainDecoderConfig, config, settings)
+    _check_options(config)
+    cache = EmbeddingCache.load(config.embeddings)
     left_out: set[str] = set()
-    if exclude is not None:
-        with h5py.File(exclude) as file:
+    if config.exclude is not None:
+        with h5py.File(config.exclude) as file:
             presentations = Data.from_hdf5(file).presentations
             left_out = set(presentations.image_id[presentations.split.astype(str) == "test"].astype(str).tolist())
-    ids = [image_id for image_id in find_images(images) if image_id not in left_out]
-    stimuli = StimulusImages(images, ids)
-    if backend != "small_diffusion":
-        schedule = Schedule(max_minutes=minutes, lr=1e-4)
-        train_adapter(
-            backend, stimuli, cache, out_dir, schedule, weights=weights, image_size=image_size,
-            batch_size=batch_size or 8, dtype=dtype, device=device, seed=seed, progress=progress,
-        )  # fmt: skip
-        return
-    size = image_size or _IMAGE_SIZE
-    train_small_diffusion(
-        stimuli.load(ids, size),
-        cache.lookup(ids),
-        out_dir,
-        encoder_name=cache.encoder,
-        preprocessing_hash=cache.preprocessing_hash,
-        max_minutes=minutes,
-        batch_size=batch_size or 64,
-        network={**DEFAULT_NETWORK, "image_size": size} if autoencoder is None else None,
-        autoencoder=None if autoencoder is None else Autoencoder.load(autoencoder),
-        bf16=dtype == "bfloat16",
-        device=device,
-        seed=seed,
-        progress=progress,
-    )
+    ids = [image_id for image_id in find_images(config.images) if image_id not in left_out]
+    stimuli = StimulusImages(config.images, ids)
+    common: dict[str, Any] = {"device": config.device, "seed": config.seed}
+    with progress_bars() as progress:
+        if config.backend != "small_diffusion":
+            train_adapter(
+                config.backend,
+                stimuli,
+                cache,
+                config.run_dir,
+                Schedule(max_steps=config.steps, lr=config.lr or 1e-4),
+                weights=config.weights,
+                image_size=config.image_size,
+                batch_size=config.batch_size or 8,
+                dtype=config.dtype,
+                progress=progress,
+                **common,
+            )
+            return Path(config.run_dir)
+        size = config.image_size or _IMAGE_SIZE
+        train_small_diffusion(
+            stimuli.load(ids, size),
+            cache.lookup(ids),
+            config.run_dir,
+            encoder_name=cache.encoder,
+            preprocessing_hash=cache.preprocessing_hash,
+            max_steps=config.steps,
+            lr=config.lr or 1e-3,
+            batch_size=config.batch_size or 64,
+            network={**DEFAULT_NETWORK, "image_size": size} if config.autoencoder is None else None,
+            autoencoder=None if config.autoencoder is None else Autoencoder.load(config.autoencoder),
+            bf16=config.dtype == "bfloat16",
+            progress=progress,
+            **common,
+        )
+    return Path(config.run_dir)
 
 
-def _check_options(backend: str, *, weights: str | None, autoencoder: str | Path | None, dtype: str) -> None:
+def _check_options(config: TrainDecoderConfig) -> None:
     wrong = ""
-    if backend not in ("small_diffusion", *BACKENDS):
-        wrong = f"backend {backend}"
-    elif dtype not in ("float32", "bfloat16"):
-        wrong = f"dtype {dtype}"
-    elif backend == "small_diffusion" and weights is not None:
+    if config.backend not in ("small_diffusion", *BACKENDS):
+        wrong = f"backend {config.backend}"
+    elif config.dtype not in ("float32", "bfloat16"):
+        wrong = f"dtype {config.dtype}"
+    elif config.backend == "small_diffusion" and config.weights is not None:
         wrong = "weights for small_diffusion, which starts from nothing"
-    elif backend != "small_diffusion" and autoencoder is not None:
-        wrong = f"an autoencoder for {backend}, whose Stable Diffusion has its own"
+    elif config.backend != "small_diffusion" and config.autoencoder is not None:
+        wrong = f"an autoencoder for {config.backend}, whose Stable Diffusion has its own"
     if wrong:
         raise InputError(
             expected="the backend small_diffusion (with or without an autoencoder), or sd_adapter or ip_adapter with "

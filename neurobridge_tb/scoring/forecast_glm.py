@@ -3,9 +3,9 @@
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
+from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm
 from neurobridge_tb.metrics.spikes import PRIOR_SPIKES, BitsPerSpike
@@ -17,7 +17,7 @@ _GLM_BINS = 5  # of past that the GLM reads
 
 def glm_rows(
     model: NeuroHorizonModel,
-    config: DictConfig,
+    config: ForecastConfig,
     loaders: ForecastLoaders,
     trained: UnitRates,
     scored: np.ndarray,
@@ -27,7 +27,7 @@ def glm_rows(
 
     Args:
         model: Tells bins and history.
-        config: ``configs/forecast.yaml``.
+        config: The job's settings.
         loaders: Of the windows: the GLM is fitted, its penalty chosen and scored on those of the three splits.
         trained: Spikes of the units in training.
         scored: Which units are scored, by unit index.

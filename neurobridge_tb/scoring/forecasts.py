@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 
 from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders, anchors_of, trial_columns
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.smoothed_rate import SmoothedRate, fit_smoothed_rate
@@ -23,7 +23,7 @@ _EXAMPLES = 6  # windows drawn
 def forecast_scores(
     model: NeuroHorizonModel,
     dataset: Dataset,
-    config: DictConfig,
+    config: ForecastConfig,
     loaders: ForecastLoaders,
     *,
     group: str,
@@ -34,7 +34,7 @@ def forecast_scores(
     Args:
         model: In evaluation mode; it knows the units of ``dataset``.
         dataset: The recordings to score.
-        config: ``configs/forecast.yaml``.
+        config: The job's settings.
         loaders: Of the windows of ``dataset``.
         group: What these recordings are to the model: ``"trained"`` or ``"unseen"``.
         smoothed: The baseline "last smoothed rate". Default: fitted on the validation split.
@@ -85,7 +85,7 @@ def forecast_scores(
     return rows, arrays, smoothed
 
 
-def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: DictConfig) -> None:
+def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: ForecastConfig) -> None:
     """Find before the training what :func:`forecast_scores` would miss after it.
 
     Raises:
@@ -98,11 +98,12 @@ def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: Dic
         ForecastLoaders(config, dataset, model).of_split("test")
         if config.psth_condition:
             trial_columns(dataset, config.psth_condition)
-        asked = known if config.units is None else set(config.units)
+        units = sorted(known) if config.units is None else config.units
+        asked = set(units)
         if not asked <= known or not asked & set(dataset.get_unit_ids()):
             raise InputError(
                 expected="units=[ids of units in the recordings], some of the trained and some of the unseen ones",
-                found=", ".join(list(config.units)[:5]),
+                found=", ".join(units[:5]),
                 fix="`neurobridge validate FILE` shows a recording's unit ids.",
             )
     for horizon in config.glm_horizons:
@@ -182,7 +183,7 @@ def _mean(values: np.ndarray) -> float:
 def _psth_r2(
     model: NeuroHorizonModel,
     dataset: Dataset,
-    config: DictConfig,
+    config: ForecastConfig,
     loaders: ForecastLoaders,
     smoothed: SmoothedRate,
     null: np.ndarray,
@@ -204,8 +205,8 @@ def _psth_r2(
         conditions[r], starts[r] = column[used].astype(str), trials[r].start
     names = np.unique(np.concatenate(list(conditions.values())))
     past = model.n_past * model.bin_size
-    aligned = config.align is not None
-    anchors = anchors_of(dataset, config.align) if aligned else None
+    anchors = None if config.align is None else anchors_of(dataset, config.align)
+    aligned = anchors is not None
     try:
         windows = loaders.of_trials(domains if aligned else trials, anchors)
     except InputError:  # no trial is as long as a window

@@ -24,7 +24,7 @@ def test_every_command_explains_itself(command):
 def test_the_help_of_a_training_shows_its_groups_and_config():
     output = CliRunner().invoke(main, ["pretrain", "--help"]).output
     assert "dataset: allen, binned" in output
-    assert "max_epochs: 50" in output
+    assert "trainer.max_epochs=50" in output
 
 
 def test_info_names_versions_and_device():
@@ -38,9 +38,11 @@ def test_info_names_versions_and_device():
     ("arguments", "message"),
     [
         (["pretrain", "dataset=binned"], "a value for dataset.root"),
-        (["pretrain", "datset=binned"], "overrides that fit the config"),
+        (["pretrain", "datset=binned"], "Did you mean dataset?"),
+        (["pretrain", "+logger=wandb"], "a setting of `pretrain`"),
+        (["embed", "images", "--out", "x.h5"], "settings as NAME=VALUE"),
         (["pretrain", "dataset.root=/nowhere"], "/nowhere"),
-        (["embed", "/nowhere", "--out", "x.h5"], "no such folder"),
+        (["embed", "images=/nowhere", "out=x.h5"], "no such folder"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(arguments, message, tmp_path):

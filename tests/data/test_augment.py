@@ -17,7 +17,6 @@ def inputs():
 @pytest.mark.parametrize(
     "change",
     [
-        lambda x: augment.mix(x)[0],
         lambda x: augment.hide_units(x, 0.5),
         lambda x: augment.add_noise(x, torch.ones(16, 5), 0.3),
         lambda x: augment.shift_time(x, 2),
@@ -34,25 +33,6 @@ def test_inputs_stay_as_they_were_and_no_window_is_hidden(inputs, change):
         assert not torch.equal(
             changed["input_values"] * changed["input_mask"], before["input_values"] * before["input_mask"]
         )
-
-
-def test_mixing_is_a_convex_combination_of_cells_that_both_have(inputs):
-    mixed, partner, share = augment.mix(inputs, beta=1.0)
-    touched = share < 1
-    assert 0 < touched.sum() < 16 and ((share >= 0) & (share <= 1)).all()
-    own, values = share[:, None, None], inputs["input_values"]
-    torch.testing.assert_close(mixed["input_values"], own * values + (1 - own) * values[partner])
-    both = inputs["input_mask"] & inputs["input_mask"][partner]
-    assert torch.equal(mixed["input_mask"][touched], both[touched])
-    assert torch.equal(mixed["input_mask"][~touched], inputs["input_mask"][~touched])
-
-
-def test_windows_without_a_common_cell_are_not_mixed():
-    keep = torch.tensor([[[True, False]], [[False, True]]])
-    for _ in range(20):
-        mixed, partner, share = augment.mix({"input_values": torch.randn(2, 1, 2), "input_mask": keep}, share_mixed=1.0)
-        assert torch.equal(mixed["input_mask"], keep)
-        assert ((share == 1) | (partner == torch.arange(2))).all()
 
 
 def test_units_are_hidden_whole_and_at_most_the_share_asked_for():

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.data.pairs import PairBatches
 from neurobridge_tb.data.responses import collect_responses, embed_responses, pair_splits
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
@@ -168,7 +168,7 @@ def test_other_areas_and_times_are_hidden_from_encoder_and_baselines_alike(recor
 
 def test_concepts_of_test_images_are_left_out_of_training(dataset, encoder):
     config = {"areas": None, "time_window": None, "exclude_test_concepts": True, "train_share": 1.0}
-    splits = pair_splits(dataset, encoder, "a", OmegaConf.create(config))
+    splits = pair_splits(dataset, encoder, "a", PairsConfig(**config))
     assert set(splits["test"].concepts) == {"c1"}
     assert set(splits["train"].concepts) == {f"c{i}" for i in (0, *range(2, 10))}
     assert len(splits["train"].values) == len(splits["train"].image_ids) == 54
@@ -177,7 +177,7 @@ def test_concepts_of_test_images_are_left_out_of_training(dataset, encoder):
 @pytest.mark.parametrize(("share", "n"), [(1.0, 60), (0.5, 30), (0.001, 2)])
 def test_a_share_of_the_training_pairs_is_spread_over_all_of_them(dataset, encoder, share, n):
     config = {"areas": None, "time_window": None, "exclude_test_concepts": False, "train_share": share}
-    splits = pair_splits(dataset, encoder, "a", OmegaConf.create(config))
+    splits = pair_splits(dataset, encoder, "a", PairsConfig(**config))
     kept = splits["train"].image_ids.tolist()
     assert len(kept) == len(set(kept)) == n and kept[0] == IDS[0] and kept[-1] == IDS[59]
     assert [len(splits[s].values) for s in ("valid", "test")] == [20, 10]
@@ -187,7 +187,7 @@ def test_a_share_of_the_training_pairs_is_spread_over_all_of_them(dataset, encod
 def test_a_share_that_is_none(dataset, encoder, share):
     config = {"areas": None, "time_window": None, "exclude_test_concepts": False, "train_share": share}
     with pytest.raises(InputError, match="train_share"):
-        pair_splits(dataset, encoder, "a", OmegaConf.create(config))
+        pair_splits(dataset, encoder, "a", PairsConfig(**config))
 
 
 @pytest.fixture(scope="module")

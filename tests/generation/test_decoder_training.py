@@ -160,7 +160,9 @@ def test_a_folder_is_trained_on_without_the_test_images_of_a_recording(tmp_path,
     save_recording(data, tmp_path / "r.h5")
     given = []
     monkeypatch.setattr(decoder, "train_small_diffusion", lambda *a, **k: given.extend([*a, k]))
-    train_decoder(tmp_path / "images", tmp_path / "e.h5", tmp_path / "m", minutes=1, exclude=tmp_path / "r.h5")
+    train_decoder(
+        images=tmp_path / "images", embeddings=tmp_path / "e.h5", run_dir=tmp_path / "m", exclude=tmp_path / "r.h5"
+    )
     pictures, embeddings = given[:2]
     assert embeddings[:, 0].tolist() == [0, 2, 3] and given[-1]["encoder_name"] == "net"
     assert pictures.shape == (3, 3, 64, 64) and pictures[1].unique().tolist() == [100]

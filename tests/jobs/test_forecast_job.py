@@ -206,7 +206,7 @@ def test_an_unseen_recording_of_other_bins_is_found_before_training(root, tmp_pa
 
 def test_a_run_is_not_resumed_with_other_bins(root, finished):
     with pytest.raises(InputError, match=r"other settings(.|\n)*model.bin_size \(0.05, now 0.1\)"):
-        forecast(OmegaConf.merge(config_of(finished), {"model": {"bin_size": 0.1}}))
+        forecast(config_of(finished), bin_size=0.1)
 
 
 def test_a_reference_window_without_spikes_is_refused(tmp_path):

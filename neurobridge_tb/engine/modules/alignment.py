@@ -6,26 +6,19 @@ from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neurobridge_tb.alignment.losses import (
     Temperature,
-    bimixco,
     info_nce,
-    mixed_rows,
     regression_loss,
-    soft_clip,
-    soft_clip_temperature,
 )
+from neurobridge_tb.configs.align import AlignConfig
 from neurobridge_tb.data import augment
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup
-from neurobridge_tb.errors import InputError
 from neurobridge_tb.metrics.retrieval import cosine_similarity, topk_hits
 from neurobridge_tb.models import ImageAligner
-
-_MIXED_SHARE = 1 / 3  # of the training, MindEye2's: BiMixCo first, SoftCLIP then
 
 
 class AlignmentModule(L.LightningModule):
@@ -38,17 +31,13 @@ class AlignmentModule(L.LightningModule):
 
     Args:
         model: Encoder, linear way and projector.
-        config: ``configs/align.yaml``.
+        config: The job's settings.
         masked: Masked training windows, for replay.
         stages: Folders to which the model is exported after stage 1 and stage 2.
     """
 
-    def __init__(self, model: ImageAligner, config: DictConfig, masked: DataLoader, stages: tuple[Path, Path]):
+    def __init__(self, model: ImageAligner, config: AlignConfig, masked: DataLoader, stages: tuple[Path, Path]):
         super().__init__()
-        if config.loss not in ("info_nce", "mixco_softclip"):
-            raise InputError(
-                expected="loss=info_nce or loss=mixco_softclip", found=repr(config.loss), fix="Correct `loss`."
-            )
         self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
         self.model, self.config, self.stages = model, config, stages
         self.temperature = Temperature()
@@ -56,7 +45,8 @@ class AlignmentModule(L.LightningModule):
         if self.model.linear is not None:  # both stay at their closed form
             self.model.linear.requires_grad_(False)
             self.model.to_contrastive.requires_grad_(False)
-        self.free_layers = self.model.encoder.proc_layers[-config.stage2.free_layers :]
+        layers = self.model.encoder.proc_layers
+        self.free_layers = layers[max(0, len(layers) - config.stage2.free_layers) :]
         self.free_layers.requires_grad_(True)
         self.pretrained = [p.detach().clone() for p in self.free_layers.parameters()]
         self.masked = masked
@@ -79,12 +69,8 @@ class AlignmentModule(L.LightningModule):
                 self.model.save_pretrained(self.stages[1])
 
     def training_step(self, batch: dict, batch_index: int) -> Tensor:
-        (inputs, linear), partner, share = self._augmented(batch), None, None
-        if self._progress < 0 and self.config.loss == "mixco_softclip":
-            inputs, partner, share = augment.mix(inputs)
-            linear = linear if linear is None else mixed_rows(linear, partner, share)
-        contrastive, regression = self.model(linear=linear, **inputs)
-        loss = self._pair_loss(batch, "train", contrastive, regression, partner, share)
+        inputs, linear = self._augmented(batch)
+        loss = self._pair_loss(batch, "train", *self.model(linear=linear, **inputs))
         if self.in_stage2:
             loss = loss + self._against_forgetting(len(batch["image_id"]))
         return loss
@@ -118,13 +104,6 @@ class AlignmentModule(L.LightningModule):
             total_steps=total,
         )
 
-    @property
-    def _progress(self) -> float:
-        """How much of the time after BiMixCo is over, 0 to 1; below 0 while BiMixCo lasts."""
-        epochs = self.config.stage1.epochs + self.config.stage2.epochs
-        first = round(epochs * _MIXED_SHARE)
-        return (self.current_epoch - first) / max(1, epochs - first - 1)
-
     def _augmented(self, batch: dict) -> tuple[dict[str, Tensor], Tensor | None]:
         """Inputs, and what takes the place of the linear way's answer."""
         inputs, linear, config = batch["model_inputs"], batch.get("linear"), self.config.augment
@@ -140,26 +119,11 @@ class AlignmentModule(L.LightningModule):
             inputs = augment.hide_units(inputs, config.unit_dropout)
         return inputs, linear
 
-    def _pair_loss(
-        self,
-        batch: dict,
-        split: str,
-        contrastive: Tensor,
-        regression: Tensor,
-        partner: Tensor | None = None,
-        share: Tensor | None = None,
-    ) -> Tensor:
+    def _pair_loss(self, batch: dict, split: str, contrastive: Tensor, regression: Tensor) -> Tensor:
         ids, target = batch["image_id"], batch["target"]
-        images, wanted = self.model.center(target), target
-        if split == "val" or self.config.loss == "info_nce":
-            contrast = info_nce(contrastive, images, temperature=self.temperature(), image_ids=ids)
-        elif partner is not None and share is not None:
-            contrast = bimixco(contrastive, images, partner=partner, share=share, image_ids=ids)
-            wanted = mixed_rows(target, partner, share)
-        else:
-            contrast = soft_clip(contrastive, images, temperature=soft_clip_temperature(self._progress))
-        std = self.model.embedding_std
-        error = regression_loss(regression / std, wanted / std)
+        images, std = self.model.center(target), self.model.embedding_std
+        contrast = info_nce(contrastive, images, temperature=self.temperature(), image_ids=ids)
+        error = regression_loss(regression / std, target / std)
         loss = contrast + self.config.regression_weight * error
         values = {"loss": loss, "contrastive": contrast, "regression": error}
         if split == "val":
@@ -184,7 +148,7 @@ class AlignmentModule(L.LightningModule):
             replay = encoder.masked_loss(encoder(**masked["model_inputs"]), masked)
             self.log("train/replay", replay, on_step=False, on_epoch=True, batch_size=batch_size)
             total = total + stage2.replay_weight * replay
-        if stage2.l2sp_weight:
+        if stage2.l2sp_weight and self.pretrained:
             pairs = zip(self.free_layers.parameters(), self.pretrained, strict=True)
             distance = torch.stack([((p - start.to(p)) ** 2).sum() for p, start in pairs]).sum()
             self.log("train/l2sp", distance, on_step=False, on_epoch=True, batch_size=batch_size)

@@ -1,0 +1,28 @@
+"""Every job's settings, by the job's name."""
+
+from neurobridge_tb.configs.adapt import AdaptConfig
+from neurobridge_tb.configs.align import AlignConfig
+from neurobridge_tb.configs.embed import EmbedConfig
+from neurobridge_tb.configs.evaluate import EvaluateConfig
+from neurobridge_tb.configs.finetune import FinetuneConfig
+from neurobridge_tb.configs.forecast import ForecastConfig
+from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.configs.probe import ProbeConfig
+from neurobridge_tb.configs.reconstruct import ReconstructConfig
+from neurobridge_tb.configs.score import ScoreConfig
+from neurobridge_tb.configs.settings import JobConfig
+from neurobridge_tb.configs.train_decoder import TrainDecoderConfig
+
+JOBS: dict[str, type[JobConfig]] = {
+    "pretrain": PretrainConfig,
+    "adapt": AdaptConfig,
+    "score": ScoreConfig,
+    "probe": ProbeConfig,
+    "finetune": FinetuneConfig,
+    "forecast": ForecastConfig,
+    "embed": EmbedConfig,
+    "align": AlignConfig,
+    "evaluate": EvaluateConfig,
+    "train_decoder": TrainDecoderConfig,
+    "reconstruct": ReconstructConfig,
+}

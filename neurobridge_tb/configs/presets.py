@@ -1,0 +1,97 @@
+"""Presets: what ``dataset=tvsd``, ``model=small`` or ``forecaster=laptop`` stand for."""
+
+from typing import Any
+
+Preset = dict[str, Any]
+
+_DATASETS = "neurobridge_tb.datasets"
+_WITH_AREAS = {"neuron": 1.0, "intra_region": 1.0, "inter_region": 1.0}
+_WITHOUT_AREAS = {"temporal": 1.0, "neuron": 1.0}
+
+# Which recordings, how windows lie in them, and how they are masked.
+DATASETS: dict[str, Preset] = {
+    # Spikes, prepared by `brainsets prepare allen_visual_coding_neuropixels_2019`.
+    "allen": {
+        "dataset": {"_target_": f"{_DATASETS}.AllenVisualCodingNeuropixels2019", "root": None},
+        "windows": "continuous",
+        "masking": {"temporal": 1.0, **_WITH_AREAS},
+    },
+    # Your own recordings, made with neurobridge_tb.datasets.build_recording.
+    "binned": {
+        "dataset": {"_target_": f"{_DATASETS}.BinnedRecordings"},
+        "windows": "continuous",
+        "masking": _WITHOUT_AREAS,
+    },
+    # Spikes and the wheel, prepared by `brainsets prepare ibl_brain_wide_map_2025`.
+    "ibl": {
+        "dataset": {"_target_": f"{_DATASETS}.IblBrainWideMap2025", "root": None},
+        "windows": "continuous",
+        "masking": _WITHOUT_AREAS,
+    },
+    # One value a channel and presentation, prepared by `brainsets prepare tvsd`.
+    "tvsd": {"dataset": {"_target_": f"{_DATASETS}.Tvsd", "root": None}, "windows": "trial", "masking": _WITH_AREAS},
+    # 0.3 s in bins of 10 ms around each presentation, prepared by `brainsets prepare tvsd --trials`.
+    "tvsd_trials": {
+        "dataset": {"_target_": f"{_DATASETS}.Tvsd", "root": None, "arguments": {"variant": "trials"}},
+        "windows": "trial",
+        "masking": {"temporal": 1.0, **_WITH_AREAS},
+    },
+}
+
+# What a model reads of the windows of a dataset.
+_ONE_SECOND = {"sequence_length": 1.0, "latent_step": 0.125, "num_latents_per_step": 8}
+WINDOWS: dict[str, Preset] = {
+    "allen": {"modality": "spikes", **_ONE_SECOND, "bin_size": 0.05},
+    "binned": {"modality": "spike_counts", **_ONE_SECOND},
+    "ibl": {"modality": "spikes", **_ONE_SECOND, "bin_size": 0.02},
+    # One presentation, one value a channel: a single latent step.
+    "tvsd": {"modality": "mua", "sequence_length": 0.4, "latent_step": 0.4, "num_latents_per_step": 16},
+    # From 0.1 s before to 0.2 s after onset.
+    "tvsd_trials": {"modality": "mua", "sequence_length": 0.3, "latent_step": 0.05, "num_latents_per_step": 8},
+}
+
+
+def _network(
+    dim: int, depth: int, heads: tuple[int, int], dim_population: int, dropout: float, dim_head: int = 64
+) -> Preset:
+    return {
+        "dim": dim, "depth": depth, "dim_head": dim_head, "cross_heads": heads[0], "self_heads": heads[1],
+        "dim_population": dim_population, "ffn_dropout": dropout, "lin_dropout": dropout,
+    }  # fmt: skip
+
+
+MODELS: dict[str, Preset] = {
+    # Minutes on a laptop's processor: two layers, a wider population embedding. The demo's model.
+    "laptop": _network(128, 2, (2, 4), 512, 0.1),
+    # About 3 M parameters, and some hundred numbers a unit: trains on a laptop.
+    "small": _network(128, 6, (2, 4), 256, 0.2),
+    # For trying things out and for tests.
+    "tiny": _network(32, 1, (2, 2), 32, 0.0, dim_head=16),
+}
+
+
+def _forecaster(depth: int, heads: int, feedback: int, hidden: int, identity: int, encoder: Preset) -> Preset:
+    return {
+        "decoder_depth": depth, "decoder_heads": heads, "dim_feedback": feedback, "dim_hidden": hidden,
+        "dim_identity": identity, "encoder": encoder,
+    }  # fmt: skip
+
+
+FORECASTERS: dict[str, Preset] = {
+    # About 33 M parameters.
+    "base": _forecaster(3, 8, 512, 256, 512, _network(512, 4, (8, 8), 256, 0.2)),
+    # Minutes on a laptop's processor.
+    "laptop": _forecaster(1, 4, 256, 64, 128, _network(128, 1, (2, 4), 512, 0.2)),
+    # About 8 M parameters.
+    "small": _forecaster(2, 4, 256, 128, 256, _network(256, 4, (4, 4), 512, 0.2)),
+    # For trying things out and for tests.
+    "tiny": _forecaster(1, 2, 32, 32, 32, _network(32, 1, (2, 2), 32, 0.0, dim_head=16)),
+}
+
+# Presets of each group, and the part of the config that they set ("" is all of it).
+GROUPS: dict[str, tuple[dict[str, Preset], str]] = {
+    "dataset": (DATASETS, ""),
+    "model": (MODELS, "model"),
+    "forecaster": (FORECASTERS, "model"),
+    "window": (WINDOWS, "model"),
+}

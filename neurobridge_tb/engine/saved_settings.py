@@ -1,0 +1,90 @@
+"""The settings of a run on disk, and whether others are the same."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from neurobridge_tb.configs.settings import RunConfig
+from neurobridge_tb.files import write_aside, write_json
+
+_MAY_CHANGE = {"trainer", "command", "loader.num_workers"}
+
+
+class Settings:
+    """Settings of a run: ``config.yaml``, and ``sources.json`` with the checksums of what it starts from.
+
+    Args:
+        config: The run's config.
+    """
+
+    def __init__(self, config: RunConfig):
+        self._kind, self._config = type(config), OmegaConf.structured(config)
+        described = list(_fields(config))
+        self._may_change = _MAY_CHANGE | {name for name, _, metadata in described if metadata["path"]}
+        sources = {name: value for name, value, metadata in described if metadata["source"] and value}
+        self._sources = {name: _checksum(str(value)) for name, value in sources.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write both files."""
+        with write_aside(folder / "config.yaml") as aside:
+            aside.write_text(OmegaConf.to_yaml(self._config, resolve=True), encoding="utf-8")
+        write_json(folder / "sources.json", self._sources)
+
+    def differences(self, folder: Path) -> list[str]:
+        """Settings that differ from those saved in a folder, e.g. ``model.dim (128, now 256)``.
+
+        A setting that the saved run did not know yet had its default. Of a source, the contents are compared.
+        """
+        new = OmegaConf.create(OmegaConf.to_yaml(self._config, resolve=True))
+        found = list(self._unlike(self._read(folder / "config.yaml"), new))
+        path = folder / "sources.json"
+        saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else self._sources
+        others = [name for name in sorted(saved) if saved[name] != self._sources.get(name)]
+        return found + [f"{name} (of other contents)" for name in others]
+
+    def _read(self, path: Path) -> Any:
+        saved = OmegaConf.load(path)
+        try:
+            saved = OmegaConf.merge(OmegaConf.structured(self._kind), saved)
+        except OmegaConfBaseException:  # of an older version, with settings that there are no more
+            pass
+        return OmegaConf.create(OmegaConf.to_yaml(saved, resolve=True))
+
+    def _unlike(self, old: Any, new: Any, name: str = "") -> Iterator[str]:
+        if name in self._may_change:
+            return
+        if isinstance(old, DictConfig) and isinstance(new, DictConfig):
+            for key in sorted({*old, *new}, key=str):
+                yield from self._unlike(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+        elif old != new:
+            yield f"{name} ({old}, now {new})"
+
+
+def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, value and metadata of every setting."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            yield from _fields(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", value, field.metadata
+
+
+def _checksum(source: str) -> str:
+    """SHA-256 of a file, or of all files in a folder; what is neither (a name on a hub) stands for itself."""
+    path = Path(source)
+    if not path.exists():
+        return source
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            digest.update(str(file.relative_to(path)).encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""Settings: one way from Python, the command line and Hydra; what does not exist is refused with the nearest name."""
+
+import inspect
+from dataclasses import fields
+
+import pytest
+from omegaconf import OmegaConf
+
+from neurobridge_tb import ImageAligner, NeuroBridgeModel, NeuroHorizonModel
+from neurobridge_tb.configs.align import ReadoutConfig
+from neurobridge_tb.configs.catalog import JOBS
+from neurobridge_tb.configs.listing import setting_lines
+from neurobridge_tb.configs.models import ForecasterConfig, ModelConfig, NetworkConfig
+from neurobridge_tb.configs.parts import TrainerConfig
+from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.configs.reconstruct import (
+    IpAdapterConfig,
+    SdAdapterConfig,
+    SmallDiffusionConfig,
+    StableUnclipConfig,
+)
+from neurobridge_tb.engine.config import compose_config, open_dataset, settle
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.generation.ip_adapter import IpAdapter
+from neurobridge_tb.generation.sd_adapter import SdAdapter
+from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+from neurobridge_tb.generation.stable_diffusion import StableDiffusion
+from neurobridge_tb.generation.stable_unclip import StableUnclip
+
+BINNED = {"dataset": "binned", "root": "processed"}
+
+
+def test_python_and_the_command_line_mean_the_same():
+    typed = compose_config(
+        "pretrain",
+        ["dataset=binned", "dataset.root=processed", "model=tiny", "model.depth=2", "masking.causal=2.0", "seed=3",
+         "trainer.max_epochs=7", "model.modality=[mua,spike_counts]"],
+    )  # fmt: skip
+    called = settle(
+        PretrainConfig, None,
+        {**BINNED, "model": "tiny", "depth": 2, "masking": {"causal": 2.0}, "seed": 3, "max_epochs": 7,
+         "modality": ["mua", "spike_counts"]},
+    )  # fmt: skip
+    assert typed.command.startswith("neurobridge pretrain dataset=binned")
+    assert called.command.startswith("pretrain(dataset='binned', root='processed'")
+    typed.command = called.command = ""
+    assert typed == called
+    assert typed.model.dim == 32 and typed.masking == {"temporal": 1.0, "neuron": 1.0, "causal": 2.0}
+    assert typed.windows == "continuous" and typed.model.sequence_length == 1.0  # of the dataset's presets
+
+
+def test_a_saved_config_is_complete(tmp_path):
+    config = settle(PretrainConfig, None, BINNED)
+    OmegaConf.save(OmegaConf.structured(config), tmp_path / "config.yaml")
+    again = settle(PretrainConfig, OmegaConf.load(tmp_path / "config.yaml"), {"model": {"depth": 2}})
+    assert again.model.depth == 2 and again.dataset == config.dataset and again.command == config.command
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("datset=binned", "Did you mean dataset"),
+        ("dataset=bined", "Did you mean binned"),
+        ("model=smalls", "Did you mean small"),
+        ("+logger=wandb", "a setting of `pretrain`"),
+        ("+compile=true", "a setting of `pretrain`"),
+        ("+optimizer.learning_rate=5", "Did you mean optimizer.lr"),
+        ("trainer.max_epoch=5", "Did you mean trainer.max_epochs"),
+        ("+trainer.logger=false", "a setting of `pretrain`"),
+        ("model.depht=5", "Did you mean model.depth"),
+        ("+masking.nuron=1", "Did you mean masking.neuron"),
+        ("loader.workers=1", "Did you mean loader.num_workers"),
+        ("model.depth=deep", "a value that fits model.depth"),
+        ("weights=1", "a setting of `pretrain`"),
+        ("--seed=0", "settings as NAME=VALUE"),
+        ("~masking.neuron", "settings as NAME=VALUE"),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_the_nearest_name(argument, message):
+    with pytest.raises(InputError, match=message):
+        compose_config("pretrain", ["root=processed", argument])
+    if argument[0] not in "-~":
+        name, _, value = argument.lstrip("+").partition("=")
+        with pytest.raises(InputError, match=message):
+            settle(PretrainConfig, None, {"root": "processed", name: value})
+
+
+def test_a_short_name_of_several_settings_is_refused():
+    with pytest.raises(InputError, match=r"one of stage1.epochs, stage2.epochs"):
+        compose_config("align", ["embeddings=e.h5", "epochs=3"])
+
+
+def test_options_of_backends_are_settings_too():
+    arguments = ["embeddings=e.h5", "images=i"]
+    with pytest.raises(InputError, match=r"Did you mean small_diffusion.strength"):
+        compose_config("reconstruct", [*arguments, "+small_diffusion.strengths=1"])
+    config = compose_config("reconstruct", [*arguments, "options.mine.steps=20", "judge.image_size=96"])
+    assert config.options == {"mine": {"steps": 20}} and config.small_diffusion.encoder_image_size == 96
+
+
+@pytest.mark.parametrize("path", ["/home/müller/demo", "demo (1)", "a=b", "R&D", "it's", "a, b", "[x]", "x{y}", "a\\b"])
+def test_text_stands_for_itself(path):
+    config = compose_config("pretrain", ["dataset=binned", f"dataset.root={path}", f"run_dir={path}/run"])
+    assert config.dataset.root == path and config.run_dir == f"{path}/run"
+    assert compose_config("pretrain", [f"run_dir='{path[:1]} b'", "warm_start=null"]).warm_start is None
+
+
+def test_an_argument_that_a_dataset_does_not_take_is_refused(binned_root):
+    config = settle(
+        PretrainConfig, None, {"dataset": "binned", "root": binned_root, "dataset.arguments": {"variants": 1}}
+    )
+    with pytest.raises(InputError, match="variants"):
+        open_dataset(config.dataset)
+
+
+@pytest.mark.parametrize(
+    ("config", "function", "others"),
+    [
+        (ModelConfig, NeuroBridgeModel, {"dim_out"}),
+        (ForecasterConfig, NeuroHorizonModel, set()),
+        (ReadoutConfig, ImageAligner, {"encoder", "image_encoder", "preprocessing_hash", "dim_embedding", "layers"}),
+    ],
+)
+def test_the_settings_of_a_model_are_its_arguments(config, function, others):
+    parameters = inspect.signature(function).parameters
+    assert {f.name for f in fields(config)} == set(parameters) - others
+
+
+def test_the_settings_of_trainer_and_encoder_exist():
+    from lightning import Trainer  # after neurobridge_tb.engine, which prepares torchvision
+
+    assert {f.name for f in fields(TrainerConfig)} <= set(inspect.signature(Trainer).parameters)
+    assert {f.name for f in fields(NetworkConfig)} <= set(inspect.signature(NeuroBridgeModel).parameters)
+
+
+@pytest.mark.parametrize(
+    ("config", "generator"),
+    [
+        (SmallDiffusionConfig, SmallDiffusion),
+        (StableUnclipConfig, StableUnclip),
+        (SdAdapterConfig, SdAdapter),
+        (IpAdapterConfig, IpAdapter),
+    ],
+)
+def test_the_settings_of_a_backend_are_its_options(config, generator):
+    takers = [generator, getattr(generator, "load", generator), StableDiffusion]
+    options = {name for taker in takers for name in inspect.signature(taker).parameters}
+    assert {f.name for f in fields(config)} <= options
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_setting_says_what_it_means(job):
+    lines = [line for part in setting_lines(JOBS[job]).values() for line in part]
+    assert lines and all(help.endswith(".") for _, help in lines)
