@@ -120,6 +120,8 @@ def make_inputs(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             "input_unit_index": seen.repeat(1, case.bins),
         }
         ours |= {
+            "mask_patterns": keep[:, :1],
+            "mask_pattern_index": torch.zeros(n_items, case.bins, dtype=torch.long),
             "input_values": values,
             "input_mask": keep,
             "input_timestamps": times.expand(n_items, -1),
@@ -132,7 +134,18 @@ def make_inputs(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             "input_timestamps": (torch.rand(n_items, case.tokens, generator=generator) * length).sort(dim=1).values,
             "input_unit_index": seen.gather(1, which),
         }
-        ours |= tokens
+        edges = torch.arange(1, n_bins + 1) * length / n_bins
+        cell = torch.bucketize(tokens["input_timestamps"], edges[:-1]) * case.units + tokens["input_unit_index"] - 1
+        counts = torch.zeros(n_items, n_bins * case.units).scatter_add_(1, cell, torch.ones(cell.shape))
+        kept = torch.zeros(n_items, 1, case.units, dtype=torch.bool).scatter_(2, seen[:, None] - 1, True)
+        ours |= tokens | {
+            "mask_patterns": kept,
+            "mask_pattern_index": torch.zeros(n_items, n_bins, dtype=torch.long),
+            "count_values": counts.unflatten(1, (n_bins, case.units)),
+            "count_mask": kept.repeat(1, n_bins, 1),
+            "count_timestamps": output_times,
+            "count_unit_index": torch.arange(1, case.units + 1).expand(n_items, -1),
+        }
     theirs = shared | tokens | {"output_timestamps": output_times.repeat_interleave(n_asked, dim=1)}
     if UPSTREAM == "CaPOYO":
         theirs["output_session_index"] = torch.ones_like(theirs["output_timestamps"], dtype=torch.long)

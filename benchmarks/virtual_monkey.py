@@ -29,8 +29,9 @@ from neurobridge_tb.datasets import Tvsd
 from neurobridge_tb.engine.aligned import load_aligned
 from neurobridge_tb.metrics.retrieval import bootstrap_interval, cosine_similarity, topk_hits
 
-ENCODERS = {"pretrained": ["principal_start=256", "optimizer.lr=3e-3", "trainer.max_epochs=1"],
-            "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1", "factors=false"],
+ENCODERS = {"pretrained": ["optimizer.lr=3e-3", "trainer.max_epochs=1"],
+            "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1",
+                       "factor_start=false"],
             }  # fmt: skip
 EPOCHS = {"0.01": 20, "0.1": 6, "1.0": 1}  # of alignment
 

@@ -37,7 +37,7 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         "prepare": ["brainsets", "prepare", "tvsd", "--single", "monkeyF_norm", "--raw-dir", f"{w}/raw"]
         + ["--processed-dir", f"{w}/processed"],
         "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "model=laptop"]
-        + ["principal_start=256", "optimizer.lr=3e-3", "trainer.max_epochs=8"],
+        + ["optimizer.lr=3e-3", "trainer.max_epochs=8"],
         "embed": ["neurobridge", "embed", f"images={shown}", f"out={embeddings}", "image_size=128"],
         "align": ["neurobridge", "align", *data, f"embeddings={embeddings}", f"pretrained={w}/runs/pretrain/model"]
         + [f"run_dir={w}/runs/align"],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from neurobridge_tb.configs.parts import MaskedTrainingConfig, OptimizerConfig, TrainerConfig
+from neurobridge_tb.configs.parts import MaskedOptimizerConfig, MaskedTrainingConfig, TrainerConfig
 from neurobridge_tb.configs.settings import setting
 
 
@@ -16,7 +16,7 @@ class UnfreezeConfig:
 
 
 @dataclass
-class AdaptOptimizerConfig(OptimizerConfig):
+class AdaptOptimizerConfig(MaskedOptimizerConfig):
     """AdamW for rows and the rest."""
 
     lr: float = setting(5e-3, "Highest learning rate of the rows of units and recordings.")

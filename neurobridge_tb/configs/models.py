@@ -15,6 +15,7 @@ class NetworkConfig:
     dim_head: int = setting(64, "Width of an attention head.")
     cross_heads: int = setting(2, "Heads of cross-attention.")
     self_heads: int = setting(4, "Heads of self-attention.")
+    num_factors: int = setting(0, "Most factors of the factor model; 0: none.")
     dim_population: int = setting(256, "Width of the population embedding; 0: none.")
     unit_value_maps: bool = setting(True, "Each unit has its own value direction; false: CaPOYO's, shared by all.")
     standardize_inputs: bool = setting(True, "false: grid values enter as they are, as in CaPOYO.")
@@ -35,6 +36,8 @@ class ModelConfig(NetworkConfig):
     sequence_length: float = setting(REQUIRED, "Length of a window (s).")
     latent_step: float = setting(REQUIRED, "Time between latent steps (s).")
     num_latents_per_step: int = setting(8, "Latents at each step.")
+    num_factors: int = setting(64, "Most factors of the factor model; 0: none.")
+    dim_population: int = setting(0, "Width of a population embedding, as earlier models have; 0: none.")
     bin_size: float = setting(0.02, "Bin width (s) of the counts predicted for spikes.")
 
 

@@ -63,6 +63,15 @@ class OptimizerConfig:
 
 
 @dataclass
+class MaskedOptimizerConfig(OptimizerConfig):
+    """AdamW for a model with factors."""
+
+    factor_lr: float = setting(
+        1e-4, "Highest learning rate of loadings and own variances, which start at a fit; 0: they stay there."
+    )
+
+
+@dataclass
 class RecordingsConfig(RunConfig):
     """A job that reads recordings."""
 
@@ -89,15 +98,11 @@ class MaskedConfig(RecordingsConfig):
 class MaskedTrainingConfig(MaskedConfig):
     """Training by masked modelling."""
 
-    principal_start: int | None = setting(
-        None, "E.g. 24: population rows of new units start from as many principal components of each recording."
-    )
-    factors: bool = setting(True, "Keep beside the model what units share, for `align` with few images.")
     ema: float | None = setting(
         None, "E.g. 0.999: decay of a moving average of the weights, which is validated and exported."
     )
     gradient_checkpointing: bool = setting(False, "Less memory, more time, the same gradients.")
-    optimizer: OptimizerConfig = setting(OptimizerConfig(), "AdamW.")
+    optimizer: MaskedOptimizerConfig = setting(MaskedOptimizerConfig(), "AdamW.")
 
 
 @dataclass

@@ -51,22 +51,20 @@ WINDOWS: dict[str, Preset] = {
 }
 
 
-def _network(
-    dim: int, depth: int, heads: tuple[int, int], dim_population: int, dropout: float, dim_head: int = 64
-) -> Preset:
+def _network(dim: int, depth: int, heads: tuple[int, int], dropout: float, dim_head: int = 64, **more: int) -> Preset:
     return {
         "dim": dim, "depth": depth, "dim_head": dim_head, "cross_heads": heads[0], "self_heads": heads[1],
-        "dim_population": dim_population, "ffn_dropout": dropout, "lin_dropout": dropout,
+        "ffn_dropout": dropout, "lin_dropout": dropout, **more,
     }  # fmt: skip
 
 
 MODELS: dict[str, Preset] = {
-    # Minutes on a laptop's processor: two layers, a wider population embedding. The demo's model.
-    "laptop": _network(128, 2, (2, 4), 512, 0.1),
+    # Minutes on a laptop's processor: two layers. The demo's model.
+    "laptop": _network(128, 2, (2, 4), 0.1),
     # About 3 M parameters, and some hundred numbers a unit: trains on a laptop.
-    "small": _network(128, 6, (2, 4), 256, 0.2),
+    "small": _network(128, 6, (2, 4), 0.2),
     # For trying things out and for tests.
-    "tiny": _network(32, 1, (2, 2), 32, 0.0, dim_head=16),
+    "tiny": _network(32, 1, (2, 2), 0.0, dim_head=16, num_factors=16),
 }
 
 
@@ -79,13 +77,13 @@ def _forecaster(depth: int, heads: int, feedback: int, hidden: int, identity: in
 
 FORECASTERS: dict[str, Preset] = {
     # About 33 M parameters.
-    "base": _forecaster(3, 8, 512, 256, 512, _network(512, 4, (8, 8), 256, 0.2)),
+    "base": _forecaster(3, 8, 512, 256, 512, _network(512, 4, (8, 8), 0.2, dim_population=256)),
     # Minutes on a laptop's processor.
-    "laptop": _forecaster(1, 4, 256, 64, 128, _network(128, 1, (2, 4), 512, 0.2)),
+    "laptop": _forecaster(1, 4, 256, 64, 128, _network(128, 1, (2, 4), 0.2, dim_population=512)),
     # About 8 M parameters.
-    "small": _forecaster(2, 4, 256, 128, 256, _network(256, 4, (4, 4), 512, 0.2)),
+    "small": _forecaster(2, 4, 256, 128, 256, _network(256, 4, (4, 4), 0.2, dim_population=512)),
     # For trying things out and for tests.
-    "tiny": _forecaster(1, 2, 32, 32, 32, _network(32, 1, (2, 2), 32, 0.0, dim_head=16)),
+    "tiny": _forecaster(1, 2, 32, 32, 32, _network(32, 1, (2, 2), 0.0, dim_head=16, dim_population=32)),
 }
 
 # Presets of each group, and the part of the config that they set ("" is all of it).

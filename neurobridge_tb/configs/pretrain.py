@@ -19,4 +19,5 @@ class PretrainConfig(MaskedTrainingConfig):
 
     run_dir: str = setting("runs/pretrain", "Folder of the run.", path=True)
     warm_start: str | None = setting(None, "A CaPOYO, POYO+ or POYO checkpoint to start from.", source=True)
+    factor_start: bool = setting(True, "Fit the factors in closed form first; false: their loadings start at random.")
     model: ModelConfig = setting(ModelConfig(), "The model.")

@@ -132,12 +132,13 @@ def collect_responses(dataset: Dataset, model: NeuroBridgeModel, recording_id: s
     intervals = dataset.get_sampling_intervals(split)[recording_id]
     windows = [recording.slice(s, e) for s, e in zip(intervals.start, intervals.end, strict=True)]
     shown = [_presentation_of(w, e - s) for w, s, e in zip(windows, intervals.start, intervals.end, strict=True)]
+    inputs = collate([model.tokenize(windows[0])])
     return Responses(
         values=np.stack([model.grid_values(w)[0] for w in windows]),
         image_ids=np.array([str(w.presentations.image_id[k]) for w, k in zip(windows, shown, strict=True)]),
         repeats=np.array([int(w.presentations.repeat[k]) for w, k in zip(windows, shown, strict=True)]),
         areas=model.window_grid(windows[0])[1],
-        model_inputs=collate([model.tokenize(windows[0])]),
+        model_inputs={k: x for k, x in inputs.items() if not k.startswith("mask_pattern")},  # of one window alone
     )
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.data.responses import Responses
-from neurobridge_tb.engine.known_factors import KnownFactors
-from neurobridge_tb.estimators.factor_scores import FactorScores
+from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
 from neurobridge_tb.estimators.ridge import Ridge, fit_ridge
 from neurobridge_tb.estimators.similarity_weights import SimilarityWeights, fit_similarity_weights
 from neurobridge_tb.metrics.retrieval import cosine_similarity
@@ -53,27 +52,40 @@ class _Start:
     weights: SimilarityWeights
 
 
+@dataclass(frozen=True)
+class _Scores:
+    """A linear map of responses to factors.
+
+    Attributes:
+        inputs: Means of the responses, for those that are absent.
+        weights: (features, factors).
+    """
+
+    inputs: Standardizer
+    weights: Floats
+
+    def __call__(self, x: NDArray) -> Floats:
+        return self.inputs(x) @ self.weights
+
+
 @torch.no_grad()
 def fit_linear_path(
     model: ImageAligner,
     train: Pairs,
     valid: Pairs,
     seed: int = 0,
-    known: KnownFactors | None = None,
 ) -> tuple[dict[str, Any], list[Tensor]]:
     """Set ``model.linear`` by ridge regression, and ``model.to_contrastive`` by the errors that it makes.
 
-    1. In each recording, ridge from the responses (means within latent steps), or from their :class:`FactorScores`, to
-       each layer of the image embedding in training deviations; the penalty is the best on the validation
-       presentations. Factors are those of the pairs, or those that pretraining knows of the units. All are linear in
-       the responses. A unit that several recordings share gets the mean of their weights.
+    1. In each recording, ridge from the responses (means within latent steps), or from the encoder's factors, to each
+       layer of the image embedding in training deviations; the penalty is the best on the validation presentations.
+       Factors are linear in the responses too. A unit that several recordings share gets the mean of their weights.
     2. If embeddings given a response are Gaussian with the error covariance C, the image that is likeliest is found by
        the product with C^-1 times the prediction (Fisher's linear discriminant): directions that are predicted badly
        count less. C is estimated out of sample, in five folds of images, and shrunk towards the identity; the
        shrinkage, or none of this, is the best on the validation presentations by their likelihood.
     3. The layers' cosines are added with weights, and divided by a temperature, that are the likeliest on the
-       validation presentations (:func:`fit_similarity_weights`); so it is chosen whether responses or which scores are
-       used.
+       validation presentations (:func:`fit_similarity_weights`); so it is chosen whether responses or factors are used.
 
     What is trained on top must not see predictions of pairs that the ridge was fitted to, which are far too good: it
     gets those of the folds (stacking, Wolpert 1992).
@@ -83,27 +95,19 @@ def fit_linear_path(
         train: Presentations of each recording, and the embeddings (n, E) of their images.
         valid: The same of its validation split.
         seed: Seed of the folds.
-        known: Factors of pretraining. Default: none.
 
     Returns:
-        What was chosen: ``from``: ``"responses"``, ``"factors of the pairs"`` or ``"factors of pretraining"``;
-        ``factors``, how many in each recording; ``layers``: for each ``weight``, ``penalties`` (one a recording),
-        ``shrinkage`` (None: not used) and ``validation top-1``; ``temperature``; ``validation top-1`` and ``top-5``.
-        And the out-of-sample predictions (n, E) of each recording's training presentations.
+        What was chosen: ``from``: ``"responses"`` or ``"factors"``; ``layers``: for each ``weight``, ``penalties`` (one
+        a recording), ``shrinkage`` (None: not used) and ``validation top-1``; ``temperature``; ``validation top-1`` and
+        ``top-5``. And the out-of-sample predictions (n, E) of each recording's training presentations.
     """
     assert model.linear is not None
     features = [
         (_features(model, r), _features(model, r_valid)) for (r, _), (r_valid, _) in zip(train, valid, strict=True)
     ]
-    factors = {
-        "factors of the pairs": [FactorScores.fit(x) for x, _ in features],
-        "factors of pretraining": [
-            _known(model, r, x, known) for (r, _), (x, _) in zip(train, features, strict=True) if known
-        ],
-    }
-    ways: dict[str, list[FactorScores] | None] = {"responses": None} | {
-        name: scores for name, scores in factors.items() if scores and all(s.weights.shape[1] for s in scores)
-    }
+    ways: dict[str, list[_Scores] | None] = {"responses": None}
+    if model.encoder.factors is not None:
+        ways["factors"] = [_factor_scores(model, r, x) for (r, _), (x, _) in zip(train, features, strict=True)]
     starts = {name: _start(model, train, valid, features, seed, way) for name, way in ways.items()}
     chosen = min(starts, key=lambda name: starts[name].weights.loss)
     best = starts[chosen]
@@ -121,7 +125,6 @@ def fit_linear_path(
     ]
     found = {
         "from": chosen,
-        "factors": [scores.weights.shape[1] for scores in ways[chosen] or []],
         "layers": {
             name: {
                 "weight": float(weight),
@@ -145,7 +148,7 @@ def _start(
     valid: Pairs,
     features: Sequence[tuple[NDArray, NDArray]],
     seed: int,
-    factors: list[FactorScores] | None,
+    factors: list[_Scores] | None,
 ) -> _Start:
     """Ridge from the responses, or from their scores, to every layer."""
     if factors is not None:
@@ -166,7 +169,7 @@ def _layer_start(
     features: Sequence[tuple[NDArray, NDArray]],
     columns: slice,
     seed: int,
-    factors: list[FactorScores] | None,
+    factors: list[_Scores] | None,
 ) -> _LayerStart:
     """Ridge to the ``columns`` of the embedding, with the shrinkage that is best on the validation pairs."""
     ridges, held_out, predicted = [], [], []
@@ -239,23 +242,22 @@ def _features(model: ImageAligner, responses: Responses) -> np.ndarray:
     return torch.cat(features).numpy()
 
 
-def _known(model: ImageAligner, responses: Responses, x: NDArray, known: KnownFactors) -> FactorScores:
-    """Scores of what pretraining knows of these units, the same in each latent step; no columns where it does not."""
-    assert model.linear is not None
-    index, steps = responses.model_inputs["input_unit_index"][0].tolist(), model.linear.num_steps
-    of_units = known.of([model.encoder.unit_emb.detokenizer(k) for k in index])
-    if of_units is None:
-        of_units = np.zeros((len(index), 0))
+def _factor_scores(model: ImageAligner, responses: Responses, x: NDArray) -> "_Scores":
+    """The encoder's factors in each latent step, given the units that are seen in any presentation."""
+    assert model.linear is not None and model.encoder.factors is not None
+    steps, units = model.linear.num_steps, responses.model_inputs["input_unit_index"][0]
+    loadings, log_noise = (table(units).double().numpy() for table in model.encoder.factors.tables)
+    seen = ~np.isnan(x).all(0).reshape(steps, -1).all(0)
+    gain = FactorAnalysis(np.zeros(len(units)), loadings, np.exp(log_noise[:, 0])).gain(seen)
     inputs = Standardizer.fit(x)
-    weights: Floats = np.kron(np.eye(steps), of_units).astype(np.float64)
-    return FactorScores(replace(inputs, std=np.ones_like(inputs.std)), weights)
+    return _Scores(replace(inputs, std=np.ones_like(inputs.std)), np.kron(np.eye(steps), gain))
 
 
 def _standardized(model: ImageAligner, target: Tensor) -> np.ndarray:
     return ((target - model.embedding_mean) / model.embedding_std).numpy()
 
 
-def _on_responses(ridge: Ridge, scores: FactorScores) -> Ridge:
+def _on_responses(ridge: Ridge, scores: _Scores) -> Ridge:
     """The same predictions by a map of the responses that the scores are made of."""
     weights, bias = ridge.on_raw_inputs()
     return Ridge(scores.inputs, scores.weights @ weights, bias, ridge.penalty)

@@ -1,5 +1,6 @@
 """Training by masked modelling, from the first window to the scores: what pretraining and adapting share."""
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,10 @@ from neurobridge_tb.configs.parts import MaskedTrainingConfig
 from neurobridge_tb.data.masked_windows import masked_loaders
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
-from neurobridge_tb.engine.known_factors import KnownFactors
 from neurobridge_tb.engine.modules.masked import PretrainingModule
 from neurobridge_tb.engine.optim import Group
 from neurobridge_tb.engine.run_folder import RunFolder
-from neurobridge_tb.files import write_aside
+from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.scoring.masked import masked_example, masked_scores
 
@@ -33,6 +33,8 @@ def train_masked(
 ) -> Path:
     """Train ``model`` by masked modelling, export the best epoch and write its scores; returns the run folder.
 
+    The model as it comes, its factors fitted in closed form, is one of the candidates: training can only improve on it.
+
     Args:
         config: The settings of the training.
         run: Where everything goes, and from where a run that was cut goes on.
@@ -43,21 +45,27 @@ def train_masked(
     """
     train, valid = masked_loaders(config, dataset, model)
     model.gradient_checkpointing = config.gradient_checkpointing
-    module = PretrainingModule(
-        model, lr=config.optimizer.lr, weight_decay=config.optimizer.weight_decay, schemes=list(valid), groups=groups
-    )
+    settings = {name: getattr(config.optimizer, name) for name in ("lr", "factor_lr", "weight_decay")}
+    module = PretrainingModule(model, **settings, schemes=list(valid), groups=groups)
     callbacks: list[L.Callback] = [EpochSeeds(config.seed, train, valid)]
     if config.ema:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     trainer = run.trainer(config.trainer, callbacks, monitor="val/loss")
+    start, at_start = run.path / "model_start", run.path / "start.json"
+    if not run.last_checkpoint.exists():
+        trainer.validate(module, list(valid.values()), verbose=False)
+        for metric in module.valid_losses:
+            metric.reset()  # its tensors are those of inference mode
+        if trainer.is_global_zero:
+            model.save_pretrained(start)
+            write_json(at_start, {"val/loss": float(trainer.callback_metrics["val/loss"])})
     run.fit(trainer, module, train, list(valid.values()))
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on
 
-    best = NeuroBridgeModel.load_pretrained(run.best_checkpoint).eval()
+    improved = run.best_score() < json.loads(at_start.read_text(encoding="utf-8"))["val/loss"]
+    best = NeuroBridgeModel.load_pretrained(run.best_checkpoint if improved else start).eval()
     best.save_pretrained(run.model)
-    if config.factors and not best.reads_events:
-        KnownFactors.fit(best, dataset, dataset.get_sampling_intervals("train")).save(run.model)
     with write_aside(run.path / "masked_example.npz") as aside, aside.open("wb") as file:
         np.savez(file, allow_pickle=False, **masked_example(best, valid))
     run.write_metrics(

@@ -24,6 +24,19 @@ class Group(NamedTuple):
     first_step: int = 0
 
 
+def factors_apart(parameters: Iterable[tuple[str, nn.Parameter]], lr: float, factor_lr: float) -> list[Group]:
+    """Two groups: the rows of a factor model, which start at a fit and learn slowly, and everything else.
+
+    Args:
+        parameters: ``module.named_parameters()``.
+        lr: Highest learning rate of everything else.
+        factor_lr: That of loadings and own variances; 0: they stay as they were fitted.
+    """
+    named = list(parameters)
+    factors = [(n, p) for n, p in named if "factors." in n]
+    return [Group([(n, p) for n, p in named if "factors." not in n], lr), Group(factors, factor_lr)]
+
+
 def adamw_with_warmup(
     *groups: Group, weight_decay: float, total_steps: int, warmup_fraction: float = 0.05
 ) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import pandas as pd
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -64,6 +65,11 @@ class RunFolder:
     def best_checkpoint(self) -> Path:
         """The checkpoint with the lowest monitored metric."""
         return self.path / "checkpoints" / "best.ckpt"
+
+    def best_score(self) -> float:
+        """The monitored metric of the best checkpoint."""
+        callbacks = torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)["callbacks"].values()
+        return float(next(state["current_score"] for state in callbacks if state.get("monitor")))
 
     def trainer(
         self, settings: TrainerConfig, callbacks: list[Callback], *, monitor: str, every_n_epochs: int = 1

@@ -38,6 +38,12 @@ class FactorAnalysis:
     loadings: Floats
     noise: Floats
 
+    def gain(self, kept: NDArray[np.bool_]) -> Floats:
+        """``(units, factors)``: the posterior mean given the units kept ``(units,)`` is ``(x - mean) @ gain``."""
+        gain = np.zeros(self.loadings.shape)
+        gain[kept] = _posterior(self.loadings[kept], self.noise[kept])[0]
+        return gain
+
     def posterior(self, values: Array, keep: Array) -> tuple[Floats, Floats]:
         """Mean and variance ``(bins, factors)`` of the factors, given the units kept in each bin.
 

@@ -13,11 +13,12 @@ from torch import nn
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.configs.adapt import AdaptConfig
 from neurobridge_tb.engine.config import open_dataset, settle
+from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.masked_training import train_masked
-from neurobridge_tb.engine.optim import Group
-from neurobridge_tb.engine.principal_start import start_from_principal_components
+from neurobridge_tb.engine.optim import Group, factors_apart
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
 
 
@@ -45,14 +46,17 @@ def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
     known, train = set(model.unit_emb.vocab), dataset.get_sampling_intervals("train")
     model.extend_vocabs(dataset)
     model.fit_unit_statistics(dataset, train)
-    if config.principal_start:
-        start_from_principal_components(model, dataset, train, components=config.principal_start, known=known)
+    if not run.last_checkpoint.exists():
+        write_json(
+            run.path / "factors.json", start_from_factor_analysis(model, dataset, train, known=known, seed=config.seed)
+        )
     if config.mode == "units":
-        groups = units_alone(model, lr=config.optimizer.lr)
+        groups = units_alone(model, lr=config.optimizer.lr, factor_lr=config.optimizer.factor_lr)
     elif config.mode == "gradual":
         groups = gradual_unfreezing(
             model,
             lr=config.optimizer.lr,
+            factor_lr=config.optimizer.factor_lr,
             body_lr=config.optimizer.body_lr,
             first=config.unfreeze.first,
             last=config.unfreeze.last,
@@ -62,22 +66,23 @@ def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
     return train_masked(config, run, dataset, model, groups=groups, began=began)
 
 
-def units_alone(model: NeuroBridgeModel, *, lr: float) -> Callable[[int], list[Group]]:
+def units_alone(model: NeuroBridgeModel, *, lr: float, factor_lr: float) -> Callable[[int], list[Group]]:
     """Freeze everything but the rows of units and recordings; returns what is trained.
 
     Args:
         model: Its parameters lose their ``requires_grad``.
         lr: Highest learning rate of the rows.
+        factor_lr: That of the factor model's rows.
     """
     rows = _rows(model)
     model.requires_grad_(False)
     for parameter in rows.values():
         parameter.requires_grad_(True)
-    return lambda total_steps: [Group(rows.items(), lr)]
+    return lambda total_steps: factors_apart(rows.items(), lr, factor_lr)
 
 
 def gradual_unfreezing(
-    model: NeuroBridgeModel, *, lr: float, body_lr: float, first: float, last: float
+    model: NeuroBridgeModel, *, lr: float, factor_lr: float, body_lr: float, first: float, last: float
 ) -> Callable[[int], list[Group]]:
     """Rows of units and recordings train from the start; the rest joins in, part by part, from the output backwards.
 
@@ -87,6 +92,7 @@ def gradual_unfreezing(
     Args:
         model: What is trained.
         lr: Highest learning rate of the rows.
+        factor_lr: That of the factor model's rows.
         body_lr: Highest learning rate of everything else.
         first: Share of all steps after which the decoder starts.
         last: Share of all steps after which the input starts.
@@ -108,7 +114,7 @@ def gradual_unfreezing(
     stages.append([(n, p) for n, p in body if n not in placed])
     shares = np.linspace(first, last, len(stages))
     return lambda total_steps: [
-        Group(rows.items(), lr),
+        *factors_apart(rows.items(), lr, factor_lr),
         *(Group(stage, body_lr, round(share * total_steps)) for stage, share in zip(stages, shares, strict=True)),
     ]
 

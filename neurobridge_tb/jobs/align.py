@@ -15,7 +15,6 @@ from neurobridge_tb.data.responses import pair_splits
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds, PairEpochs
-from neurobridge_tb.engine.known_factors import KnownFactors
 from neurobridge_tb.engine.linear_start import fit_linear_path
 from neurobridge_tb.engine.modules.alignment import AlignmentModule
 from neurobridge_tb.engine.run_folder import RunFolder
@@ -63,8 +62,7 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     trainer = run.trainer(replace(config.trainer, max_epochs=max_epochs), callbacks, monitor="val/loss")
     if model.linear is not None:
         of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
-        known = KnownFactors.load(config.pretrained)
-        found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed, known=known)
+        found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed)
         module.temperature.set(found["temperature"])
         if not run.last_checkpoint.exists():
             write_json(run.path / "linear_start.json", found)

@@ -9,8 +9,8 @@ import lightning as L
 
 from neurobridge_tb.configs.pretrain import PretrainConfig
 from neurobridge_tb.engine.config import open_dataset, settle
+from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.masked_training import train_masked
-from neurobridge_tb.engine.principal_start import start_from_principal_components
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
@@ -33,8 +33,9 @@ def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
     model.init_vocabs(dataset)
     train = dataset.get_sampling_intervals("train")
     model.fit_unit_statistics(dataset, train)
-    if config.principal_start:
-        start_from_principal_components(model, dataset, train, components=config.principal_start, known=set())
+    if config.factor_start and not run.last_checkpoint.exists():
+        errors = start_from_factor_analysis(model, dataset, train, seed=config.seed)
+        write_json(run.path / "factors.json", errors)
     if config.warm_start:
         write_json(run.path / "warm_start.json", asdict(warm_start(model, config.warm_start)))
     return train_masked(config, run, dataset, model, began=began)

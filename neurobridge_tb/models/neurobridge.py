@@ -22,9 +22,11 @@ from neurobridge_tb.models.pretrained import PretrainedModel
 from neurobridge_tb.models.unit_lookup import UnitLookup
 from neurobridge_tb.models.unit_statistics import pooled_statistics
 from neurobridge_tb.models.window_tokens import WindowTokens, check_modalities
+from neurobridge_tb.nn.factor_model import FactorModel, Factors, log_rate_ratio
 from neurobridge_tb.nn.grid_decoder import Cells, GridDecoder
 from neurobridge_tb.nn.population import PopulationEmbedding
 from neurobridge_tb.nn.rotary import TimeEmbedding, cross_attention, self_attention
+from neurobridge_tb.nn.step_embedding import StepEmbedding
 from neurobridge_tb.nn.unit_rows import UnitStatistics, batch_rows
 from neurobridge_tb.nn.value_attention import grid_value_attention, value_token_rows
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
@@ -37,8 +39,10 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
        (CaPOYO, Azabou et al. 2025, https://openreview.net/forum?id=IuU0wcO0mo). Each unit may have its own value
        direction. Observations on a grid (MUA, counts) are attended to without building the tokens.
     2. Latents on a regular time grid cross-attend to the tokens, and to each other in ``depth`` layers (POYO, Azabou et
-       al. 2023, https://arxiv.org/abs/2310.16046). A signed population embedding gives them a linear view besides.
-    3. Queries (unit, time) cross-attend to the latents: "what did unit u do at time t?"
+       al. 2023, https://arxiv.org/abs/2310.16046). A factor model gives them what the population shares besides: the
+       posterior of factors, exact for any mask (:mod:`neurobridge_tb.nn.factor_model`).
+    3. Queries (unit, time) cross-attend to the latents: "what did unit u do at time t?" The prediction is the factor
+       model's and a residual that starts at zero.
 
     It stands beside ``torch_brain.models.POYO`` with the same habits: :meth:`tokenize` is a Dataset transform,
     :meth:`init_vocabs` takes a Dataset, ``model(**tokens, output_timestamps=times)`` predicts, :meth:`load_pretrained`
@@ -58,7 +62,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         dim_head: Dimension of an attention head. Default 64.
         cross_heads: Heads of the cross-attentions. Default 2.
         self_heads: Heads of the self-attentions. Default 4.
-        dim_population: Width of the population embedding; 0 leaves it out. Default 256.
+        num_factors: Factors of the factor model, at most; 0 leaves it out. Default 64.
+        dim_population: Width of a population embedding, a linear view of the population by rows that start at random;
+            models from before the factor model have it. Default 0: none.
         unit_value_maps: Each unit has its own value direction (True), or all share CaPOYO's (False). Default True.
         standardize_inputs: Grid values enter in units of each unit's training deviation around its mean (True), or as
             they are (False), as CaPOYO reads them. Default True.
@@ -92,7 +98,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         dim_head: int = 64,
         cross_heads: int = 2,
         self_heads: int = 4,
-        dim_population: int = 256,
+        num_factors: int = 64,
+        dim_population: int = 0,
         unit_value_maps: bool = True,
         standardize_inputs: bool = True,
         boundary_tokens: bool = False,
@@ -125,6 +132,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         self.sequence_length, self.latent_step, self.bin_size = sequence_length, latent_step, bin_size
         self.num_latents_per_step, self.dim = num_latents_per_step, dim
         self.standardize_inputs, self.boundary_tokens = standardize_inputs, boundary_tokens
+        self.has_factors = bool(num_factors)
 
         self.input_value_map = nn.Linear(1, dim // 2)
         nn.init.trunc_normal_(self.input_value_map.weight, 0, emb_init_scale)
@@ -156,6 +164,14 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             if dim_population
             else None
         )
+        self.factors = FactorModel(num_factors) if num_factors else None
+        self.factor_emb = (
+            StepEmbedding(
+                dim=dim, dim_input=2 * num_factors, num_latents_per_step=num_latents_per_step, latent_step=latent_step
+            )
+            if num_factors
+            else None
+        )
         self.proc_layers = nn.ModuleList(
             nn.Sequential(
                 RotarySelfAttention(
@@ -173,6 +189,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             state_heads=self_heads,
             ffn_dropout=ffn_dropout,
             atn_dropout=atn_dropout,
+            starts_at_zero=bool(num_factors),
         )
         self.readout = None if dim_out is None else nn.Linear(dim, dim_out)
 
@@ -222,6 +239,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             tables.append(self.gain_emb)
         if self.population is not None:
             tables += [self.population.value_rows, self.population.presence_rows]
+        if self.factors is not None:
+            tables += self.factors.tables
         return tables
 
     # ------------------------------------------------------------------ the network
@@ -236,7 +255,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         latent_timestamps: Tensor,
         input_values: Tensor | None = None,
         input_token_type: Tensor | None = None,
-        **_: Tensor,
+        factors: Factors | None = None,
+        **binned: Any,
     ) -> Tensor:
         """Latents of a batch of windows.
 
@@ -248,6 +268,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             latent_timestamps: (B, L) in s.
             input_values: (B, T, N) values of a grid. Default: events, which have none.
             input_token_type: (B, n) 0 for a spike, 1 for a window's start, 2 for its end; with ``boundary_tokens``.
+            factors: From :meth:`infer_factors`. Default: they are inferred here.
+            **binned: What :meth:`infer_factors` needs besides; the rest is ignored.
 
         Returns:
             (B, L, D).
@@ -265,11 +287,59 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             update = self._checkpointed(self._attend_to_grid, latents, latent_timestamps, input_values, *seen)
         else:
             update = self._checkpointed(self._attend_to_events, latents, rotary, *seen, input_token_type)
+        if self.factor_emb is not None:
+            if factors is None:
+                factors = self.infer_factors(
+                    input_mask=input_mask, input_unit_index=input_unit_index, input_values=input_values, **binned
+                )
+            known = torch.cat([factors.mean, 1 - factors.variance], dim=-1)
+            n_steps = latents.shape[1] // self.num_latents_per_step
+            bins = (input_mask, input_timestamps)
+            mask, bin_times = (binned["count_mask"], binned["count_timestamps"]) if self.reads_events else bins
+            update = update + self.factor_emb(known, mask.any(-1).to(known), bin_times, n_steps)
         latents = latents + update
         latents = latents + self.enc_ffn(latents)
         for layer in self.proc_layers:
             latents = self._checkpointed(self._process, layer, latents, rotary)
         return latents
+
+    def infer_factors(
+        self,
+        *,
+        input_mask: Tensor,
+        input_unit_index: Tensor,
+        input_values: Tensor | None = None,
+        count_values: Tensor | None = None,
+        count_mask: Tensor | None = None,
+        count_unit_index: Tensor | None = None,
+        mask_patterns: Tensor | None = None,
+        mask_pattern_index: Tensor | None = None,
+        **_: Any,
+    ) -> Factors:
+        """Posterior of the factors in each bin, given what is seen of it.
+
+        Args:
+            input_mask: See :meth:`encode`.
+            input_unit_index: See :meth:`encode`.
+            input_values: See :meth:`encode`.
+            count_values: (B, T, N) counts of spike events in bins, with
+            count_mask: (B, T, N) which of them are seen, and
+            count_unit_index: (B, N); where the input is events.
+            mask_patterns: (B, P, N) the different sets of units seen in a window's bins. Default: one for each bin.
+            mask_pattern_index: (B, T) which of them is each bin's.
+        """
+        assert self.factors is not None
+        if self.reads_events:
+            if count_values is None or count_mask is None or count_unit_index is None:
+                raise InputError(
+                    expected="count_values, count_mask and count_unit_index beside spike events",
+                    found="none",
+                    fix="Pass what the model's own tokenize makes of a window.",
+                )
+            input_values, input_mask, input_unit_index = count_values, count_mask, count_unit_index
+        assert input_values is not None
+        values = self.standardize(input_values, input_unit_index)
+        return self.factors(values, input_mask, input_unit_index, mask_patterns, mask_pattern_index)
 
     def _attend_to_grid(
         self, latents: Tensor, latent_timestamps: Tensor, values: Tensor, mask: Tensor, times: Tensor, units: Tensor
@@ -334,7 +404,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         output_cells: Tensor | None = None,
         output_cell_count: Tensor | None = None,
         modality_index: Tensor | None = None,
-        **_: Tensor,
+        factors: Factors | None = None,
+        **inputs: Any,
     ) -> Tensor:
         """What each unit did at each time.
 
@@ -347,6 +418,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             output_cells: (P, 2) the cells that are predicted: index into K, and into M. Default: all.
             output_cell_count: (B,) how many of them are in each window, one window after the other.
             modality_index: (B,) which of the model's modalities each window is; needed where there are several.
+            factors: From :meth:`infer_factors`. Default: they are inferred here.
+            **inputs: What the encoder was given, where there is a factor model.
 
         Returns:
             (B, K, M): log-rates (counts a bin) for counts and spikes, standardised values for MUA; not meaningful in
@@ -370,12 +443,25 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             )
 
         output = self._checkpointed(predict, latents)
+        baseline = self._baseline(output_unit_index, output_timestamps, factors, inputs)
         if self.modalities == ("mua",):
-            return output
-        log_mean = self.unit_stats.log_mean(output_unit_index)[:, None]
+            return output + baseline
+        mean, std = self.unit_stats(output_unit_index)[:, None].unbind(-1)  # (B, 1, M)
+        log_rates = self.unit_stats.log_mean(output_unit_index)[:, None] + log_rate_ratio(baseline, mean, std)
         if modality_index is not None:
-            log_mean = torch.where(self._is("mua", modality_index), 0.0, log_mean)
-        return output + log_mean
+            log_rates = torch.where(self._is("mua", modality_index), baseline, log_rates)
+        return output + log_rates
+
+    def _baseline(
+        self, unit_index: Tensor, timestamps: Tensor, factors: Factors | None, inputs: dict[str, Tensor]
+    ) -> Tensor:
+        """Standardised activity (B, K, M) that the factors predict; 0 without a factor model."""
+        if self.factors is None:
+            return torch.zeros(len(unit_index), 1, 1, device=unit_index.device)
+        if factors is None:
+            factors = self.infer_factors(**inputs)
+        bin_times = inputs["count_timestamps" if self.reads_events else "input_timestamps"]
+        return self.factors.predict(factors.at(timestamps, bin_times), unit_index)
 
     def _is(self, modality: str, modality_index: Tensor) -> Tensor:
         """(B, 1, 1) which windows are of this modality."""
@@ -399,6 +485,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         input_values: Tensor | None = None,
         input_token_type: Tensor | None = None,
         modality_index: Tensor | None = None,
+        **binned: Tensor,
     ) -> Tensor | list[Tensor]:
         """Encode, then predict the units' activity, or with ``dim_out`` a behaviour.
 
@@ -418,6 +505,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             input_values: See :meth:`encode`.
             input_token_type: See :meth:`encode`.
             modality_index: See :meth:`decode`.
+            **binned: What :meth:`infer_factors` takes besides.
 
         Returns:
             Activity (B, K, M), see :meth:`decode`, or behaviour (B, K, dim_out); with ``unpack_output`` B tensors
@@ -432,15 +520,16 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
                 found="none",
                 fix="Pass which of the padded times are real, as upstream's track_mask gives it.",
             )
-        latents = self.encode(
-            input_values=input_values,
-            input_mask=input_mask,
-            input_timestamps=input_timestamps,
-            input_unit_index=input_unit_index,
-            latent_index=latent_index,
-            latent_timestamps=latent_timestamps,
-            input_token_type=input_token_type,
-        )
+        inputs: dict[str, Any] = binned | {
+            "input_values": input_values,
+            "input_mask": input_mask,
+            "input_timestamps": input_timestamps,
+            "input_unit_index": input_unit_index,
+            "latent_timestamps": latent_timestamps,
+        }
+        if self.factors is not None:
+            inputs["factors"] = self.infer_factors(**inputs)
+        latents = self.encode(latent_index=latent_index, input_token_type=input_token_type, **inputs)
         if self.readout is not None:
             session_emb = self.session_emb(session_index)
             output = self.readout(
@@ -449,13 +538,13 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         elif output_unit_index is not None:
             output = self.decode(
                 latents,
-                latent_timestamps=latent_timestamps,
                 session_index=session_index,
                 output_timestamps=output_timestamps,
                 output_unit_index=output_unit_index,
                 output_cells=output_cells,
                 output_cell_count=output_cell_count,
                 modality_index=modality_index,
+                **inputs,
             )
         else:
             raise InputError(

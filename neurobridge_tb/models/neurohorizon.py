@@ -131,7 +131,7 @@ class NeuroHorizonModel(PretrainedModel):
             latent_step=latent_step,
             num_latents_per_step=num_latents_per_step,
             bin_size=bin_size,
-            **self.config["encoder"],
+            **{"num_factors": 0, "dim_population": 256, **self.config["encoder"]},  # units may be unseen
         )
         settings = self.encoder.config
         del self.encoder.decoder, self.encoder.session_emb  # a past has neither masked cells nor a session's row

@@ -56,7 +56,7 @@ class PretrainedModel(nn.Module):
                 found=f"a {name} in {path}",
                 fix=f"Load it with {name}.load_pretrained, or name another folder.",
             )
-        model = cls(**config)
+        model = cls(**_completed(config))
         try:
             model.load_state_dict(state)
         except (RuntimeError, KeyError) as error:
@@ -79,6 +79,13 @@ def check_model_folder(folder: str | Path) -> None:
 
 def _is_ours(folder: Path) -> bool:
     return "vocabs" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a model, or of the encoder in it, from before there were factor models."""
+    if "dim_population" in config:
+        return {"num_factors": 0} | config
+    return config | {"encoder": _completed(config["encoder"])} if isinstance(config.get("encoder"), dict) else config
 
 
 def _read_folder(folder: Path, class_name: str) -> tuple[str, dict, dict]:

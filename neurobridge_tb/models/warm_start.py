@@ -54,7 +54,7 @@ def warm_start(model: NeuroBridgeModel, path: str | Path) -> WarmStart:
     - **POYO+** (0.1) and **POYO** (0.2) read spike events. Their unit rows of width D are the two halves of our
       value token (value direction and unit embedding), so ``unit_value_maps`` must be on; ``boundary_tokens`` too.
 
-    The population embedding starts at zero. Decoders answer other questions and are not taken.
+    What the factors add starts at zero. Decoders answer other questions and are not taken.
 
     Args:
         model: With vocabularies. Rows of units and recordings are found by their ids.
@@ -84,8 +84,9 @@ def warm_start(model: NeuroBridgeModel, path: str | Path) -> WarmStart:
         _copy_rows(model.gain_emb, state, "unit_emb", slice(None, dim))
         known = _copy_rows(model.unit_emb, state, "unit_emb", slice(dim, None))
     sessions = _copy_rows(model.session_emb, state, "session_emb", slice(None))
-    if model.population is not None:
-        nn.init.zeros_(model.population.to_latents)
+    for added in (model.population, model.factor_emb):
+        if added is not None:
+            nn.init.zeros_(added.to_latents)
     parts = sorted({name.split(".")[0] for name in state})
     ours = [name for name, parameter in model.named_children() if list(parameter.parameters())]
     return WarmStart(

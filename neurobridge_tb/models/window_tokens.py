@@ -59,6 +59,7 @@ class WindowTokens:
         num_latents_per_step: Latents at each step.
         bin_size: Bin width in s in which spike events are counted.
         boundary_tokens: Each unit seen has two more tokens, at the window's start and end (spike events).
+        has_factors: There is a factor model, which needs to know which bins share a mask, and counts of spike events.
         unit_emb: Its vocabulary numbers the units.
         unit_lookup: Remembers these numbers, recording by recording.
         session_emb: Its vocabulary numbers the recordings.
@@ -70,6 +71,7 @@ class WindowTokens:
     num_latents_per_step: int
     bin_size: float
     boundary_tokens: bool
+    has_factors: bool = False
     unit_emb: InfiniteVocabEmbedding
     session_emb: InfiniteVocabEmbedding
     unit_lookup: UnitLookup
@@ -233,11 +235,35 @@ class WindowTokens:
                 "input_unit_index": pad(torch.from_numpy(unit_index)),
             }
         )
-        return seen | {
-            "latent_index": torch.from_numpy(latent_index),
-            "latent_timestamps": torch.from_numpy(latent_timestamps),
-            "session_index": self._session_index(data),
+        return (
+            seen
+            | self._factor_inputs(values, timestamps, unit_index, keep)
+            | {
+                "latent_index": torch.from_numpy(latent_index),
+                "latent_timestamps": torch.from_numpy(latent_timestamps),
+                "session_index": self._session_index(data),
+            }
+        )
+
+    def _factor_inputs(
+        self, values: np.ndarray, timestamps: np.ndarray, unit_index: np.ndarray, keep: np.ndarray
+    ) -> dict[str, Any]:
+        """Sets of units seen, which of them each bin has, and for events the counts in bins."""
+        if not self.has_factors:
+            return {}
+        _, first, which = np.unique(np.packbits(keep, axis=1), axis=0, return_index=True, return_inverse=True)
+        inputs = {
+            "mask_patterns": pad2d(torch.from_numpy(keep[first])),
+            "mask_pattern_index": pad(torch.from_numpy(which.reshape(-1))),
         }
+        if self.reads_events:
+            inputs |= {
+                "count_values": pad2d(torch.from_numpy(values)),
+                "count_mask": pad2d(torch.from_numpy(keep)),
+                "count_timestamps": pad(torch.from_numpy(timestamps)),
+                "count_unit_index": pad(torch.from_numpy(unit_index)),
+            }
+        return inputs
 
     def _event_inputs(self, data: Data, keep: np.ndarray, unit_index: np.ndarray) -> dict[str, Any]:
         bins = np.clip(np.searchsorted(self._bin_edges(), data.spikes.timestamps, side="right") - 1, 0, len(keep) - 1)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.nn.unit_rows import batch_rows
 
+_SOFTNESS = 0.2  # of the floor of a predicted rate, in mean rates
+
 
 class Factors(NamedTuple):
     """Posterior of the factors in each bin.
@@ -30,6 +32,15 @@ class Factors(NamedTuple):
     mean: Tensor
     variance: Tensor
 
+    def at(self, timestamps: Tensor, bin_times: Tensor) -> Tensor:
+        """(B, K', K) mean in the bins nearest to times (B, K') of bins that begin at (B, T) times, in s."""
+        n_bins = bin_times.shape[1]
+        if n_bins == 1:
+            return self.mean.expand(-1, timestamps.shape[1], -1)
+        gap = (timestamps[:, :, None] - bin_times[:, None]).abs()
+        gap = gap + 1e-6 * torch.arange(n_bins, device=gap.device)  # the first bin before padding, which has time 0
+        return self.mean[torch.arange(len(gap), device=gap.device)[:, None], gap.argmin(-1)]
+
 
 class FactorModel(nn.Module):
     """Posterior of the factors, and predictions from it.
@@ -40,7 +51,7 @@ class FactorModel(nn.Module):
 
     def __init__(self, num_factors: int):
         super().__init__()
-        self.loading_rows = InfiniteVocabEmbedding(num_factors, init_scale=0.0)
+        self.loading_rows = InfiniteVocabEmbedding(num_factors, init_scale=0.02)
         self.log_noise_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
 
     @property
@@ -122,5 +133,20 @@ def _stable_inverse(precision: Tensor) -> Tensor:
 
     By Cholesky, without gradient; a step of Newton's method (Schulz 1933) refines it and carries the exact gradient.
     """
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(precision.detach()))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(precision.detach()).L)  # no look at the values
     return 2 * inverse - inverse @ precision @ inverse
+
+
+def log_rate_ratio(predicted: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Log of the rate, in mean rates, of standardised counts that a linear model predicts.
+
+    The rate is ``mean + std * predicted``, which may fall below zero: a smooth floor keeps it above. It is exactly the
+    mean rate where the prediction is 0, and for units that hardly fired in training.
+
+    Args:
+        predicted: (…) predictions in standard deviations.
+        mean: (…) training mean counts a bin.
+        std: (…) training standard deviations.
+    """
+    rate = 1 + predicted * torch.where(mean < 1e-3, 0.0, std / mean.clamp_min(1e-3))
+    return torch.log((rate + (rate**2 + _SOFTNESS**2).sqrt()) / (1 + (1 + _SOFTNESS**2) ** 0.5))

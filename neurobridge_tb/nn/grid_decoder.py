@@ -89,6 +89,7 @@ class GridDecoder(nn.Module):
         state_heads: Number of attention heads of the bin states.
         ffn_dropout: Dropout in the feed-forward networks.
         atn_dropout: Dropout in the attention.
+        starts_at_zero: It learns a residual: all that it decodes is 0 at first. Default False.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class GridDecoder(nn.Module):
         state_heads: int,
         ffn_dropout: float,
         atn_dropout: float,
+        starts_at_zero: bool = False,
     ):
         super().__init__()
 
@@ -118,7 +120,10 @@ class GridDecoder(nn.Module):
         self.state_atn = attention(state_heads)
         self.state_ffn = nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, mult=2, dropout=ffn_dropout))
         self.state_norm = nn.LayerNorm(dim)
-        self.state_rows = InfiniteVocabEmbedding(dim, init_scale=0.02)
+        self.state_rows = InfiniteVocabEmbedding(dim, init_scale=0.0 if starts_at_zero else 0.02)
+        if starts_at_zero:
+            nn.init.zeros_(self.readout[-1].weight)
+            nn.init.zeros_(self.readout[-1].bias)
 
     def forward(
         self,

@@ -6,12 +6,13 @@ are rows of the units, so units stay exchangeable, ragged and maskable.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
+from neurobridge_tb.nn.step_embedding import StepEmbedding
 
 
-class PopulationEmbedding(nn.Module):
+class PopulationEmbedding(StepEmbedding):
     """Add to each latent a linear map of its step's population vector.
 
     Args:
@@ -22,12 +23,11 @@ class PopulationEmbedding(nn.Module):
     """
 
     def __init__(self, *, dim: int, dim_population: int, num_latents_per_step: int, latent_step: float):
-        super().__init__()
-        self.latent_step = latent_step
+        super().__init__(
+            dim=dim, dim_input=dim_population, num_latents_per_step=num_latents_per_step, latent_step=latent_step
+        )
         self.value_rows = InfiniteVocabEmbedding(dim_population, init_scale=1.0)
         self.presence_rows = InfiniteVocabEmbedding(dim_population, init_scale=0.02)
-        scale = dim_population**-0.5
-        self.to_latents = nn.Parameter(torch.randn(num_latents_per_step, dim_population, dim) * scale)
 
     def forward_grid(
         self, values: Tensor, keep: Tensor, timestamps: Tensor, rows: Tensor, index: Tensor, n_steps: int
@@ -54,23 +54,15 @@ class PopulationEmbedding(nn.Module):
             rows = rows[index]
         vector = seen[0] @ self.value_rows(rows) + seen[1] @ self.presence_rows(rows)
         vector = vector / kept.sum(-1, keepdim=True).clamp_min(1).sqrt()  # (B, T, P)
-        weight = self._membership(timestamps, n_steps).to(vector) * kept.amax(-1)[:, None]  # (B, S, T)
-        return self._spread(weight / weight.sum(-1, keepdim=True).clamp_min(1).sqrt() @ vector)
+        return self.forward(vector, kept.amax(-1), timestamps, n_steps)
 
     def forward_events(self, timestamps: Tensor, mask: Tensor, rows: Tensor, index: Tensor, n_steps: int) -> Tensor:
         """The same for events (value 1): ``timestamps``, ``mask`` and ``index`` are (B, n); returns (B, S * J, D)."""
-        weight = self._membership(timestamps, n_steps).to(self.to_latents.dtype) * mask[:, None]  # (B, S, n)
+        weight = self.membership(timestamps, n_steps).to(self.to_latents.dtype) * mask[:, None]  # (B, S, n)
         weight = weight / weight.sum(-1, keepdim=True).clamp_min(1).sqrt()
         if len(rows) * n_steps <= 64 * index.shape[1]:  # few rows: sum the events of each unit first
             place = index[:, None].expand_as(weight)
             weight = weight.new_zeros(*weight.shape[:2], len(rows)).scatter_add(2, place, weight)
         else:
             rows = rows[index]
-        return self._spread(weight @ (self.value_rows(rows) + self.presence_rows(rows)))
-
-    def _membership(self, timestamps: Tensor, n_steps: int) -> Tensor:
-        step = torch.floor(timestamps / self.latent_step + 1e-6).long().clamp(0, n_steps - 1)
-        return step[:, None] == torch.arange(n_steps, device=step.device)[:, None]  # (B, S, T)
-
-    def _spread(self, vector: Tensor) -> Tensor:  # (B, S, P) -> (B, S * J, D)
-        return torch.einsum("bsp,jpd->bsjd", vector, self.to_latents).flatten(1, 2)
+        return self.spread(weight @ (self.value_rows(rows) + self.presence_rows(rows)))

@@ -33,7 +33,7 @@ def test_from_recording_to_loss_and_back_from_disk(modality, older_line_root, tm
     torch.manual_seed(0)
     dataset = BinnedRecordings(root=older_line_root)
     intervals = dataset.get_sampling_intervals("train")
-    model = NeuroBridgeModel(modality=modality, dim_population=16, bin_size=0.05, **SIZES)
+    model = NeuroBridgeModel(modality=modality, num_factors=16, bin_size=0.05, **SIZES)
     model.init_vocabs(dataset)
     model.fit_unit_statistics(dataset, intervals)
     transform = MaskedTokenizer(model, {"neuron": 1, "temporal": 1})
@@ -75,7 +75,7 @@ def test_latents_equal_those_of_capoyo_with_the_same_weights(masked, older_line_
     capoyo.double().eval()
     for parameter in capoyo.parameters():  # biases and gains that matter
         parameter.add_(0.3 * torch.randn_like(parameter))
-    ours = NeuroBridgeModel(modality="mua", unit_value_maps=False, dim_population=0, **SIZES)
+    ours = NeuroBridgeModel(modality="mua", unit_value_maps=False, num_factors=0, **SIZES)
     ours.init_vocabs(dataset)
     ours.double().eval()
     for part in SHARED:

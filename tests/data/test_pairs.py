@@ -11,9 +11,9 @@ from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.data.pairs import PairBatches
 from neurobridge_tb.data.responses import collect_responses, embed_responses, pair_splits
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.linear_start import fit_linear_path
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.estimators.factor_scores import FactorScores
 from neurobridge_tb.estimators.ridge import fit_ridge
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 
@@ -60,10 +60,11 @@ def embeddings():
 
 def encoder_of(dataset):
     torch.manual_seed(0)
-    sizes = dict(dim=16, depth=1, dim_head=8, cross_heads=1, self_heads=1, dim_population=8, num_latents_per_step=2)
+    sizes = dict(dim=16, depth=1, dim_head=8, cross_heads=1, self_heads=1, num_factors=8, num_latents_per_step=2)
     encoder = NeuroBridgeModel(modality="mua", sequence_length=WINDOW, latent_step=WINDOW / 2, **sizes)
     encoder.init_vocabs(dataset)
     encoder.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    start_from_factor_analysis(encoder, dataset, dataset.get_sampling_intervals("train"))
     return encoder.eval()
 
 
@@ -205,17 +206,15 @@ def started(dataset, encoder, recordings):
     return aligner, *fit_linear_path(aligner, *pairs), pairs
 
 
-def test_the_start_is_ridge_on_step_means_or_on_their_factor_scores_in_every_recording(started, recordings):
+def test_the_start_is_ridge_on_responses_or_on_factors_in_every_recording(started, encoder):
     aligner, found, _, (train, valid) = started
     for k, penalty in enumerate(found["layers"]["final"]["penalties"]):
-        means = [
-            r.values.reshape(len(r.values), 2, 2, -1).mean(2).reshape(len(r.values), -1)
-            for r, _ in (train[k], valid[k])
-        ]
-        if found["from"] == "factors of the pairs":
-            scores = FactorScores.fit(means[0])
-            means = [scores(m) for m in means]
-            assert means[0].shape[1] == found["factors"][k]
+        bins = [r.values for r, _ in (train[k], valid[k])]
+        if found["from"] == "factors":
+            bins = [
+                encoder.infer_factors(**r.batch(slice(None))).mean.detach().numpy() for r, _ in (train[k], valid[k])
+            ]
+        means = [x.reshape(len(x), 2, 2, -1).mean(2).reshape(len(x), -1) for x in bins]
         as_they_are = found["from"] == "responses"
         fit = fit_ridge(means[0], train[k][1], means[1], valid[k][1], penalties=[penalty], standardize=as_they_are)
         _, regression = embed_responses(aligner, valid[k][0])

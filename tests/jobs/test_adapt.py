@@ -12,8 +12,8 @@ from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.adapt import adapt, gradual_unfreezing
 
-ROWS = {"unit_emb", "gain_emb", "session_emb", "decoder.state_rows", "population.value_rows"}
-ROWS = {f"{name}.weight" for name in ROWS | {"population.presence_rows"}}
+ROWS = {"unit_emb", "gain_emb", "session_emb", "decoder.state_rows", "factors.loading_rows"}
+ROWS = {f"{name}.weight" for name in ROWS | {"factors.log_noise_rows"}}
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +22,13 @@ def pretrained(binned_root, tmp_path_factory):
     torch.manual_seed(0)
     dataset = BinnedRecordings(root=binned_root, recording_ids=["session0"])
     model = NeuroBridgeModel(
-        modality="spike_counts", sequence_length=1.0, latent_step=0.25, dim=32, depth=2, dim_head=16, dim_population=16
+        modality="spike_counts", sequence_length=1.0, latent_step=0.25, dim=32, depth=2, dim_head=16, num_factors=16
     )
     model.init_vocabs(dataset)
     model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    with torch.no_grad():  # as after a training: the residual is no longer zero
+        model.decoder.readout[-1].reset_parameters()
+        model.decoder.state_rows.weight.normal_(0, 0.02)
     return model.save_pretrained(tmp_path_factory.mktemp("pretrained") / "model")
 
 
@@ -73,14 +76,15 @@ def test_units_alone_leaves_everything_else_bit_equal(binned_root, tmp_path, pre
     assert {row["scheme"] for row in read_metrics(run)["rows"]} == {"temporal", "neuron"}
 
 
-def test_rows_of_new_units_start_from_principal_components(binned_root, tmp_path, pretrained):
+def test_rows_of_new_units_start_from_factor_analysis(binned_root, tmp_path, pretrained):
     run = adapt(
-        config(binned_root, tmp_path, pretrained, "principal_start=3", "trainer.max_epochs=1", "optimizer.lr=1e-9")
+        config(binned_root, tmp_path, pretrained, "trainer.max_epochs=1", "optimizer.lr=1e-9", "optimizer.factor_lr=0")
     )
     before, after, new = states(run, pretrained)
-    rows = "population.value_rows.weight"
-    assert torch.equal(after[rows], before[rows])  # units that it knew
-    assert new[rows][:, :3].abs().amin(0).gt(1e-3).any() and new[rows][:, 3:].abs().max() < 1e-6
+    for rows in ("factors.loading_rows.weight", "factors.log_noise_rows.weight"):
+        assert torch.equal(after[rows], before[rows])  # units that it knew
+    loadings, noise = new["factors.loading_rows.weight"], new["factors.log_noise_rows.weight"].exp()
+    torch.testing.assert_close((loadings**2).sum(1) + noise[:, 0], torch.ones(len(noise)), rtol=0.05, atol=0.0)
 
 
 def test_gradual_unfreezing_trains_all_but_the_rows_of_absent_units(binned_root, tmp_path, pretrained):
@@ -95,11 +99,11 @@ def test_gradual_unfreezing_trains_all_but_the_rows_of_absent_units(binned_root,
 def test_each_part_starts_at_its_step(binned_root, pretrained):
     dataset = BinnedRecordings(root=binned_root, recording_ids=["session0"])
     model = NeuroBridgeModel.load_pretrained(pretrained)
-    groups = gradual_unfreezing(model, lr=1e-2, body_lr=1e-2, first=0.25, last=0.75)(16)
-    assert [group.first_step for group in groups] == [0, 4, 7, 9, 12]
+    groups = gradual_unfreezing(model, lr=1e-2, factor_lr=1e-2, body_lr=1e-2, first=0.25, last=0.75)(16)
+    assert [group.first_step for group in groups] == [0, 0, 4, 7, 9, 12]
     trained = [{name for name, _ in group.parameters} for group in groups]
-    assert all(name.startswith("proc_layers.1.") for name in trained[2])
-    assert {"enc_atn.to_q.weight", "latent_emb.weight", "input_value_map.weight"} <= trained[4]
+    assert all(name.startswith("proc_layers.1.") for name in trained[3])
+    assert {"enc_atn.to_q.weight", "latent_emb.weight", "input_value_map.weight"} <= trained[5]
     assert sum(map(len, trained)) == len(list(model.parameters()))
 
     training = adamw_with_warmup(*groups, weight_decay=0.1, total_steps=16)

@@ -79,7 +79,7 @@ def test_a_resumed_run_goes_on_as_an_uninterrupted_one(binned_root, tmp_path):
 
 
 def test_the_last_checkpoint_is_of_the_last_epoch_even_if_validation_got_no_better(binned_root, tmp_path):
-    run = pretrain(config(binned_root, tmp_path, "trainer.max_epochs=3", "optimizer.lr=0"))
+    run = pretrain(config(binned_root, tmp_path, "trainer.max_epochs=3", "optimizer.lr=0", "optimizer.factor_lr=0"))
     epochs = {
         name: torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")
     }

@@ -43,7 +43,7 @@ def root(tmp_path_factory):
     torch.manual_seed(1)
     model = NeuroBridgeModel(
         modality="spike_counts", sequence_length=0.7, latent_step=0.1, num_latents_per_step=2, dim=32, depth=1,
-        dim_head=16, dim_population=16,
+        dim_head=16, num_factors=16,
     )  # fmt: skip
     dataset = BinnedRecordings(root=folder)
     model.init_vocabs(dataset)

@@ -11,7 +11,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.masking import MaskedTokenizer
 
 BIN = {"mua": 0.1, "counts": 0.05}
-TINY = dict(dim=32, depth=1, dim_head=16, dim_population=16, sequence_length=1.0, latent_step=0.25)
+TINY = dict(dim=32, depth=1, dim_head=16, num_factors=16, sequence_length=1.0, latent_step=0.25)
 
 
 def recording(folder, session, kind, n_units, unit_prefix, seed=0):

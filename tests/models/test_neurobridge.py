@@ -16,7 +16,7 @@ from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_reco
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.masking import Mask
 
-TINY = dict(dim=32, depth=2, dim_head=16, dim_population=16, sequence_length=1.0, latent_step=0.25)
+TINY = dict(dim=32, depth=2, dim_head=16, num_factors=16, sequence_length=1.0, latent_step=0.25)
 
 
 def make_model(dataset, modality="spike_counts", **settings):
@@ -27,6 +27,8 @@ def make_model(dataset, modality="spike_counts", **settings):
     with torch.no_grad():  # zero-initialised parts take part in the tests too
         if model.gain_emb is not None:
             model.gain_emb.weight.normal_(0, 0.02)
+        model.decoder.state_rows.weight.normal_(0, 0.02)
+        model.decoder.readout[-1].reset_parameters()
     return model.eval()
 
 
@@ -127,7 +129,7 @@ def test_events_and_counts_see_the_same_spikes(tmp_path):
         tmp_path / "both.h5",
     )
     dataset = BinnedRecordings(root=tmp_path)
-    settings = dict(TINY, dim_population=0, bin_size=0.05)
+    settings = dict(TINY, num_factors=0, bin_size=0.05)
     torch.manual_seed(0)
     grid = NeuroBridgeModel(modality="spike_counts", **settings)
     grid.init_vocabs(dataset)
@@ -148,7 +150,7 @@ def test_events_and_counts_see_the_same_spikes(tmp_path):
 def test_events_have_float32_gradients_under_bf16_autocast(boundary_tokens):
     """A unit's gradient is a sum over its thousands of spikes, which bfloat16 would lose."""
     torch.manual_seed(0)
-    model = NeuroBridgeModel(modality="spikes", boundary_tokens=boundary_tokens, **dict(TINY, dim_population=0))
+    model = NeuroBridgeModel(modality="spikes", boundary_tokens=boundary_tokens, **dict(TINY, num_factors=0))
     unit_ids = [f"u{i}" for i in range(4)]
     model.init_vocabs(SimpleNamespace(get_unit_ids=lambda: unit_ids, recording_ids=["session"]))
     model.eval()
@@ -180,7 +182,7 @@ def test_a_grid_without_values_is_refused(model, dataset):
         model.encode(**inputs)
 
 
-@pytest.mark.parametrize("settings", [{}, {"unit_value_maps": False, "dim_population": 0}])
+@pytest.mark.parametrize("settings", [{}, {"unit_value_maps": False, "num_factors": 0}])
 def test_saved_models_load_with_equal_outputs(dataset, tmp_path, settings):
     model = make_model(dataset, **settings)
     model.save_pretrained(tmp_path / "model")

@@ -55,7 +55,7 @@ def latents(model, dataset):
 
 @pytest.mark.parametrize(
     "name, settings, source",
-    [("capoyo", CAPOYO, "CaPOYO"), ("capoyo", CAPOYO | {"unit_value_maps": False, "dim_population": 0}, "CaPOYO")]
+    [("capoyo", CAPOYO, "CaPOYO"), ("capoyo", CAPOYO | {"unit_value_maps": False, "num_factors": 0}, "CaPOYO")]
     + [("poyo_plus", POYO_LIKE, "POYO+")],
 )
 def test_latents_are_those_that_upstreams_own_class_gave_on_the_older_line(dataset, name, settings, source):
@@ -101,7 +101,7 @@ def test_a_model_trains_on_from_a_warm_start(dataset):
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < 0.9 * losses[0]
-    assert model.population.to_latents.abs().max() > 0 and model.gain_emb.weight.abs().max() > 0
+    assert model.factor_emb.to_latents.abs().max() > 0 and model.gain_emb.weight.abs().max() > 0
 
 
 def test_units_are_found_by_their_id_and_new_ones_keep_fresh_rows(tmp_path):

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MeanMetric
 
 from neurobridge_tb.engine.finite_losses import FiniteLosses
-from neurobridge_tb.engine.optim import Group, adamw_with_warmup
+from neurobridge_tb.engine.optim import Group, adamw_with_warmup, factors_apart
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
 
@@ -23,6 +23,7 @@ class PretrainingModule(L.LightningModule):
     Args:
         model: The model to train.
         lr: Highest learning rate.
+        factor_lr: That of the factor model's rows.
         weight_decay: AdamW's weight decay.
         schemes: Names of the validation loaders, in order.
         groups: What is trained, and from when, given the steps of the whole training. Default: all from the start.
@@ -33,6 +34,7 @@ class PretrainingModule(L.LightningModule):
         model: NeuroBridgeModel,
         *,
         lr: float,
+        factor_lr: float,
         weight_decay: float,
         schemes: list[str],
         groups: Callable[[int], list[Group]] | None = None,
@@ -40,7 +42,7 @@ class PretrainingModule(L.LightningModule):
         super().__init__()
         self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
         self.model, self.weight_decay, self.schemes = model, weight_decay, schemes
-        self.groups = groups or (lambda total_steps: [Group(model.named_parameters(), lr)])
+        self.groups = groups or (lambda total_steps: factors_apart(model.named_parameters(), lr, factor_lr))
         several = model.modalities if len(model.modalities) > 1 else ()
         # To look for NaN in every step would wait for the device.
         self.train_losses: Any = torch.nn.ModuleDict({m: MeanMetric(nan_strategy="disable") for m in several})

@@ -1,0 +1,103 @@
+"""The closed-form start of a model's factors: fitted to the training activity, recording by recording."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.data.windows import spread_windows
+from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis, choose_factor_analysis
+from neurobridge_tb.models import NeuroBridgeModel
+
+_MOST_WINDOWS, _MOST_BINS = 25_000, 50_000  # of each recording
+
+
+def start_from_factor_analysis(
+    model: NeuroBridgeModel,
+    dataset: Dataset,
+    intervals: dict[str, Interval],
+    *,
+    known: Iterable[str] = (),
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Fit the factors of each recording to its standardised training activity, and set the rows of its units.
+
+    The number of factors, at most the model's, is the one that predicts hidden units best. Recordings that share units
+    are fitted together, units that one of them lacks being absent there; otherwise one recording at a time is read.
+
+    Args:
+        model: With vocabularies and unit statistics; without a factor model, nothing is done.
+        dataset: Where the recordings are.
+        intervals: Training intervals of each recording; one without any is left out.
+        known: Ids of units whose rows stay as they are. The factors of a recording that has some are turned towards
+            these units' rows.
+        seed: Seed of the masks that choose the number of factors.
+
+    Returns:
+        For each recording, for each number of factors tried, the masked error in units' variances.
+    """
+    if model.factors is None:
+        return {}
+    most, kept, errors = model.factors.loading_rows.embedding_dim, set(known), {}
+    for group in _groups_that_share_units(dataset, [r for r, interval in intervals.items() if len(interval)]):
+        units, activity = _activity(model, dataset, intervals, group)
+        fitted, tried = choose_factor_analysis(activity, numbers=[*(n for n in NUMBERS if n < most), most], seed=seed)
+        loadings = _turned(model, units, fitted, kept)
+        new = np.array([unit not in kept for unit in units])
+        model.factors.set(
+            [unit for unit in units if unit not in kept],
+            torch.from_numpy(loadings[new]),
+            torch.from_numpy(fitted.noise[new]),
+        )
+        errors |= {recording_id: {str(n): error for n, error in tried.items()} for recording_id in group}
+    return errors
+
+
+def _groups_that_share_units(dataset: Dataset, recording_ids: list[str]) -> list[list[str]]:
+    groups: list[tuple[list[str], set[str]]] = []
+    for recording_id in recording_ids:
+        units = set(dataset.get_recording(recording_id).units.id.astype(str).tolist())
+        shared = [group for group in groups if group[1] & units]
+        groups = [group for group in groups if group not in shared]
+        groups.append(([*(r for ids, _ in shared for r in ids), recording_id], units.union(*(u for _, u in shared))))
+    return [ids for ids, _ in groups]
+
+
+def _activity(
+    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], recording_ids: list[str]
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Unit ids, and standardised activity (bins, units) of recordings, one after the other; NaN where absent."""
+    column: dict[str, int] = {}
+    parts = []
+    for recording_id in recording_ids:
+        recording = dataset.get_recording(recording_id)
+        units = recording.units.id.astype(str).tolist()
+        columns = [column.setdefault(unit, len(column)) for unit in units]
+        windows = spread_windows(recording, intervals[recording_id], model.sequence_length, most=_MOST_WINDOWS)
+        grids = [model.grid_values(window)[0] for window in windows]
+        values = torch.from_numpy(np.concatenate(grids)[:: math.ceil(sum(map(len, grids)) / _MOST_BINS)])
+        index = torch.tensor([model.unit_emb.tokenizer(units)])
+        parts.append((columns, model.standardize(values[None], index)[0].numpy()))
+    activity = np.full((sum(len(x) for _, x in parts), len(column)), np.nan)
+    row = 0
+    for columns, x in parts:
+        activity[row : row + len(x), columns] = x
+        row += len(x)
+    return list(column), activity
+
+
+def _turned(model: NeuroBridgeModel, units: list[str], fitted: FactorAnalysis, known: set[str]) -> NDArray[np.float64]:
+    """Loadings (units, K), turned to agree best with the rows of units that have some (Schoenemann 1966)."""
+    assert model.factors is not None
+    table = model.factors.loading_rows
+    loadings = np.zeros((len(units), table.embedding_dim))
+    loadings[:, : fitted.loadings.shape[1]] = fitted.loadings
+    have = np.array([unit in known for unit in units])
+    if not have.any():
+        return loadings
+    rows = table.weight.detach()[torch.tensor(table.tokenizer([u for u in units if u in known]))].double().numpy()
+    left, _, right = np.linalg.svd(loadings[have].T @ rows)
+    return loadings @ (left @ right)
