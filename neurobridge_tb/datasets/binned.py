@@ -23,6 +23,9 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
         transform: Applied to each window, e.g. ``model.tokenize``. Default: none.
         **kwargs: Further arguments of ``torch_brain.datasets.Dataset``.
 
+    Attributes:
+        paths: The recordings' files.
+
     Raises:
         InputError: The folder has no recording, not the one asked for, or a file that is not a recording.
     """
@@ -46,6 +49,7 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
                 found=", ".join(found) or ("no .h5 file" if folder.is_dir() else "no such folder"),
                 fix=self.how_to_make,
             )
+        self.paths = [folder / f"{recording_id}.h5" for recording_id in wanted]
         may_stay_open = _raise_open_file_limit(len(wanted) + _OTHER_FILES)
         try:
             super().__init__(

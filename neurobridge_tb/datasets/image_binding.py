@@ -10,7 +10,7 @@ import os
 import tarfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -21,6 +21,7 @@ from neurobridge_tb.files import check_replaceable, write_json
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
 RASTER_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # PIL's names; nothing that runs a program
+_TOLERANCE_S = 1e-6
 _ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".7z"}
 
 
@@ -117,6 +118,41 @@ def image_paths(images: str | Path, image_ids: Sequence[str]) -> dict[str, Path]
         folder, files = Path(images), {image_id: image_id for image_id in image_ids}
     paths = {i: _resolve(folder, check_inside_folder(files[i])) for i in image_ids if i in files}
     return {image_id: path for image_id, path in paths.items() if path.is_file()}
+
+
+def held_out_images(images: str | Path, recording: str | Path) -> set[str]:
+    """Which images of a folder or binding a recording shows in its test split: no decoder may learn from them.
+
+    Args:
+        images: Folder of the image files, or a binding.
+        recording: HDF5 file with a ``test_domain``, and presentations with a column ``image_id``.
+
+    Returns:
+        Ids as :func:`find_images` names them.
+
+    Raises:
+        InputError: No recording, no test presentations in it, or one whose image has no file, or several.
+    """
+    recorded_image_ids(recording)  # it is one, and has images
+    with h5py.File(recording, "r") as file:
+        shown = {image_id for group in file.values() if _has_images(group) for image_id in _shown_in_test(file, group)}
+    if not shown:
+        raise InputError(
+            expected=f"presentations within the test_domain of {recording}",
+            found="none",
+            fix="Name the recording whose test images are to be left out, or leave exclude= out.",
+        )
+    binding = bind_images(images, sorted(shown))
+    lacking = [*binding.missing, *binding.doubled]
+    if lacking:
+        raise InputError(
+            expected=f"one file in {images} for each of the {len(shown)} test images of {recording}",
+            found=f"none, or several, for {len(lacking)}: {', '.join(lacking[:4])}",
+            fix="`neurobridge images` shows which; images that are not found could not be left out.",
+        )
+    files = set(binding.files.values())
+    paths = _read_binding(Path(images))[1] if is_binding(images) else {i: i for i in find_images(images)}
+    return {image_id for image_id, path in paths.items() if path in files}
 
 
 def recorded_image_ids(path: str | Path) -> list[str]:
@@ -257,6 +293,17 @@ def _bare(path: str) -> str:
 def _shown(presentations: h5py.Group) -> list[str]:
     image_ids = presentations["image_id"].asstr()[:]
     return list(image_ids[~presentations["blank"][:].astype(bool)] if "blank" in presentations else image_ids)
+
+
+def _shown_in_test(file: h5py.File, presentations: h5py.Group) -> Iterator[str]:
+    """Images of the presentations that lie within the test split."""
+    if "test_domain" not in file:
+        return
+    starts, ends = (file[f"test_domain/{key}"][:] for key in ("start", "end"))
+    ids = presentations["image_id"].asstr()[:]
+    for image_id, start, end in zip(ids, presentations["start"][:], presentations["end"][:], strict=True):
+        if image_id and ((starts <= start + _TOLERANCE_S) & (end <= ends + _TOLERANCE_S)).any():
+            yield str(image_id)
 
 
 def _has_images(group: object) -> bool:

@@ -22,6 +22,8 @@ from neurobridge_tb.configs.catalog import JOBS
 from neurobridge_tb.configs.parts import DatasetConfig
 from neurobridge_tb.configs.presets import GROUPS
 from neurobridge_tb.configs.settings import JobConfig
+from neurobridge_tb.datasets.binned import BinnedRecordings
+from neurobridge_tb.datasets.validation.examination import refuse_faulty
 from neurobridge_tb.errors import InputError, NeuroBridgeError
 from neurobridge_tb.masking.schemes import SCHEMES
 
@@ -97,10 +99,14 @@ def compose_config(job: str, arguments: Iterable[str]) -> Any:
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
-    """The Dataset that is described."""
+    """The Dataset that is described.
+
+    Raises:
+        InputError: It cannot be opened, or a recording has what ``neurobridge validate`` calls a fault.
+    """
     arguments = {name: value for name, value in asdict(config).items() if name != "arguments"}
     try:
-        return instantiate({**arguments, **config.arguments})
+        dataset = instantiate({**arguments, **config.arguments})
     except InstantiationException as error:
         if isinstance(error.__cause__, NeuroBridgeError):
             raise error.__cause__ from None
@@ -109,6 +115,9 @@ def open_dataset(config: DatasetConfig) -> Dataset:
             found=f"{config._target_}: {error.__cause__}",
             fix="Set dataset.root=<folder given to `brainsets prepare` as --processed-dir>.",
         ) from error
+    if isinstance(dataset, BinnedRecordings):
+        refuse_faulty(dataset.paths)
+    return dataset
 
 
 def check_name(name: str, names: Iterable[str], *, what: str, fix: str) -> None:

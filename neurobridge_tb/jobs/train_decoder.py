@@ -4,13 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import h5py
 import torch
 from torch import Tensor
 
-from neurobridge_tb._upstream import Data
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.configs.train_decoder import TrainDecoderConfig
+from neurobridge_tb.datasets.image_binding import held_out_images
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
 from neurobridge_tb.engine.adapter_training import BACKENDS, train_adapter
 from neurobridge_tb.engine.config import settle
@@ -43,11 +42,7 @@ def train_decoder(config: TrainDecoderConfig | None = None, /, **settings: Any) 
     config = settle(TrainDecoderConfig, config, settings)
     _check_options(config)
     cache = EmbeddingCache.load(config.embeddings)
-    left_out: set[str] = set()
-    if config.exclude is not None:
-        with h5py.File(config.exclude) as file:
-            presentations = Data.from_hdf5(file).presentations
-            left_out = set(presentations.image_id[presentations.split.astype(str) == "test"].astype(str).tolist())
+    left_out = held_out_images(config.images, config.exclude) if config.exclude is not None else set()
     ids = [image_id for image_id in find_images(config.images) if image_id not in left_out]
     stimuli = StimulusImages(config.images, ids)
     common: dict[str, Any] = {"device": config.device, "seed": config.seed}

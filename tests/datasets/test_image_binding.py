@@ -5,6 +5,7 @@ import json
 import tarfile
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -13,7 +14,7 @@ from PIL import Image
 from neurobridge_tb._upstream import Interval
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.datasets import StimulusImages, build_recording, save_recording
-from neurobridge_tb.datasets.image_binding import bind_images, find_images, recorded_image_ids
+from neurobridge_tb.datasets.image_binding import bind_images, find_images, held_out_images, recorded_image_ids
 from neurobridge_tb.errors import InputError
 
 THINGS = ["aardvark/aardvark_01b.jpg", "zebra/zebra_02s.jpg"]
@@ -205,3 +206,29 @@ def test_recordings_without_images_are_refused(tmp_path):
         recorded_image_ids(tmp_path / "s.h5")
     with pytest.raises(InputError, match="a recording"):
         recorded_image_ids(tmp_path / "none.h5")
+
+
+def split(path, first_of_test):
+    """The presentations of :func:`record` from ``first_of_test`` on are the test."""
+    with h5py.File(path, "r+") as file:
+        n = len(file["presentations/start"])
+        group = file.create_group("test_domain")
+        group["start"], group["end"] = [float(first_of_test)], [float(n)]
+    return path
+
+
+def test_test_images_are_found_also_in_a_folder_further_down(tmp_path):
+    images = save(
+        tmp_path / "images", *(f"object_images/{name}" for name in THINGS), "object_images/aardvark/other.jpg"
+    )
+    recording = split(record(tmp_path / "r.h5", [THINGS[0], THINGS[1], THINGS[1]]), 1)
+    assert held_out_images(images, recording) == {f"object_images/{THINGS[1]}"}
+
+
+def test_a_test_image_that_is_not_found_is_an_error(tmp_path):
+    images = save(tmp_path / "images", THINGS[0])
+    recording = split(record(tmp_path / "r.h5", THINGS), 0)
+    with pytest.raises(InputError, match=f"for 1: {THINGS[1]}"):
+        held_out_images(images, recording)
+    with pytest.raises(InputError, match="within the test_domain"):
+        held_out_images(images, record(tmp_path / "s.h5", THINGS))
