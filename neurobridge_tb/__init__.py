@@ -1,23 +1,8 @@
 """NeuroBridge for torch_brain: from spikes and multi-unit activity to representations and pictures."""
 
-from neurobridge_tb.models import ImageAligner, NeuroBridgeModel, NeuroHorizonModel
-from neurobridge_tb.registry_ext import (
-    MODALITY_REGISTRY,
-    DataType,
-    ModalitySpec,
-    get_modality_by_id,
-    register_modality,
-)
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "MODALITY_REGISTRY",
-    "DataType",
-    "ImageAligner",
-    "ModalitySpec",
-    "NeuroBridgeModel",
-    "NeuroHorizonModel",
-    "get_modality_by_id",
-    "register_modality",
-]
+# The public names stand in __init__.pyi; each is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

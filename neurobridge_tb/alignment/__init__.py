@@ -1,15 +1,6 @@
 """Image encoders, their embeddings on disk, and the losses that bring neural activity to them."""
 
-from neurobridge_tb.alignment.cache import EmbeddingCache
-from neurobridge_tb.alignment.encoders import DEFAULT_ENCODER, ImageEncoder, load_image_encoder
-from neurobridge_tb.alignment.losses import Temperature, info_nce, regression_loss
+import lazy_loader
 
-__all__ = [
-    "DEFAULT_ENCODER",
-    "EmbeddingCache",
-    "ImageEncoder",
-    "Temperature",
-    "info_nce",
-    "load_image_encoder",
-    "regression_loss",
-]
+# The public names stand in __init__.pyi; each is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,21 +1,6 @@
 """Pictures from embeddings, behind one small interface."""
 
-from neurobridge_tb.generation.base import (
-    ImageGenerator,
-    generator_names,
-    load_generator,
-    register_generator,
-)
-from neurobridge_tb.generation.nearest import NearestImage
-from neurobridge_tb.generation.ridge_pixels import RidgePixels
-from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+import lazy_loader
 
-__all__ = [
-    "ImageGenerator",
-    "NearestImage",
-    "RidgePixels",
-    "SmallDiffusion",
-    "generator_names",
-    "load_generator",
-    "register_generator",
-]
+# The public names stand in __init__.pyi; each is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,6 @@
 """Masking schemes, and the transform that draws one for a window."""
 
-from neurobridge_tb.masking.schemes import SCHEMES, Mask, draw_mask
-from neurobridge_tb.masking.tokenizer import MaskedTokenizer
+import lazy_loader
 
-__all__ = ["SCHEMES", "Mask", "MaskedTokenizer", "draw_mask"]
+# The public names stand in __init__.pyi; each is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

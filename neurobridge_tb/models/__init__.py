@@ -1,8 +1,6 @@
 """Models: layers put together, with tokenize(), forward(), save and load."""
 
-from neurobridge_tb.models.behavior_decoder import BehaviorDecoder
-from neurobridge_tb.models.image_aligner import ImageAligner
-from neurobridge_tb.models.neurobridge import NeuroBridgeModel
-from neurobridge_tb.models.neurohorizon import NeuroHorizonModel
+import lazy_loader
 
-__all__ = ["BehaviorDecoder", "ImageAligner", "NeuroBridgeModel", "NeuroHorizonModel"]
+# The public names stand in __init__.pyi; each is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

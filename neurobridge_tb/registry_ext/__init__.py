@@ -1,28 +1,6 @@
 """Modalities: what can go into or come out of a model (name, dim, type, loss, where it lives in ``Data``)."""
 
-from neurobridge_tb.registry_ext import modalities as _modalities  # noqa: F401  (registers ours)
-from neurobridge_tb.registry_ext.modality_losses import (
-    CrossEntropyLoss,
-    InfoNCELoss,
-    MSELoss,
-    PoissonNLLLoss,
-)
-from neurobridge_tb.registry_ext.registry import (
-    MODALITY_REGISTRY,
-    DataType,
-    ModalitySpec,
-    get_modality_by_id,
-    register_modality,
-)
+import lazy_loader
 
-__all__ = [
-    "MODALITY_REGISTRY",
-    "CrossEntropyLoss",
-    "DataType",
-    "InfoNCELoss",
-    "MSELoss",
-    "ModalitySpec",
-    "PoissonNLLLoss",
-    "get_modality_by_id",
-    "register_modality",
-]
+# The public names stand in __init__.pyi; each is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""NeuroBridge's own modalities. Importing this file registers them, beside those that upstream has."""
+"""The registry with NeuroBridge's own modalities: importing this file registers them, beside those of upstream."""
 
 from neurobridge_tb.registry_ext.modality_losses import (
     CrossEntropyLoss,
@@ -9,8 +9,12 @@ from neurobridge_tb.registry_ext.modality_losses import (
 from neurobridge_tb.registry_ext.registry import (
     MODALITY_REGISTRY,
     DataType,
+    ModalitySpec,
+    get_modality_by_id,
     register_modality,
 )
+
+__all__ = ["MODALITY_REGISTRY", "DataType", "ModalitySpec", "get_modality_by_id", "register_modality"]
 
 _MODALITIES = {
     # Multi-unit activity envelope, one value a bin and electrode, z-scored by training statistics.

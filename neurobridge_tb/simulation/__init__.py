@@ -1,17 +1,6 @@
 """A virtual ventral stream that writes raw files in the published TVSD layout."""
 
-from neurobridge_tb.simulation.allen_nwb import simulate_allen_session
-from neurobridge_tb.simulation.ibl_alf import simulate_ibl_sessions
-from neurobridge_tb.simulation.procedural import concept_names, draw_image, write_procedural_images
-from neurobridge_tb.simulation.simulate import simulate_tvsd
-from neurobridge_tb.simulation.ventral_stream import VentralStream
+import lazy_loader
 
-__all__ = [
-    "VentralStream",
-    "concept_names",
-    "draw_image",
-    "simulate_allen_session",
-    "simulate_ibl_sessions",
-    "simulate_tvsd",
-    "write_procedural_images",
-]
+# The public names stand in __init__.pyi; each is imported when it is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
