@@ -11,7 +11,7 @@ from neurobridge_tb.cli.heap import restart_with_bounded_heap
 from neurobridge_tb.cli.import_files import import_files
 from neurobridge_tb.cli.jobs import JobCommand, job_commands
 from neurobridge_tb.cli.signals import end_with_a_sentence
-from neurobridge_tb.errors import NeuroBridgeError
+from neurobridge_tb.errors import InputError, NeuroBridgeError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -29,7 +29,7 @@ def main() -> None:
       neurobridge pretrain      masked pretraining of the encoder
       neurobridge adapt         the same encoder for new recordings
       neurobridge score         how well it fills in hidden units, areas and the future
-      neurobridge probe         how much of a behaviour its latents hold
+      neurobridge decode        what its latents tell of stimuli, choices and behaviour
       neurobridge finetune      train it on a behaviour, from many labels or few
       neurobridge forecast      spikes up to a second ahead, also of units never seen
       neurobridge embed         embeddings of the stimulus images
@@ -42,7 +42,18 @@ def main() -> None:
     """
 
 
-_TOOLS = [simulate, simulate_allen, simulate_ibl, import_files, validate, bind, demo, report, info]
+@click.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def probe(arguments: tuple[str, ...]) -> None:
+    """The name that `neurobridge decode` had; it takes the same settings."""
+    raise InputError(
+        expected="`neurobridge decode`, which decodes any series and any column of a table",
+        found="its old name, probe",
+        fix=f"Run: neurobridge decode {' '.join(arguments)}",
+    )
+
+
+_TOOLS = [simulate, simulate_allen, simulate_ibl, import_files, validate, bind, demo, report, info, probe]
 for _command in [*job_commands(), *_TOOLS]:
     main.add_command(_command)
 

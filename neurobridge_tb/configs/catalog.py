@@ -2,12 +2,12 @@
 
 from neurobridge_tb.configs.adapt import AdaptConfig
 from neurobridge_tb.configs.align import AlignConfig
+from neurobridge_tb.configs.decode import DecodeConfig
 from neurobridge_tb.configs.embed import EmbedConfig
 from neurobridge_tb.configs.evaluate import EvaluateConfig
 from neurobridge_tb.configs.finetune import FinetuneConfig
 from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.configs.pretrain import PretrainConfig
-from neurobridge_tb.configs.probe import ProbeConfig
 from neurobridge_tb.configs.reconstruct import ReconstructConfig
 from neurobridge_tb.configs.score import ScoreConfig
 from neurobridge_tb.configs.settings import JobConfig
@@ -17,7 +17,7 @@ JOBS: dict[str, type[JobConfig]] = {
     "pretrain": PretrainConfig,
     "adapt": AdaptConfig,
     "score": ScoreConfig,
-    "probe": ProbeConfig,
+    "decode": DecodeConfig,
     "finetune": FinetuneConfig,
     "forecast": ForecastConfig,
     "embed": EmbedConfig,

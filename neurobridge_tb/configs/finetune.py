@@ -28,7 +28,7 @@ class FinetuneConfig(MaskedConfig):
 
     run_dir: str = setting("runs/finetune", "Folder of the run.", path=True)
     pretrained: str = setting("runs/pretrain/model", "Encoder to start from.", source=True)
-    target: str = setting("hand_velocity_2d", "A continuous modality of the registry.")
+    target: str = setting("hand_velocity_2d", "A series, e.g. hand.velocity, or a continuous modality of the registry.")
     labels: int | None = setting(None, "Labelled training intervals (the first ones); null: all.")
     rows: list[str] = setting(
         ["pretrained", "frozen", "scratch", "gru", "poyo", "ridge"], "Decoders to train and to score."

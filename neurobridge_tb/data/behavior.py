@@ -9,28 +9,13 @@ from neurobridge_tb._upstream import Data, Dataset, Interval
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.registry_ext import MODALITY_REGISTRY, DataType, ModalitySpec
-
-
-def behavior_spec(target: str) -> ModalitySpec:
-    """Entry of a continuous behaviour in the modality registry, e.g. ``"hand_velocity_2d"``.
-
-    Raises:
-        InputError: There is no such modality, or it is not continuous.
-    """
-    spec = MODALITY_REGISTRY.get(target)
-    if spec is None or spec.type != DataType.CONTINUOUS:
-        continuous = [name for name, s in MODALITY_REGISTRY.items() if s.type == DataType.CONTINUOUS]
-        raise InputError(
-            expected=f"target=<a continuous modality: {', '.join(continuous)}>",
-            found=target,
-            fix="Correct target, or register your behaviour with neurobridge_tb.registry_ext.register_modality.",
-        )
-    return spec
+from neurobridge_tb.registry_ext import ModalitySpec
 
 
 def behavior_at(window: Any, spec: ModalitySpec, times: np.ndarray) -> np.ndarray:
     """(T, dim) behaviour of a window at ``times`` (T,) in s from its start, interpolated linearly.
+
+    NaN where it is unknown: further than two sampling steps from the next sample that is not NaN.
 
     Raises:
         InputError: The recording does not hold it.
@@ -39,11 +24,19 @@ def behavior_at(window: Any, spec: ModalitySpec, times: np.ndarray) -> np.ndarra
         raise InputError(
             expected=f"'{spec.value_key}' in recording {window.session.id}",
             found=", ".join(sorted(window.keys())),
-            fix="Set target=<a modality that the recording holds>.",
+            fix="Set target=<a series that the recording holds>.",
         )
-    at, values = (window.get_nested_attribute(key) for key in (spec.timestamp_key, spec.value_key))
-    columns = np.asarray(values, dtype=np.float64).reshape(len(at), -1).T
-    return np.stack([np.interp(times, at, column) for column in columns], axis=1)
+    at, values = (np.asarray(window.get_nested_attribute(key)) for key in (spec.timestamp_key, spec.value_key))
+    values = values.astype(np.float64).reshape(len(at), spec.dim)
+    known = np.isfinite(values).all(1)
+    if not known.any():
+        return np.full((len(times), values.shape[1]), np.nan)
+    reach = 2 * float(np.median(np.diff(at))) if len(at) > 1 else np.inf
+    at, values = at[known], values[known]
+    after = np.clip(np.searchsorted(at, times), 1, max(len(at) - 1, 1))
+    distance = np.minimum(np.abs(times - at[after - 1]), np.abs(times - at[np.minimum(after, len(at) - 1)]))
+    interpolated = np.stack([np.interp(times, at, column) for column in values.T], axis=1)
+    return np.where(distance[:, None] <= reach, interpolated, np.nan)
 
 
 def read_windows(dataset: Dataset, intervals: dict[str, Interval], *, windows: str, window_length: float) -> list[Data]:
@@ -59,11 +52,14 @@ def raw_samples(
     model: NeuroBridgeModel, windows: Sequence[Data], spec: ModalitySpec, history: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Raw activity of ``history`` bins (the present and those before; a window's first bin stands for what lies before
-    it), and the behaviour in the middle of each bin: (T, history * N) and (T, dim) for each window."""
+    it), and the behaviour in the middle of each bin: (T, history * N) and (T, dim) for each window, of the T bins in
+    which the behaviour is known."""
     features, targets = [], []
     for window in windows:
         values, times = model.grid_values(window)
         padded = np.concatenate([np.repeat(values[:1], history - 1, axis=0), values])
-        features.append(np.concatenate([padded[k : k + len(values)] for k in range(history)], axis=1))
-        targets.append(behavior_at(window, spec, times + (times[1] - times[0]) / 2))
+        behavior = behavior_at(window, spec, times + (times[1] - times[0]) / 2)
+        known = np.isfinite(behavior).all(1)
+        features.append(np.concatenate([padded[k : k + len(values)] for k in range(history)], axis=1)[known])
+        targets.append(behavior[known])
     return features, targets

@@ -16,7 +16,8 @@ from torch import nn
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.configs.finetune import FinetuneConfig
-from neurobridge_tb.data.behavior import behavior_spec, raw_samples, read_windows
+from neurobridge_tb.data.behavior import raw_samples, read_windows
+from neurobridge_tb.data.targets import series_spec
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.engine.config import open_dataset, settle
@@ -30,8 +31,8 @@ from neurobridge_tb.metrics.spikes import r2
 from neurobridge_tb.models import BehaviorDecoder, NeuroBridgeModel
 from neurobridge_tb.models.decoding_baselines import GRUDecoder, POYODecoder
 from neurobridge_tb.registry_ext import ModalitySpec
+from neurobridge_tb.scoring.series_decoding import window_scores
 
-_RESAMPLES = 2000  # of the bootstrap
 _CHECKS = 20  # validations in a run
 
 
@@ -47,7 +48,14 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(FinetuneConfig, config, settings)
-    dataset, spec = open_dataset(config.dataset), behavior_spec(config.target)
+    dataset = open_dataset(config.dataset)
+    spec = series_spec(dataset, config.target)
+    if spec is None:
+        raise InputError(
+            expected="a series, e.g. target=hand.velocity",
+            found=f"{config.target}, a column of a table",
+            fix="Use `neurobridge decode`.",
+        )
     reader = NeuroBridgeModel.load_pretrained(config.pretrained).eval()
     splits = {split: dataset.get_sampling_intervals(split) for split in ("train", "valid", "test")}
     splits["train"] = first_intervals(splits["train"], config.labels)
@@ -122,7 +130,7 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
         raise InputError(
             expected=f"rows among {', '.join(decoders)}", found=", ".join(unknown), fix="Correct rows=[…]."
         )
-    rows = [{"decoder": name, **_scores(decoders[name](), observed, config.seed)} for name in config.rows]
+    rows = [{"decoder": name, **window_scores(decoders[name](), observed, config.seed)} for name in config.rows]
     write_json(
         Path(config.run_dir) / "metrics.json",
         {
@@ -149,16 +157,3 @@ def _scratch(reader: NeuroBridgeModel, dataset: Dataset, spec: ModalitySpec) -> 
     decoder.init_vocabs(dataset)
     decoder.encoder.unit_stats.load_state_dict(reader.unit_stats.state_dict())
     return decoder
-
-
-def _scores(predicted: list[np.ndarray], observed: list[np.ndarray], seed: int) -> dict[str, Any]:
-    """R^2 of each column and their mean, with a bootstrap interval of the mean over windows."""
-    rng, n = np.random.default_rng(seed), len(observed)
-    error = np.stack([((p - o) ** 2).sum(0) for p, o in zip(predicted, observed, strict=True)])
-    moments = [np.stack([(o**k).sum(0) for o in observed]) for k in (0, 1, 2)]
-    draws = rng.integers(0, n, (_RESAMPLES, n))
-    count, total, square = (m[draws].sum(1) for m in moments)
-    resampled = (1 - error[draws].sum(1) / (square - total**2 / count)).mean(1)
-    score = r2(np.concatenate(predicted), np.concatenate(observed))
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return {"R2": score.tolist(), "mean R2": float(score.mean()), "low": float(low), "high": float(high)}

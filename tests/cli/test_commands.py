@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from neurobridge_tb.cli.main import main
 
 COMMANDS = [
-    "simulate", "simulate-allen", "validate", "images", "pretrain", "probe", "embed", "align", "evaluate",
+    "simulate", "simulate-allen", "validate", "images", "pretrain", "decode", "embed", "align", "evaluate",
     "train-decoder", "reconstruct", "report", "demo", "info",
 ]  # fmt: skip
 

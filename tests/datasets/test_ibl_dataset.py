@@ -1,4 +1,4 @@
-"""``IblBrainWideMap2025`` on a simulated session: splits, pretraining, the probe, and POYO on the wheel's velocity."""
+"""``IblBrainWideMap2025`` on a simulated session: splits, pretraining, decoding, and POYO on the wheel's velocity."""
 
 import re
 from pathlib import Path
@@ -15,8 +15,8 @@ from neurobridge_tb.datasets.validation.examination import find_faults
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.jobs.decode import decode
 from neurobridge_tb.jobs.pretrain import pretrain
-from neurobridge_tb.jobs.probe import probe
 from neurobridge_tb.simulation import simulate_ibl_sessions
 
 PIPELINE = Path(__file__).parents[2] / "brainsets_pipelines" / "ibl_brain_wide_map_2025" / "pipeline.py"
@@ -96,15 +96,15 @@ def test_pretraining_runs_on_spikes(pretrained):
     assert (model.modality, model.sequence_length, model.latent_step, model.bin_size) == ("spikes", 1.0, 0.125, 0.02)
 
 
-def test_the_probe_finds_the_wheels_velocity(root, pretrained, tmp_path):
+def test_decoding_finds_the_wheels_velocity(root, pretrained, tmp_path):
     config = compose_config(
-        "probe",
+        "decode",
         ["dataset=ibl", f"dataset.root={root}", f"pretrained={pretrained}/model", f"run_dir={tmp_path}",
          "target=wheel_velocity"],
     )  # fmt: skip
-    rows = {row["features"]: row["R2"] for row in read_metrics(probe(config))["rows"]}
-    assert set(rows) == {"pretrained latents", "latents of random weights", "raw activity, 10 bins"}
-    assert all(len(r2) == 1 for r2 in rows.values()) and rows["raw activity, 10 bins"][0] > 0.3
+    rows = {row["decoder"]: row["R2"]["value"] for row in read_metrics(decode(config))["rows"]}
+    assert set(rows) == {"latents", "latents of random weights", "spike counts, 10 bins"}
+    assert rows["spike counts, 10 bins"] > 0.3
 
 
 def test_poyo_decodes_it(root):

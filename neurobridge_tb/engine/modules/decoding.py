@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neurobridge_tb._upstream import Data, collate, pad, track_mask
+from neurobridge_tb._upstream import Data, collate, pad
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.data.behavior import behavior_at
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup
@@ -40,7 +40,7 @@ class LabelledTokenizer:
         return {
             "model_inputs": inputs,
             "target_values": pad(torch.from_numpy(self.scale(behavior).astype(np.float32))),
-            "target_mask": track_mask(times),
+            "target_mask": pad(torch.from_numpy(np.isfinite(behavior).all(1))),
         }
 
 

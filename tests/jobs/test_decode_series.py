@@ -1,4 +1,4 @@
-"""The linear probe: a behaviour that drives the units is found, in raw activity and in latents; shuffled, it is not."""
+"""Decoding a series: a behaviour that drives the units is found, in counts and in latents; shuffled, it is not."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_reco
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.jobs.probe import probe
+from neurobridge_tb.jobs.decode import decode
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("probe")
+    folder = tmp_path_factory.mktemp("series")
     rng = np.random.default_rng(0)
     times = np.arange(2400) * 0.05
     velocity = np.stack([np.sin(2 * np.pi * times / 1.3), np.cos(2 * np.pi * times / 2.1)], axis=1)
@@ -45,17 +45,18 @@ def root(tmp_path_factory):
 
 def run(root, out, target):
     config = compose_config(
-        "probe", [f"dataset.root={root}", f"pretrained={root}/model", f"run_dir={out}", f"target={target}", "history=3"]
+        "decode",
+        [f"dataset.root={root}", f"pretrained={root}/model", f"run_dir={out}", f"target={target}", "history=3"],
     )
-    return {row["features"]: row["R2"] for row in read_metrics(probe(config))["rows"]}
+    return {row["decoder"]: row["R2 of columns"] for row in read_metrics(decode(config))["rows"]}
 
 
 def test_a_behaviour_that_drives_the_units_is_found(root, tmp_path):
     rows = run(root, tmp_path, "hand_velocity_2d")
-    assert set(rows) == {"pretrained latents", "latents of random weights", "raw activity, 3 bins"}
+    assert set(rows) == {"latents", "latents of random weights", "spike counts, 3 bins"}
     assert all(len(r2) == 2 for r2 in rows.values())
-    assert min(rows["raw activity, 3 bins"]) > 0.6
-    assert min(rows["pretrained latents"]) > 0.3
+    assert min(rows["spike counts, 3 bins"]) > 0.6
+    assert min(rows["latents"]) > 0.3
 
 
 def test_a_shuffled_behaviour_is_not(root, tmp_path):
@@ -65,3 +66,25 @@ def test_a_shuffled_behaviour_is_not(root, tmp_path):
 def test_a_behaviour_that_was_not_recorded_is_named(root, tmp_path):
     with pytest.raises(InputError, match="running.running_speed"):
         run(root, tmp_path, "running_speed")
+
+
+def test_where_tracking_is_lost_bins_are_left_out_and_said(root, tmp_path):
+    recording = BinnedRecordings(root).get_recording("reach")
+    times, velocity = recording.hand.timestamps, recording.hand.velocity.copy()
+    velocity[(times > 30) & (times < 31)] = np.nan
+    velocity[(times > 110) & (times < 112)] = np.nan
+    late = times > 10
+    data = build_recording(
+        brainset_id="test",
+        session_id="reach",
+        subject_id="subject",
+        units={"id": recording.units.id},
+        counts=(recording.spike_counts.value[:], 0.05),
+        behavior={"hand_velocity": (times[late], velocity[late])},
+        splits={"train": ([0.0], [80.0]), "valid": ([80.0], [100.0]), "test": ([100.0], [119.9])},
+    )
+    save_recording(data, tmp_path / "lost" / "reach.h5")
+    settings = {"root": str(tmp_path / "lost"), "pretrained": f"{root}/model", "history": 3, "run_dir": str(tmp_path)}
+    metrics = read_metrics(decode(target="hand.velocity", **settings))
+    assert "of 400 test bins are left out" in " ".join(metrics["notes"]) and 330 < metrics["examples"] < 370
+    assert min(metrics["rows"][-1]["R2 of columns"]) > 0.6

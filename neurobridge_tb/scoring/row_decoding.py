@@ -1,0 +1,162 @@
+"""Decoding a column of a table: whole windows, time courses and single areas, beside counts and random weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neurobridge_tb._upstream import Dataset
+from neurobridge_tb.configs.decode import DecodeConfig
+from neurobridge_tb.data.row_features import count_features, latent_features, row_windows
+from neurobridge_tb.data.targets import Examples, read_examples
+from neurobridge_tb.metrics.decoding import confusion
+from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.scoring.decoding import Decoded, come_in_blocks, decode, split_rows, table_rows, together
+
+LATENTS, BOTH, COUNTS, RANDOM = "latents", "latents and counts", "spike counts", "latents of random weights"
+_FEWEST_UNITS = 2  # of an area that is decoded by itself
+
+
+def decode_column(
+    config: DecodeConfig, dataset: Dataset, model: NeuroBridgeModel, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Content of ``metrics.json``: rows of the table, and what the figures show.
+
+    Args:
+        config: Settings.
+        dataset: The recordings.
+        model: The encoder.
+        say: Told what is going on.
+    """
+    examples = read_examples(dataset, config.target, kind=config.kind, align=config.align)
+    parts = split_rows(examples, folds=config.folds, seed=config.seed, train_on=config.train_on, test_on=config.test_on)
+    untrained = random_weights(model, dataset, config.seed)
+    crosses = any(set(examples.recording[train]) != set(examples.recording[test]) for train, test in parts)
+
+    def decoded(
+        bounds: NDArray, units: dict[str, NDArray] | None = None, *, single: bool = False
+    ) -> dict[str, Decoded]:
+        """What is decoded from windows, of all units or some; by ``single`` features or by latents and counts alone."""
+
+        def by(read: Callable[[str, NDArray], NDArray], apart: bool = False) -> Decoded:
+            return decode(_gather(examples, bounds, read, apart=apart), examples, parts, seed=config.seed)
+
+        latents = by(lambda r, b: latent_features(model, dataset, r, b, _of(units, r)))
+        if crosses:  # units of one recording say nothing about those of another
+            made = {LATENTS: latents}
+        else:
+            counts = by(lambda r, b: count_features(dataset, r, b, _of(units, r)), apart=True)
+            made = {BOTH: together(latents, counts), COUNTS: counts} | ({LATENTS: latents} if single else {})
+        if single:
+            made[RANDOM] = by(lambda r, b: latent_features(untrained, dataset, r, b, _of(units, r)))
+        return made
+
+    bounds = row_windows(examples, config.window)
+    say(f"reading {len(examples)} windows of {np.ptp(bounds[0]):g} s")
+    whole = decoded(bounds, single=True)
+    content: dict[str, Any] = {
+        "examples": len(examples),
+        "kind": "classes" if examples.are_classes else "values",
+        "window": [float(x) for x in bounds[0] - examples.time[0]],
+        "notes": _notes(config, examples, crosses),
+        "rows": table_rows(whole, examples, config.seed),
+    }
+    if examples.are_classes:
+        content |= _of_classes(whole, examples)
+    if config.bins:
+        say(f"time course in bins of {config.bins:g} s")
+        content["time course"] = _time_course(config, examples, bounds, decoded)
+    areas = {r: _areas(dataset, r) for r in dataset.recording_ids}
+    names = sorted(set().union(*areas.values()))
+    if config.areas and len(names) > 1:
+        say("single areas")
+        content["areas"] = {}
+        for name in names:
+            units = {r: of_area.get(name, np.array([], dtype=int)) for r, of_area in areas.items()}
+            if min(map(len, units.values())) >= _FEWEST_UNITS:
+                its = decoded(bounds, units)
+                content["areas"][name] = {row: d.scores(examples, config.seed) for row, d in its.items()}
+    return content
+
+
+def random_weights(model: NeuroBridgeModel, dataset: Dataset, seed: int) -> NeuroBridgeModel:
+    """The same encoder before any training."""
+    torch.manual_seed(seed)
+    untrained = NeuroBridgeModel(**model.config).eval()
+    untrained.init_vocabs(dataset)
+    untrained.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    return untrained
+
+
+def _gather(
+    examples: Examples, bounds: NDArray, read: Callable[[str, NDArray], NDArray], *, apart: bool = False
+) -> NDArray[np.float64]:
+    """Features (n, d) of all rows; with ``apart`` each recording has columns of its own, 0 elsewhere."""
+    recordings = list(dict.fromkeys(examples.recording.tolist()))
+    blocks = [read(recording, bounds[examples.recording == recording]) for recording in recordings]
+    ends = np.cumsum([block.shape[1] for block in blocks]) if apart else np.full(len(blocks), blocks[0].shape[1])
+    features = np.zeros((len(examples), ends[-1]))
+    for recording, block, end in zip(recordings, blocks, ends, strict=True):
+        features[examples.recording == recording, end - block.shape[1] : end] = block
+    return features
+
+
+def _of(units: dict[str, NDArray] | None, recording: str) -> NDArray | None:
+    return None if units is None else units[recording]
+
+
+def _areas(dataset: Dataset, recording_id: str) -> dict[str, NDArray[np.int64]]:
+    units = dataset.get_recording(recording_id).units
+    if "area" not in units.keys():
+        return {}
+    areas = units.area.astype(str)
+    return {str(name): np.flatnonzero(areas == name) for name in np.unique(areas) if name}
+
+
+def _of_classes(decoded: dict[str, Decoded], examples: Examples) -> dict[str, Any]:
+    labels = examples.label[next(iter(decoded.values())).rows]
+    names, counts = np.unique(labels, return_counts=True)
+    return {
+        "classes": names.tolist(),
+        "chance": float(counts.max() / counts.sum()),
+        "confusion": {
+            name: confusion(its.classes[its.outputs.argmax(1)], labels, its.classes).tolist()
+            for name, its in decoded.items()
+            if name in (BOTH, LATENTS, COUNTS)
+        },
+    }
+
+
+def _time_course(
+    config: DecodeConfig, examples: Examples, bounds: NDArray, decoded: Callable[[NDArray], dict[str, Decoded]]
+) -> dict[str, Any]:
+    """Scores in each bin of the window; a bin's decoder sees that bin alone."""
+    first, last = bounds[0] - examples.time[0]
+    assert config.bins
+    edges = first + config.bins * np.arange(int(np.floor((last - first) / config.bins + 1e-6)) + 1)
+    rows: dict[str, list[dict[str, float]]] = {}
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        of_bin = examples.time[:, None] + [low, high]
+        for name, its in decoded(of_bin).items():
+            scores = its.scores(examples, config.seed)
+            rows.setdefault(name, []).append(scores["accuracy" if examples.are_classes else "R2"])
+    return {"times": ((edges[:-1] + edges[1:]) / 2).tolist(), "rows": rows}
+
+
+def _notes(config: DecodeConfig, examples: Examples, crosses: bool) -> list[str]:
+    notes = [f"left out {line}" for line in examples.dropped]
+    if config.folds and not (config.train_on or config.test_on):
+        seen = np.isin(examples.split, ["train"]).sum()
+        notes.append(
+            f"{config.folds} folds: each row is decoded once, by a decoder that was fitted to other rows. Pretraining "
+            f"has seen the activity, not the labels, of the {seen} of {len(examples)} rows in the training split."
+        )
+    if come_in_blocks(examples):
+        notes.append(
+            "Rows of one class follow one another: slow drift of the activity may tell it. Compare with folds=0."
+        )
+    if crosses:
+        notes.append("Counts are left out: the recordings have different units.")
+    return notes
