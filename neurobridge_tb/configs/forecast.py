@@ -23,6 +23,9 @@ class ForecastConfig(MaskedConfig):
     model: ForecasterConfig = setting(ForecasterConfig(), "The model.")
     unit_dropout: float = setting(0.5, "At most this share of the units is hidden from a training window.")
     rate_jitter: float = setting(0.0, "Units' mean rates are off by exp(N(0, this)) in training: for rates that drift.")
+    strangers: bool = setting(
+        True, "unit_identity=features: recordings play the unseen session in training, told by an earlier reference."
+    )
     stride: int = setting(10, "Bins from one window to the next (windows=continuous).")
     align: str | None = setting(
         None, "windows=trial: column of `trials` at which the future begins; null: trials begin windows."

@@ -15,11 +15,14 @@ from neurobridge_tb._upstream import (
     DistributedEvaluationSamplerWrapper,
     Interval,
     collate,
+    pad2d,
 )
 from neurobridge_tb.configs.forecast import ForecastConfig
+from neurobridge_tb.data.running_past import RunningPast
 from neurobridge_tb.data.samplers import DistributedTrainingSampler
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.nn.rate_filter import RECENT
 
 _CACHE_BYTES = 500_000_000
 
@@ -69,6 +72,7 @@ class ForecastSampler(Sampler[DatasetIndex]):
         self.n_past, self.n_future, self.bin_size, self.stride = n_past, n_future, bin_size, stride
         self.shuffle = shuffle
         self.generator = torch.Generator().manual_seed(seed)
+        self._drawn, self._length = intervals, 0  # see `restrict`
         longest = max((float(np.max(i.end - i.start, initial=0.0)) for i in intervals.values()), default=0.0)
         if longest < (n_past + n_future) * bin_size - 1e-6 or not len(self):
             raise InputError(
@@ -78,21 +82,32 @@ class ForecastSampler(Sampler[DatasetIndex]):
                 fix="Use a shorter model.history or model.horizon, or check the recording's splits and trials.",
             )
 
+    def restrict(self, intervals: dict[str, Interval], length: int) -> None:
+        """From now on draw ``length`` windows, of these recordings from these intervals only, again and again."""
+        self._drawn, self._length = self.intervals | intervals, length
+
+    def holds_windows(self, intervals: dict[str, Interval]) -> bool:
+        """Whether a window fits into intervals."""
+        return bool(self._all(intervals, phase=lambda n: 0))
+
     def __len__(self) -> int:
-        return len(self._all(phase=lambda n: 0))
+        return self._length or len(self._all(self.intervals, phase=lambda n: 0))
 
     def __iter__(self) -> Iterator[DatasetIndex]:
         if not self.shuffle:
-            yield from self._all(phase=lambda n: 0)
+            yield from self._all(self.intervals, phase=lambda n: 0)
             return
-        indices = self._all(phase=lambda n: int(torch.randint(n, (), generator=self.generator)))
-        for i in torch.randperm(len(indices), generator=self.generator).tolist():
-            yield indices[i]
+        left = self._length or sys.maxsize
+        while left > 0:
+            indices = self._all(self._drawn, phase=lambda n: int(torch.randint(n, (), generator=self.generator)))
+            for i in torch.randperm(len(indices), generator=self.generator).tolist()[:left]:
+                yield indices[i]
+            left = left - len(indices) if self._length else 0
 
-    def _all(self, phase: Callable[[int], int]) -> list[DatasetIndex]:
+    def _all(self, some: dict[str, Interval], phase: Callable[[int], int]) -> list[DatasetIndex]:
         return [
             DatasetIndex(recording, start, end)
-            for recording, intervals in self.intervals.items()
+            for recording, intervals in some.items()
             for start, end in self._of_recording(recording, intervals, phase)
         ]
 
@@ -139,12 +154,13 @@ def anchors_of(dataset: Dataset, column: str) -> dict[str, np.ndarray]:
 
 
 class _Samples(torch.utils.data.Dataset):
-    """Tokenized windows, kept in memory as far as it reaches: a window's sample never changes."""
+    """Tokenized windows with the running past, kept in memory as far as it reaches: a window's sample never changes."""
 
-    def __init__(self, dataset: Dataset, tokenize: Callable):
+    def __init__(self, dataset: Dataset, model: NeuroHorizonModel):
         self.windows = copy.copy(dataset)  # shares the open files
         self.windows.transform = None
-        self.tokenize = tokenize
+        self.tokenize = model.tokenize_with_targets
+        self._pasts = {r: RunningPast(dataset.get_recording(r), model.bin_size, RECENT) for r in dataset.recording_ids}
         self._cache: dict[tuple[str, float, float], Any] = {}
         self._room = _CACHE_BYTES
 
@@ -153,6 +169,9 @@ class _Samples(torch.utils.data.Dataset):
         if key in self._cache:
             return self._cache[key]
         sample = self.tokenize(self.windows[index])
+        recent = self._pasts[index.recording_id].before(index.start)
+        for name, values in zip(("recent_spikes", "recent_bins"), recent, strict=True):
+            sample["model_inputs"][name] = pad2d(torch.from_numpy(values))
         if self._room > 0:
             self._cache[key] = sample
             self._room -= _size(sample)
@@ -178,7 +197,7 @@ class ForecastLoaders:
     def __init__(self, config: ForecastConfig, dataset: Dataset, model: NeuroHorizonModel):
         self.config, self.dataset = config, dataset
         self._bins: dict[str, Any] = {"n_past": model.n_past, "n_future": model.n_future, "bin_size": model.bin_size}
-        self._samples = _Samples(dataset, model.tokenize_with_targets)
+        self._samples = _Samples(dataset, model)
 
     def of_split(self, split: str) -> DataLoader:
         """Windows of a split: shuffled ones for ``"train"``, else one after the other."""

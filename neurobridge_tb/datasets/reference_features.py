@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from neurobridge_tb._upstream import Data, Interval
 from neurobridge_tb.errors import InputError
 
+_SHORTEST = 1.0  # s of a reference window
 ISI_EDGES = np.geomspace(1e-3, 10.0, 21)
 BIN = 0.01
 LAGS = 10
@@ -151,14 +152,37 @@ def recording_features(recording: Data, intervals: Interval, *, seconds: float =
         (N, 33), see the module's docstring.
 
     Raises:
-        InputError: There are no intervals, no spikes or counts, or no spike in the window.
+        InputError: As :func:`window_features`.
     """
     if "reference_features" in recording.units.keys():
         return np.asarray(recording.units.reference_features, np.float32)
     lengths = intervals.end - intervals.start
     left = seconds - np.concatenate([[0.0], np.cumsum(lengths)])[:-1]
     starts = intervals.start[left > 0]
-    ends = starts + np.minimum(lengths, left)[left > 0]
+    return window_features(recording, Interval(start=starts, end=starts + np.minimum(lengths, left)[left > 0]))
+
+
+def window_features(recording: Data, window: Interval) -> NDArray[np.float32]:
+    """Reference features of a recording's units in just this window, whatever the recording brings.
+
+    Args:
+        recording: With spikes or spike counts.
+        window: One interval, or several in order; a second at least in all.
+
+    Returns:
+        (N, 33), see the module's docstring.
+
+    Raises:
+        InputError: The window is shorter, or there are no spikes or counts, or no spike in it.
+    """
+    starts, ends = window.start, window.end
+    length = float((ends - starts).sum())
+    if length < _SHORTEST:
+        raise InputError(
+            expected=f"a reference window of at least {_SHORTEST:g} s in recording {recording.session.id}",
+            found=f"{length:.3g} s",
+            fix="Use a longer one (reference_seconds, or training intervals): rates are not known from so little.",
+        )
     if "spikes" in recording.keys():
         times, units = recording.spikes.timestamps, recording.spikes.unit_index
     elif "spike_counts" in recording.keys():

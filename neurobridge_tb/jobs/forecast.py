@@ -1,5 +1,6 @@
 """Training of a NeuroHorizonModel, and its scores on the test split."""
 
+import copy
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+from torch.utils.data import DataLoader
 
-from neurobridge_tb._upstream import Dataset
+from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.datasets import is_simulated
@@ -17,12 +19,13 @@ from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
 from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.engine.strangers import SimulatedStrangers, fit_rate_filter
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.report.figure_style import save_png
 from neurobridge_tb.report.forecast_figures import decay_curves, rasters, unit_scatter
-from neurobridge_tb.scoring.forecasts import check_scoring, forecast_scores
+from neurobridge_tb.scoring.forecasts import check_scoring, forecast_scores, rolled_out_loss
 
 
 def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
@@ -43,31 +46,38 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     known = _features(trained, config) if model.identity is not None else None
     model.fit_units(trained, intervals, known, seconds=config.reference_seconds)
     check_scoring(model, [trained] if unseen is None else [trained, unseen], config)
-    strangers = {} if unseen is None else _features(unseen, config)
+    unseen_features = {} if unseen is None else _features(unseen, config)
     loaders = ForecastLoaders(config, trained, model)
     train, valid = loaders.of_split("train"), loaders.of_split("valid")
+    strangers = _strangers(model, trained, train, config) if known and config.strangers else None
+    fit_rate_filter(model, train, strangers)
+    start = copy.deepcopy(model)
 
     module = ForecastModule(
         model, **asdict(config.optimizer), unit_dropout=config.unit_dropout, rate_jitter=config.rate_jitter
     )
-    trainer = run.trainer(config.trainer, [EpochSeeds(config.seed, train, {"valid": valid})], monitor="val/loss")
+    callbacks: list[L.Callback] = [EpochSeeds(config.seed, train, {"valid": valid})]
+    callbacks += [] if strangers is None else [strangers]
+    trainer = run.trainer(config.trainer, callbacks, monitor="val/loss")
     run.fit(trainer, module, train, valid)
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on
 
     best = NeuroHorizonModel.load_pretrained(run.best_checkpoint).eval()
+    losses = {"trained": rolled_out_loss(best, valid), "start": rolled_out_loss(start.eval(), valid)}
+    if losses["start"] <= losses["trained"]:
+        best = start
     best.save_pretrained(run.model)
-    rows, arrays, smoothed = forecast_scores(best, trained, config, loaders, group="trained")
+    rows, arrays, baselines = forecast_scores(best, trained, config, loaders, group="trained")
     _write_figures(arrays, run.path, "trained")
     if unseen is not None and best.identity is not None:
-        for recording_id, features in strangers.items():
-            window = unseen.get_sampling_intervals("train")[recording_id]
-            seconds = min(config.reference_seconds, float((window.end - window.start).sum()))
+        for recording_id, features in unseen_features.items():
+            seconds = _seconds(unseen.get_sampling_intervals("train")[recording_id], config)
             ids = unseen.get_recording(recording_id).units.id.astype(str).tolist()
             best.add_units(ids, features, seconds=seconds)
         best.identity.precompute()
         loaders = ForecastLoaders(config, unseen, best)
-        more, arrays, _ = forecast_scores(best, unseen, config, loaders, group="unseen", smoothed=smoothed)
+        more, arrays, _ = forecast_scores(best, unseen, config, loaders, group="unseen", baselines=baselines)
         rows += more
         _write_figures(arrays, run.path, "unseen")
     run.write_metrics(
@@ -76,6 +86,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
             "unseen": list(config.unseen),
             "simulated": is_simulated(trained),
             "command": config.command,
+            "validation loss": losses,
             "rows": rows,
             "seconds": time.monotonic() - began,
         }
@@ -109,6 +120,20 @@ def _open(config: ForecastConfig) -> tuple[Dataset, Dataset | None]:
         return open_dataset(replace(config.dataset, recording_ids=recordings))
 
     return only(rest), only(list(config.unseen))
+
+
+def _strangers(
+    model: NeuroHorizonModel, dataset: Dataset, train: DataLoader, config: ForecastConfig
+) -> SimulatedStrangers:
+    intervals, features = dataset.get_sampling_intervals("train"), _features(dataset, config)
+    whole = {r: (x, _seconds(intervals[r], config)) for r, x in features.items()}
+    sampler: Any = train.sampler
+    return SimulatedStrangers(model, dataset, sampler.sampler, whole, config.seed)
+
+
+def _seconds(intervals: Interval, config: ForecastConfig) -> float:
+    """Length of the reference window."""
+    return min(config.reference_seconds, float((intervals.end - intervals.start).sum()))
 
 
 def _features(dataset: Dataset, config: ForecastConfig) -> dict[str, Any]:

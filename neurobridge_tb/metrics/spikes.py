@@ -72,6 +72,7 @@ class BitsPerSpikeScore:
         n_spikes: Spikes evaluated.
         of_trained_units: Spike-weighted, over the units of each entry of ``TRAINED``; empty where training spikes are
             not known.
+        d2: Share of the null model's Poisson deviance that is explained, over all units, see :func:`poisson_d2`.
         new_units: How many evaluated units fired, but had no spike in training; 0 where these are not known.
     """
 
@@ -82,6 +83,7 @@ class BitsPerSpikeScore:
     n_spikes: int
     of_trained_units: dict[str, float] = field(default_factory=dict)
     new_units: int = 0
+    d2: float = float("nan")
 
 
 class BitsPerSpike:
@@ -108,6 +110,7 @@ class BitsPerSpike:
             check_same_shape("training_spikes", self.training_spikes, "null_rates", self.null_rates)
         units = len(self.null_rates)
         self._gain, self._spikes, self._bins = np.zeros(units), np.zeros(units), np.zeros(units)
+        self._most = 0.0  # gain of rates that are the counts
 
     def update(self, rates: Array, counts: Array, *, mask: Array | None = None, units: Array | None = None) -> None:
         """Add a batch.
@@ -132,8 +135,9 @@ class BitsPerSpike:
             used = used & to_numpy(mask).astype(bool)
         index = np.broadcast_to(index, observed.shape)[used]
         observed, expected = observed[used], expected[used]
-        gain = poisson_log_likelihood(expected, observed)
-        gain -= poisson_log_likelihood(self.null_rates[index], observed)
+        null = poisson_log_likelihood(self.null_rates[index], observed)
+        gain = poisson_log_likelihood(expected, observed) - null
+        self._most += float((poisson_log_likelihood(observed, observed) - null).sum())
         size = len(self.null_rates)
         self._gain += np.bincount(index, gain, size)
         self._spikes += np.bincount(index, observed, size)
@@ -150,6 +154,7 @@ class BitsPerSpike:
         self._gain += other._gain
         self._spikes += other._spikes
         self._bins += other._bins
+        self._most += other._most
 
     def compute(self) -> BitsPerSpikeScore:
         """The score of everything seen so far; NaN where no spike was evaluated."""
@@ -170,6 +175,7 @@ class BitsPerSpike:
             silent_units=int((silent & (self._bins > 0)).sum()),
             n_spikes=int(total),
             of_trained_units={} if trained is None else {n: weighted(trained >= k) for n, k in TRAINED.items()},
+            d2=float(self._gain.sum() / self._most) if self._most > 0 else float("nan"),
             new_units=0 if trained is None else int((~silent & (trained == 0)).sum()),
         )
 

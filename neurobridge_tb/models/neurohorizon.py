@@ -26,6 +26,7 @@ from neurobridge_tb.nn.causal_decoder import CausalDecoder, KeysValues
 from neurobridge_tb.nn.feedback import OwnHistory, PopulationFeedback
 from neurobridge_tb.nn.id_encoder import IdentityRows, UnitIdentity
 from neurobridge_tb.nn.per_neuron_head import PerNeuronHead
+from neurobridge_tb.nn.rate_filter import RECENT, RateFilter
 from neurobridge_tb.nn.unit_rows import UnitStatistics
 from neurobridge_tb.registry_ext import PoissonNLLLoss
 
@@ -41,6 +42,8 @@ class _Rows(NamedTuple):
     head: Tensor
     mean: Tensor
     std: Tensor
+    drift: Tensor
+    start: Tensor
 
 
 class _Past(NamedTuple):
@@ -60,7 +63,8 @@ class _Past(NamedTuple):
         def both(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
             return pick(pair[0]), pick(pair[1])
 
-        rows = _Rows(both(self.rows.feedback), pick(self.rows.head), pick(self.rows.mean), pick(self.rows.std))
+        feedback, *others = self.rows
+        rows = _Rows(both(feedback), *(pick(x) for x in others))  # type: ignore[arg-type]
         return _Past([both(layer) for layer in self.context], rows, both(self.last), both(self.own))
 
 
@@ -71,9 +75,11 @@ class NeuroHorizonModel(PretrainedModel):
     2. One query a future bin attends to the latents and, causally, to the bins before it. It is told the population's
        activity in the bin before: the observed one (:meth:`forward`, teacher-forced), or the predicted one
        (:meth:`generate`, rolled out).
-    3. :class:`PerNeuronHead` reads each unit's log-rate from the bin's state, the unit's embedding and how the unit's
-       own recent activity compares with its mean rate (:class:`OwnHistory`). The loss is the Poisson negative
-       log-likelihood of the counts.
+    3. Each unit's log-rate starts at what a filter of its own spikes says (:class:`RateFilter`): the mean of the
+       reference window, followed through the running past, and the last bins. To this :class:`PerNeuronHead` adds a
+       residual, which starts at zero, from the bin's state, the unit's embedding, how its rate has drifted, and how its
+       own and the population's recent activity compare with what was expected (:class:`OwnHistory`). The loss is the
+       Poisson negative log-likelihood of the counts.
 
     Units have trained embeddings, or, with ``unit_identity="features"``, everything about a unit comes from its
     reference features (:mod:`neurobridge_tb.datasets.reference_features`): then units that were never trained can be
@@ -148,8 +154,13 @@ class NeuroHorizonModel(PretrainedModel):
         self.own_history = OwnHistory(_OWN_TIME_CONSTANTS, bin_size)
         self.unit_rows = InfiniteVocabEmbedding(dim, init_scale=0.02)
         self.head = PerNeuronHead(
-            dim=dim, dim_own=len(_OWN_TIME_CONSTANTS), dim_hidden=dim_hidden, dropout=settings["lin_dropout"]
+            dim=dim,
+            dim_own=2 * len(_OWN_TIME_CONSTANTS),
+            dim_drift=len(RECENT) + 2,
+            dim_hidden=dim_hidden,
+            dropout=settings["lin_dropout"],
         )
+        self.rate_filter = RateFilter(self.n_past, self.n_future, bin_size)
         self.loss_fn = PoissonNLLLoss()
         self.identity: UnitIdentity | None = None
         if unit_identity == "features":
@@ -206,7 +217,7 @@ class NeuroHorizonModel(PretrainedModel):
         for recording_id in dataset.recording_ids:
             unit_ids = dataset.get_recording(recording_id).units.id.astype(str).tolist()
             available = float((intervals[recording_id].end - intervals[recording_id].start).sum())
-            self._set_features(unit_ids, features[recording_id], min(seconds, available))
+            self.set_reference(unit_ids, features[recording_id], min(seconds, available))
         self.identity.encoder.fit(self.identity.features.weight[1:])
 
     def add_units(self, unit_ids: list[str], features: np.ndarray, *, seconds: float) -> None:
@@ -225,10 +236,16 @@ class NeuroHorizonModel(PretrainedModel):
             )
         for table in self._tables().values():
             table.extend_vocab(unit_ids, exist_ok=True)
-        self._set_features(unit_ids, features, seconds)
+        self.set_reference(unit_ids, features, seconds)
 
-    def _set_features(self, unit_ids: list[str], features: np.ndarray, seconds: float) -> None:
-        """Features, and from them each unit's mean count a bin and its Poisson standard deviation."""
+    def set_reference(self, unit_ids: list[str], features: np.ndarray, seconds: float) -> None:
+        """Tell known units by another reference window: features, mean count a bin, Poisson standard deviation.
+
+        Args:
+            unit_ids: Units of the vocabulary.
+            features: (len(unit_ids), 33).
+            seconds: Length of the window in s.
+        """
         assert self.identity is not None
         rows = torch.from_numpy(np.array(features, dtype=np.float32))
         self.identity.features.set(unit_ids, rows)
@@ -371,7 +388,7 @@ class NeuroHorizonModel(PretrainedModel):
         Returns:
             (B, T, N) log of the expected counts a bin.
         """
-        return self._teacher_forced(self._start(**past), future, future_mask, observed)
+        return self._teacher_forced(self._start(future.shape[1], **past), future, future_mask, observed)
 
     def training_loss(
         self,
@@ -406,7 +423,7 @@ class NeuroHorizonModel(PretrainedModel):
             inputs = self._show(inputs, shown)
         units = inputs["unit_index"] > 0
         jitter = torch.randn(units.shape, generator=generator).mul(rate_jitter).exp() if rate_jitter else None
-        past = self._start(jitter, **inputs)
+        past = self._start(future.shape[1], jitter, **inputs)
         observed = torch.rand(len(mask), generator=generator) >= _ROLLED_OUT  # drawn on the CPU: no GPU is waited for
         rolled, observed = torch.nonzero(~observed).flatten().to(mask.device), observed.to(mask.device)
         told, present = future, mask & shown[:, None]
@@ -446,7 +463,7 @@ class NeuroHorizonModel(PretrainedModel):
             (B, T, N) log of the expected counts a bin.
         """
         n_bins = self.n_future if horizon is None else self.bins_of(horizon)
-        return self._roll_out(self._start(**past), past["unit_index"] > 0, n_bins, use_cache=use_cache)
+        return self._roll_out(self._start(n_bins, **past), past["unit_index"] > 0, n_bins, use_cache=use_cache)
 
     def _roll_out(self, past: _Past, units: Tensor, n_bins: int, *, use_cache: bool = True) -> Tensor:
         """(B, T, N) log-rates of units that exist (B, N)."""
@@ -459,26 +476,49 @@ class NeuroHorizonModel(PretrainedModel):
                 states, caches = self.decoder(fed[-1], self._rotary(step, 1, values), past.context, caches)
             else:
                 states, _ = self.decoder(torch.cat(fed, 1), self._rotary(0, step + 1, values), past.context)
-            outputs.append(self._log_rates(states[:, -1:], rows, self.own_history.read(own)[:, None]))
+            outputs.append(self._log_rates(states[:, -1:], rows, self.own_history.read(own)[:, None], step))
             counts, present, predicted = outputs[-1].exp(), units, torch.ones_like(predicted)
             values = self._standardize(counts, rows)[:, 0]
             own = self.own_history.step(own, self._told(counts, rows)[:, 0], present, rows.mean[:, 0])
         return torch.cat(outputs, dim=1)
 
-    def _start(self, jitter: Tensor | None = None, **past: Tensor) -> _Past:
+    def _start(self, n_bins: int, jitter: Tensor | None = None, **past: Tensor) -> _Past:
         encoder_inputs = {k: past[k] for k in past if k.startswith(("input_", "latent_"))}
         latents = self.encoder.encode(**encoder_inputs)
         context = self.decoder.latent_context(latents, self.encoder.rotary_emb(past["latent_timestamps"]))
         index = past["unit_index"]
-        mean, std = self.unit_stats.log_mean(index)[:, None].exp(), self.unit_stats(index)[:, None, :, 1]
-        if jitter is not None:  # (B, N)
-            factor = jitter[:, None].to(mean)
-            mean, std = mean * factor, std * factor.sqrt()
-        rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std.clamp_min(1e-6))
         counts, present = past["past"], past["past_mask"]
+        reference, recent, mean = self._means(index, jitter, past)
+        drift = self.rate_filter.evidence(reference, mean, *recent)
+        start = self.rate_filter(mean, counts, present, n_bins)
+        std = (self.unit_stats(index)[:, None, :, 1] * (mean / reference).sqrt()).clamp_min(1e-6)
+        rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std, drift, start)
         last = self._standardize(counts[:, -1:], rows)[:, 0], present[:, -1]
         own = self.own_history.start(self._told(counts, rows), present, rows.mean)
         return _Past(context, rows, last, own)
+
+    def _means(
+        self, index: Tensor, jitter: Tensor | None, past: dict[str, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Units' mean counts in the reference window, the running past, and what the means are by now."""
+        reference = self.unit_stats.log_mean(index)[:, None].exp()
+        if jitter is not None:  # (B, N)
+            reference = reference * jitter[:, None].to(reference)
+        nothing = reference.new_zeros(len(past["past"]), len(RECENT), past["past"].shape[2])
+        recent = past.get("recent_spikes", nothing), past.get("recent_bins", nothing)
+        return reference, recent, self.rate_filter.drifted_mean(reference, *recent)
+
+    def start(self, **past: Tensor) -> Tensor:
+        """What each unit's own spikes say (:class:`RateFilter`): where the forecast starts before it is trained.
+
+        Args:
+            **past: What :meth:`tokenize` returns, collated.
+
+        Returns:
+            (B, T, N) log of the expected counts a bin.
+        """
+        mean = self._means(past["unit_index"], None, past)[2]
+        return self.rate_filter(mean, past["past"], past["past_mask"], self.n_future)
 
     def _teacher_forced(self, past: _Past, future: Tensor, present: Tensor, observed: Tensor | None) -> Tensor:
         context, rows, last, own = past
@@ -493,10 +533,12 @@ class NeuroHorizonModel(PretrainedModel):
         for step in range(1, future.shape[1]):
             own = self.own_history.step(own, counts[:, step - 1], present[:, step], rows.mean[:, 0])
             histories.append(self.own_history.read(own))
-        return self._log_rates(states, rows, torch.stack(histories, dim=1))
+        return self._log_rates(states, rows, torch.stack(histories, dim=1), 0)
 
-    def _log_rates(self, states: Tensor, rows: _Rows, own: Tensor) -> Tensor:
-        return self.head(states, rows.head, own) + rows.mean.log()
+    def _log_rates(self, states: Tensor, rows: _Rows, own: Tensor, first: int) -> Tensor:
+        """Of the bins from the ``first`` on."""
+        start = rows.start[:, first : first + states.shape[1]]
+        return start + self.head(states, rows.head, own, rows.drift)
 
     def _standardize(self, counts: Tensor, rows: _Rows) -> Tensor:
         return ((counts - rows.mean) / rows.std).clamp_max(_LARGEST)

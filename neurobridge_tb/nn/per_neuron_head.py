@@ -9,45 +9,51 @@ _AT_ONCE = 2**20  # hidden activations that are in memory at a time: they fit in
 
 
 class PerNeuronHead(nn.Module):
-    """One MLP for all units on [bin state, unit embedding, the unit's own recent activity].
+    """One MLP for all units on [bin state, unit embedding, how its rate drifts, its own recent activity].
 
     A linear read-out of the bin state by the unit embedding is added, a short way for what units share, and one of the
-    recent activity. The first layer of the MLP is the sum of a part that depends on the bin and one that depends on the
-    unit, so that no concatenation exists. Its hidden activations (bins x units x ``dim_hidden``) are made for a few
-    bins at a time, in the backward pass once more: that takes a fraction of the memory and, on a processor, less time.
+    recent activity. All of them start at zero. The first layer of the MLP is the sum of a part that depends on the bin
+    and one that depends on the unit, so that no concatenation exists. Its hidden activations (bins x units x
+    ``dim_hidden``) are made for a few bins at a time, in the backward pass once more: that takes a fraction of the
+    memory and, on a processor, less time.
 
     Args:
         dim: Width of the bin states and of the unit embeddings.
         dim_own: Numbers about a unit's own recent activity.
+        dim_drift: Numbers about how a unit's rate drifts.
         dim_hidden: Hidden width of the MLP.
         dropout: Dropout of the bin states.
     """
 
-    def __init__(self, *, dim: int, dim_own: int, dim_hidden: int, dropout: float):
+    def __init__(self, *, dim: int, dim_own: int, dim_drift: int, dim_hidden: int, dropout: float):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
         self.from_state = nn.Linear(dim, dim_hidden)
         self.from_unit = nn.Linear(dim, dim_hidden, bias=False)
         self.from_own = nn.Linear(dim_own, dim_hidden, bias=False)
+        self.from_drift = nn.Linear(dim_drift, dim_hidden, bias=False)
         self.out = nn.Linear(dim_hidden, 1)
-        nn.init.zeros_(self.out.bias)
         self.own = nn.Linear(dim_own, 1, bias=False)
-        nn.init.constant_(self.own.weight, 1 / dim_own)  # a unit goes on as it has
+        for parameter in (self.out.weight, self.out.bias, self.own.weight):
+            nn.init.zeros_(parameter)
+        self.shared = nn.Parameter(torch.zeros(()))  # of the linear read-out
 
-    def forward(self, states: Tensor, units: Tensor, own: Tensor) -> Tensor:
-        """Log-rate relative to the unit's mean.
+    def forward(self, states: Tensor, units: Tensor, own: Tensor, drift: Tensor) -> Tensor:
+        """What is added to each unit's log-rate.
 
         Args:
             states: (B, T, D).
             units: (B or 1, N, D) unit embeddings.
             own: (B, T, N, C) recent activity of each unit before each bin.
+            drift: (B, N, F) how its rate drifts.
 
         Returns:
             (B, T, N).
         """
         states = self.dropout(self.norm(states))
-        per_bin, per_unit = self.from_state(states)[:, :, None], self.from_unit(units)[:, None]
+        per_bin = self.from_state(states)[:, :, None]
+        per_unit = (self.from_unit(units) + self.from_drift(drift))[:, None]
         n_bins = max(1, _AT_ONCE // (per_bin[:, 0].numel() * own.shape[2]))
         rates = []
         for parts in zip(per_bin.split(n_bins, 1), own.split(n_bins, 1), strict=True):
@@ -55,7 +61,7 @@ class PerNeuronHead(nn.Module):
                 rates.append(checkpoint(self._mlp, *parts, per_unit, use_reentrant=False, preserve_rng_state=False))
             else:
                 rates.append(self._mlp(*parts, per_unit))
-        return torch.cat(rates, dim=1) + states @ units.mT + self.own(own).squeeze(-1)
+        return torch.cat(rates, dim=1) + self.shared * (states @ units.mT) + self.own(own).squeeze(-1)
 
     def _mlp(self, per_bin: Tensor, own: Tensor, per_unit: Tensor) -> Tensor:
         return self.out(F.relu(self.from_own(own).add_(per_bin).add_(per_unit))).squeeze(-1)

@@ -1,7 +1,7 @@
 """Pictures of a forecast: rasters and rates, how the score decays with the horizon, and each unit's score."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MAX_UNITS = 120  # rows of a raster
-_COLOURS = (style.BLUE, style.GREEN, style.ORANGE)
+_LINES: tuple[dict[str, Any], ...] = (  # of the forecasts, in their order
+    {"color": style.BLUE, "linewidth": 2.0},
+    {"color": style.GREEN},
+    {"color": style.BLUE, "linestyle": ":"},
+    {"color": style.ORANGE, "linestyle": ":"},
+    {"color": style.ORANGE},
+)
+_RESAMPLES = 500
 
 
 @style.styled
@@ -22,7 +29,7 @@ def rasters(arrays: Mapping[str, np.ndarray]) -> "Figure":
 
     Args:
         arrays: Content of ``forecast_<group>.npz``: ``example_past`` (E, T_past, N), ``example_future``,
-            ``example_rates``, ``example_mask`` (E, T, N), ``bin_size``.
+            ``example_rates``, ``example_mask`` (E, T, N), ``example_name`` (E,), ``bin_size``.
     """
     past, future, rates = (np.asarray(arrays[f"example_{k}"], float) for k in ("past", "future", "rates"))
     mask, width = np.asarray(arrays["example_mask"], bool), float(arrays["bin_size"])
@@ -50,7 +57,7 @@ def rasters(arrays: Mapping[str, np.ndarray]) -> "Figure":
                 extent=(*extent_of, min(shown, layer.shape[1]), 0),
             )  # fmt: skip
             axes.axvline(0, color=style.PAPER, linewidth=1.5)
-            axes.set_yticks([])
+            axes.set_yticks([1, min(shown, layer.shape[1])])
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
         centres = extent_of[0] + (np.arange(len(observed)) + 0.5) * width
@@ -65,7 +72,9 @@ def rasters(arrays: Mapping[str, np.ndarray]) -> "Figure":
     panels[2, 0].set_ylim(bottom=0)
     panels[0, 0].set_ylim(shown, 0)
     panels[1, 0].set_ylim(shown, 0)
-    for axes, name in zip(panels[:, 0], ("observed", "forecast", "mean rate (Hz)"), strict=True):
+    for axes, name in zip(panels[0], arrays["example_name"], strict=False):
+        axes.set_title(str(name).replace(" at ", "\nat "), fontsize=8)
+    for axes, name in zip(panels[:, 0], ("observed, by unit", "forecast, by unit", "mean rate (Hz)"), strict=True):
         axes.set_ylabel(name, color=style.INK)
     panels[2, 0].legend(loc="best")
     bar = figure.colorbar(image, ax=list(panels[:2].flat), shrink=0.7, aspect=20, pad=0.015)
@@ -77,21 +86,27 @@ def rasters(arrays: Mapping[str, np.ndarray]) -> "Figure":
 
 @style.styled
 def decay_curves(arrays: Mapping[str, np.ndarray]) -> "Figure":
-    """Bits/spike of each bin of the future, for each forecast.
+    """Bits/spike of each bin of the future, for each forecast, with 95 % bootstrap intervals over windows.
 
     Args:
-        arrays: ``decay`` (forecasts, T), ``decay_names`` (forecasts,), ``bin_size``.
+        arrays: ``window_gain`` (windows, forecasts, T) in bits, ``window_spikes`` (windows, T), ``forecasts``,
+            ``bin_size``.
     """
-    decay, width = np.asarray(arrays["decay"]), float(arrays["bin_size"])
+    gain, spikes, width = np.asarray(arrays["window_gain"]), np.asarray(arrays["window_spikes"]), arrays["bin_size"]
+    draws = np.random.default_rng(0).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), _RESAMPLES)
+    drawn = np.einsum("rw,wft->rft", draws, gain) / np.maximum(draws @ spikes, 1)[:, None]
+    decay = gain.sum(0) / np.maximum(spikes.sum(0), 1)
     figure = style.new_figure(5.4, 3.4)
     axes = figure.subplots()
     time = (np.arange(decay.shape[1]) + 1) * width
     axes.set_xlim(0, 1.03 * time[-1])
-    for values, name, colour in zip(decay, arrays["decay_names"], _COLOURS, strict=True):
-        axes.plot(time, values, color=colour, marker="o", markersize=3, label=str(name))
+    for k, (name, line) in enumerate(zip(arrays["forecasts"], _LINES, strict=True)):
+        low, high = np.percentile(drawn[:, k], [2.5, 97.5], axis=0)
+        axes.fill_between(time, low, high, color=line["color"], alpha=0.12, linewidth=0)
+        axes.plot(time, decay[k], marker="o", markersize=3, label=str(name), **line)
     axes.axhline(0, color=style.MUTED, linewidth=1, linestyle="--", label="training mean rate")
     axes.set_xlabel("how far ahead (s)")
-    axes.set_ylabel("bits/spike")
+    axes.set_ylabel("bits/spike (95 % interval)")
     figure.legend(loc="outside lower center", ncols=2)
     style.light_grid(axes)
     return figure
@@ -99,7 +114,9 @@ def decay_curves(arrays: Mapping[str, np.ndarray]) -> "Figure":
 
 @style.styled
 def unit_scatter(arrays: Mapping[str, np.ndarray]) -> "Figure":
-    """Each unit: its score against the last smoothed rate's, against its rate, and its PSTH.
+    """Each unit: its score against that of the smoothed rate drawn to the recent mean, against its rate, and its PSTH.
+
+    Scores beyond the axes, which hold 98 % of the units, are drawn at their edges.
 
     Args:
         arrays: ``bits_per_spike``, ``bits_per_spike_smoothed``, ``mean_rate`` (Hz), ``psth_r2``, ``rate_correlation``,
@@ -108,22 +125,25 @@ def unit_scatter(arrays: Mapping[str, np.ndarray]) -> "Figure":
     bits, baseline = np.asarray(arrays["bits_per_spike"]), np.asarray(arrays["bits_per_spike_smoothed"])
     psth = np.asarray(arrays["psth_r2"])
     has_psth = bool(np.isfinite(psth).any())
-    third = (psth, "PSTH R²") if has_psth else (np.asarray(arrays["rate_correlation"]), "rate correlation")
+    third = (np.asarray(arrays["rate_correlation"]), "rate correlation")
+    if has_psth:
+        third = (psth, "PSTH R² (below -1: at -1)")
     figure = style.new_figure(8.4, 3.0)
     left, middle, right = figure.subplots(1, 3)
     dots = {"s": 14 if len(bits) < 300 else 5, "color": style.BLUE, "alpha": 0.6, "linewidth": 0}
-    left.scatter(baseline, bits, **dots)
     both = np.concatenate([bits, baseline])
-    low, high = np.nanpercentile(both, [2, 98]) if np.isfinite(both).any() else (0.0, 1.0)
+    low, high = np.nanpercentile(both, [1, 99]) if np.isfinite(both).any() else (0.0, 1.0)
+    bits, baseline = np.clip(bits, low, high), np.clip(baseline, low, high)
+    left.scatter(baseline, bits, **dots)
     margin = 0.1 * (high - low) + 1e-3
     left.plot([low, high], [low, high], color=style.MUTED, linewidth=1, linestyle="--")
     left.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
-    left.set(xlabel="bits/spike, last smoothed rate", ylabel="bits/spike, forecast")
+    left.set(xlabel="bits/spike, smoothed rate\ndrawn to the recent mean", ylabel="bits/spike, forecast")
     middle.scatter(np.maximum(np.asarray(arrays["mean_rate"]), 1e-2), bits, **dots)
     middle.set_xscale("log")
     middle.set(xlabel="mean rate (Hz)", ylabel="bits/spike, forecast", ylim=(low - margin, high + margin))
     right.hist(np.clip(third[0][np.isfinite(third[0])], -1, 1), bins=np.linspace(-1, 1, 41), color=style.BLUE)
-    right.set(xlabel=f"{third[1]} (below -1: at -1)", ylabel="units", xlim=(-1.05, 1.05))
+    right.set(xlabel=third[1], ylabel="units", xlim=(-1.05, 1.05))
     for axes in (left, middle, right):
         style.light_grid(axes, "both")
     return figure

@@ -4,18 +4,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders, anchors_of, trial_columns
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.estimators.smoothed_rate import SmoothedRate, fit_smoothed_rate
+from neurobridge_tb.estimators.smoothed_rate import SmoothedRate, Windows, fit_smoothed_rate
 from neurobridge_tb.metrics.rates import ForecastScore, ForecastScores, PsthScores
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.scoring.forecast_glm import glm_rows
+from neurobridge_tb.scoring.paired_gains import WindowGains
 from neurobridge_tb.scoring.unit_rates import bits_cells, inside, training_rates
 
-ROLLED, FORCED, SMOOTHED = "rolled out", "one bin ahead (told each bin before)", "last smoothed rate"
+ROLLED, FORCED, START = "rolled out", "one bin ahead (told each bin before)", "rate filter (the model's start)"
+SMOOTHED, DRIFTING = "last smoothed rate", "smoothed rate drawn to the recent mean"
+BASELINES = (SMOOTHED, DRIFTING)
+_PRIORS = (0.4, 1.0, 2.5, 6.0)  # s: weights of the training mean in the recent mean that are tried
 _EXAMPLES = 6  # windows drawn
 
 
@@ -27,8 +32,8 @@ def forecast_scores(
     loaders: ForecastLoaders,
     *,
     group: str,
-    smoothed: SmoothedRate | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], SmoothedRate]:
+    baselines: dict[str, SmoothedRate] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, SmoothedRate]]:
     """Rows of scores, and the arrays of which figures are drawn.
 
     Args:
@@ -37,29 +42,34 @@ def forecast_scores(
         config: The job's settings.
         loaders: Of the windows of ``dataset``.
         group: What these recordings are to the model: ``"trained"`` or ``"unseen"``.
-        smoothed: The baseline "last smoothed rate". Default: fitted on the validation split.
+        baselines: Those of ``BASELINES``. Default: fitted on the validation split.
 
     Returns:
         A row for each forecast: ``recordings``, ``forecast``, and its scores; ``bits/spike by bin`` is how they decay
-        with the horizon. The arrays for :mod:`neurobridge_tb.report.forecast_figures`. And the baseline, which other
-        recordings may take as it is.
+        with the horizon. The arrays for :mod:`neurobridge_tb.report.forecast_figures`. And the baselines, which
+        other recordings may take as they are.
     """
     trained = training_rates(model.encoder, dataset)
     null = trained.mean
     scored = _scored_units(model, config.units)
-    if smoothed is None:
-        smoothed = fit_smoothed_rate([_smoothing_batch(b, null, scored) for b in loaders.of_split("valid")])
-    scores = {name: ForecastScores(null, model.n_future, trained.spikes) for name in (ROLLED, FORCED, SMOOTHED)}
-    examples: list[dict[str, np.ndarray]] = []
+    if baselines is None:
+        valid = [_windows(b, null, scored) for b in loaders.of_split("valid")]
+        priors = [seconds / model.bin_size for seconds in _PRIORS]
+        baselines = {SMOOTHED: fit_smoothed_rate(valid), DRIFTING: fit_smoothed_rate(valid, priors=priors)}
+    names = (ROLLED, FORCED, START, *BASELINES)
+    scores = {name: ForecastScores(null, model.n_future, trained.spikes) for name in names}
+    gains = WindowGains(names)
+    examples: list[dict[str, Any]] = []
     for batch in loaders.of_split("test"):
-        forecasts = _forecasts(model, batch, smoothed, null)
-        units = batch["model_inputs"]["unit_index"]
+        forecasts = _forecasts(model, batch, baselines, null)
+        units, mask = batch["model_inputs"]["unit_index"], _mask(batch, scored)
         for name, rates in forecasts.items():
-            scores[name].update(rates, batch["target_values"], mask=_mask(batch, scored), units=units)
+            scores[name].update(rates, batch["target_values"], mask=mask, units=units)
+        gains.update(batch["session_id"], forecasts, batch["target_values"].numpy(), mask, null[units.numpy()])
         if len(examples) < _EXAMPLES:
             examples += _examples(batch, forecasts[ROLLED])
     results = {name: accumulated.compute() for name, accumulated in scores.items()}
-    psth = _psth_r2(model, dataset, config, loaders, smoothed, null, scored)
+    psth = _psth_r2(model, dataset, config, loaders, baselines, null, scored)
     rows = [_row(group, name, results[name], psth.get(name)) for name in results]
     rows += glm_rows(model, config, loaders, trained, scored, group)
     rows.append({"recordings": group, "forecast": "training mean rate", "bits/spike": 0.0, "mean over units": 0.0})
@@ -70,19 +80,31 @@ def forecast_scores(
         "mean_rate": null[index] / model.bin_size,
         "training_spikes": trained.spikes[index],
         "bits_per_spike": results[ROLLED].bits_per_spike.per_unit[index],
-        "bits_per_spike_smoothed": results[SMOOTHED].bits_per_spike.per_unit[index],
+        "bits_per_spike_smoothed": results[DRIFTING].bits_per_spike.per_unit[index],
         "r2": results[ROLLED].r2[index],
         "rate_correlation": results[ROLLED].rate_correlation[index],
         "psth_r2": psth[ROLLED][index] if psth else np.full(len(index), np.nan),
         "bin_size": np.array(model.bin_size),
-        "decay": np.array([[b.spike_weighted for b in results[name].by_bin] for name in results]),
-        "decay_names": np.array(list(results)),
+        "forecasts": np.array(list(results)),
+        **gains.arrays(),
     }
     for key in ("past", "future", "rates", "mask"):
         widest = max(e[key].shape[1] for e in examples)
         padded = [np.pad(e[key], ((0, 0), (0, widest - e[key].shape[1]))) for e in examples[:_EXAMPLES]]
         arrays[f"example_{key}"] = np.stack(padded)
-    return rows, arrays, smoothed
+    arrays["example_name"] = np.array([e["name"] for e in examples[:_EXAMPLES]])
+    return rows, arrays, baselines
+
+
+@torch.no_grad()
+def rolled_out_loss(model: NeuroHorizonModel, loader: DataLoader) -> float:
+    """Poisson loss of a loader's windows, rolled out: nats a bin and unit."""
+    total, cells = 0.0, 0
+    for batch in loader:
+        n = int(batch["target_mask"].sum())
+        total += n * float(model.loss(model.generate(**batch["model_inputs"]), batch))
+        cells += n
+    return total / cells
 
 
 def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: ForecastConfig) -> None:
@@ -132,32 +154,44 @@ def _mask(batch: dict, scored: np.ndarray) -> np.ndarray:
     return batch["target_mask"].numpy() & scored[batch["model_inputs"]["unit_index"].numpy()][:, None]
 
 
-def _smoothing_batch(batch: dict, null: np.ndarray, scored: np.ndarray) -> tuple:
+def _windows(batch: dict, null: np.ndarray, scored: np.ndarray) -> Windows:
     inputs = batch["model_inputs"]
-    mean = null[inputs["unit_index"].numpy()]
-    return inputs["past"], inputs["past_mask"], mean, batch["target_values"], _mask(batch, scored)
+    read = {name: inputs[name] for name in ("past", "recent_spikes", "recent_bins")}
+    return Windows(
+        **read,
+        present=inputs["past_mask"],
+        mean=null[inputs["unit_index"].numpy()],
+        future=batch["target_values"],
+        scored=_mask(batch, scored),
+    )
 
 
-def _forecasts(model: NeuroHorizonModel, batch: dict, smoothed: SmoothedRate, null: np.ndarray) -> dict[str, Any]:
+def _forecasts(
+    model: NeuroHorizonModel, batch: dict, baselines: dict[str, SmoothedRate], null: np.ndarray
+) -> dict[str, Any]:
     """(B, T, N) rates of each forecast."""
     inputs, future = batch["model_inputs"], batch["target_values"]
-    past, present, mean, *_ = _smoothing_batch(batch, null, np.ones(len(null), bool))
-    repeated = smoothed.predict(past, present, mean)[:, None]
+    windows = _windows(batch, null, np.ones(len(null), bool))
     return {
         ROLLED: model.generate(**inputs).exp().numpy(),
         FORCED: model(future=future, future_mask=batch["target_mask"], **inputs).exp().numpy(),
-        SMOOTHED: np.broadcast_to(repeated, future.shape),
+        START: model.start(**inputs).exp().numpy(),
+        **{k: np.broadcast_to(x.predict(windows)[:, None], future.shape) for k, x in baselines.items()},
     }
 
 
-def _examples(batch: dict, rates: np.ndarray) -> list[dict[str, np.ndarray]]:
+def _examples(batch: dict, rates: np.ndarray) -> list[dict[str, Any]]:
     """A few whole windows, spread over the batch."""
     mask = batch["target_mask"].numpy()
     whole = np.flatnonzero(mask[:, -1].any(1))
     chosen = whole[np.linspace(0, len(whole) - 1, min(3, len(whole))).astype(int)]
     past = batch["model_inputs"]["past"].numpy()
     future = batch["target_values"].numpy()
-    return [{"past": past[i], "future": future[i], "rates": rates[i], "mask": mask[i]} for i in chosen]
+    names = [f"{batch['session_id'][i]} at {float(batch['absolute_start'][i]):.1f} s" for i in chosen]
+    return [
+        {"past": past[i], "future": future[i], "rates": rates[i], "mask": mask[i], "name": name}
+        for i, name in zip(chosen, names, strict=True)
+    ]
 
 
 def _row(group: str, name: str, score: ForecastScore, psth: np.ndarray | None) -> dict[str, Any]:
@@ -185,7 +219,7 @@ def _psth_r2(
     dataset: Dataset,
     config: ForecastConfig,
     loaders: ForecastLoaders,
-    smoothed: SmoothedRate,
+    baselines: dict[str, SmoothedRate],
     null: np.ndarray,
     scored: np.ndarray,
 ) -> dict[str, np.ndarray]:
@@ -211,9 +245,9 @@ def _psth_r2(
         windows = loaders.of_trials(domains if aligned else trials, anchors)
     except InputError:  # no trial is as long as a window
         return {}
-    scores = {name: PsthScores(len(names), model.n_future, len(null)) for name in (ROLLED, SMOOTHED)}
+    scores = {name: PsthScores(len(names), model.n_future, len(null)) for name in (ROLLED, *BASELINES)}
     for batch in windows:
-        forecasts = _forecasts(model, batch, smoothed, null)
+        forecasts = _forecasts(model, batch, baselines, null)
         begins = batch["absolute_start"].numpy() + (past if aligned else 0.0)
         which = [
             int(np.searchsorted(starts[s], t + 1e-6, side="right")) - 1

@@ -66,6 +66,7 @@ def bits_cells(score: BitsPerSpikeScore) -> dict[str, Any]:
         "bits/spike": score.spike_weighted,
         **{f"bits/spike ({units})": value for units, value in score.of_trained_units.items()},
         "mean over units": score.unit_mean,
+        "Poisson D2": score.d2,
         "silent units left out": score.silent_units,
         "silent in training, not here": score.new_units,
     }

@@ -95,7 +95,7 @@ def test_the_exported_model_figures_and_arrays_are_complete(finished):
             assert arrays["unit_id"].shape == arrays["bits_per_spike"].shape == (n_units,)
             assert (arrays["mean_rate"] > 0).all()
             assert arrays["example_rates"].shape == arrays["example_future"].shape
-            assert arrays["decay"].shape == (3, 8)
+            assert arrays["window_gain"].shape[1:] == (5, 8) and len(arrays["forecasts"]) == 5
         for name in ("rasters", "decay", "units"):
             assert (finished / f"forecast_{group}_{name}.png").stat().st_size > 5000
 

@@ -11,6 +11,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.models.neurohorizon import NeuroHorizonModel
 from neurobridge_tb.nn.id_encoder import IDEncoder
 from neurobridge_tb.nn.per_neuron_head import PerNeuronHead
+from neurobridge_tb.nn.rate_filter import RECENT
 
 ENCODER = dict(dim=32, depth=1, dim_head=16, dim_population=16, ffn_dropout=0.0, lin_dropout=0.0)
 SETTINGS = dict(
@@ -24,7 +25,9 @@ def spread(model):
     torch.manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "predicted" in name or "gain_emb" in name or "presence_rows" in name:
+            if any(
+                k in name for k in ("predicted", "gain_emb", "presence_rows", "head.out", "head.own", "head.shared")
+            ):
                 parameter.normal_(0, 0.3)
         if hasattr(model.unit_rows, "weight"):
             model.unit_rows.weight.normal_(0, 0.2)
@@ -207,6 +210,8 @@ def test_every_parameter_gets_a_gradient(dataset, event_dataset, modality, ident
     data = dataset if modality == "spike_counts" else event_dataset
     model = make_model(data, modality=modality, unit_identity=identity).train()
     batch = batch_of(model, *[window(data, data.recording_ids[0], start=s) for s in (1.0, 2.0, 3.0, 4.0)])
+    shape = (4, len(RECENT), batch["target_values"].shape[2])
+    batch["model_inputs"] |= {"recent_spikes": torch.rand(shape) * 9, "recent_bins": torch.ones(shape) * 9}
     model.training_loss(batch, generator=torch.Generator().manual_seed(3)).backward()
     without = [n for n, p in model.named_parameters() if p.requires_grad and not (p.grad is not None and p.grad.any())]
     assert not without
@@ -302,6 +307,28 @@ def test_a_model_without_features_refuses_new_units(dataset):
         model.fit_units(dataset, dataset.get_sampling_intervals("train"))
 
 
+@pytest.mark.parametrize("identity", ["embedding", "features"])
+def test_an_untrained_model_forecasts_its_rate_filter(dataset, identity):
+    model = make_model(dataset, unit_identity=identity)
+    for parameter in model.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    batch = batch_of(model, *[window(dataset, start=s) for s in (1.0, 3.0)])
+    start = model.start(**batch["model_inputs"])
+    torch.testing.assert_close(model.generate(**batch["model_inputs"]), start)
+    torch.testing.assert_close(forced(model, batch), start)
+
+
+def test_the_running_past_moves_the_forecast_towards_it(dataset):
+    model = make_model(dataset)
+    batch = batch_of(model, window(dataset))
+    inputs = batch["model_inputs"]
+    shape = (1, len(RECENT), inputs["past"].shape[2])
+    still = model.start(**inputs)
+    busy = model.start(**inputs, recent_spikes=torch.full(shape, 9e4), recent_bins=torch.full(shape, 300.0))
+    quiet = model.start(**inputs, recent_spikes=torch.zeros(shape), recent_bins=torch.full(shape, 300.0))
+    assert (busy > still).all() and (still > quiet).all()
+
+
 def test_a_unit_without_spikes_gets_a_low_finite_rate(event_dataset):
     for identity in ("embedding", "features"):
         model = make_model(event_dataset, modality="spikes", unit_identity=identity)
@@ -339,22 +366,27 @@ def test_id_encoder_standardises_and_keeps_units_apart():
 
 def test_the_head_gives_the_same_for_a_few_bins_at_a_time(monkeypatch):
     torch.manual_seed(0)
-    head = PerNeuronHead(dim=8, dim_own=3, dim_hidden=5, dropout=0.0)
-    states, units, own = torch.randn(2, 7, 8), torch.randn(1, 4, 8), torch.randn(2, 7, 4, 3)
+    head = PerNeuronHead(dim=8, dim_own=3, dim_drift=2, dim_hidden=5, dropout=0.0)
+    states, units, own, drift = (torch.randn(*n) for n in ((2, 7, 8), (1, 4, 8), (2, 7, 4, 3), (2, 4, 2)))
+    assert not head(states, units, own, drift).any()  # a residual that starts at zero
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
     outputs, gradients = [], []
     for at_once in (2**20, 1, 90):  # all bins, one, two
         monkeypatch.setattr("neurobridge_tb.nn.per_neuron_head._AT_ONCE", at_once)
         head.zero_grad()
-        outputs.append(head(states, units, own))
+        outputs.append(head(states, units, own, drift))
         (outputs[-1] ** 2).sum().backward()
         gradients.append([p.grad.clone() for p in head.parameters()])
         torch.testing.assert_close(outputs[-1], outputs[0])
         torch.testing.assert_close(gradients[-1], gradients[0])
     with torch.no_grad():
-        torch.testing.assert_close(head(states, units, own), outputs[0])
+        torch.testing.assert_close(head(states, units, own, drift), outputs[0])
     joint = head.norm(states)[:, :, None] @ head.from_state.weight.T + head.from_state.bias
     hidden = joint + units[:, None] @ head.from_unit.weight.T + own @ head.from_own.weight.T
-    expected = head.out(torch.relu(hidden))[..., 0] + head.norm(states) @ units.mT + head.own(own)[..., 0]
+    hidden = hidden + drift[:, None] @ head.from_drift.weight.T
+    linear = head.shared * (head.norm(states) @ units.mT) + head.own(own)[..., 0]
+    expected = head.out(torch.relu(hidden))[..., 0] + linear
     torch.testing.assert_close(outputs[0], expected)
 
 
