@@ -1,67 +1,108 @@
 """Train the decoder weights that come with the package, on procedurally drawn pictures.
 
-    python examples/train_procedural_decoder.py --out neurobridge_tb/generation/weights/procedural_64
+    python examples/train_procedural_decoder.py --out neurobridge_tb/generation/weights/procedural_64 \
+        --device cuda --dtype bfloat16 --workers 14
 
-Pictures are drawn with seed 1000 and up, so that none of the demo's (seed 0) is among them; the
-concepts are all that can be drawn. Takes about five minutes to draw and encode, then --minutes.
+Pictures are drawn as they are needed, never the same twice, with seed 20001 and of all concepts that can be drawn; none
+of the demo's (seed 0) is among them. The codes are fitted to pictures of seed 19999. What a reader of activity
+knows of them is measured on three virtual animals of their own (seeds 101 to 103).
 """
 
 import argparse
-import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
-from neurobridge_tb.alignment.encoders import DEFAULT_ENCODER, load_image_encoder
-from neurobridge_tb.files import write_aside
-from neurobridge_tb.jobs.train_decoder import DEFAULT_NETWORK, train_small_diffusion
-from neurobridge_tb.simulation.procedural import concept_names, draw_image
+from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
+from neurobridge_tb.datasets import StimulusImages
+from neurobridge_tb.engine.flow_training import train_flow
+from neurobridge_tb.estimators.encoding_readout import EncodingReadout
+from neurobridge_tb.generation.flow import FlowModel
+from neurobridge_tb.generation.target_codes import TargetCodes
+from neurobridge_tb.simulation import VentralStream, concept_names, draw_image, write_procedural_images
+from neurobridge_tb.simulation.recording import draw_design, record
 
-ALL_CONCEPTS = 2016
+LAYERS = ["blocks.1@4x4", "blocks.2@4x4", "blocks.3@4x4", "blocks.4@4x4", "final"]
+CONCEPTS = concept_names(2016)
+ANIMALS, REPEATS = (101, 102, 103), 30
 
 
-def draw(per_concept: int, seed: int) -> torch.Tensor:
-    """uint8 pictures (n, 3, 64, 64), ``per_concept`` of every concept."""
-    pictures = []
-    for concept in concept_names(ALL_CONCEPTS):
-        rng = np.random.default_rng([seed, zlib.crc32(concept.encode())])
-        pictures += [draw_image(concept, rng, 64) for _ in range(per_concept)]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+class DrawnPictures(Dataset):
+    """Batches of freshly drawn pictures of random concepts; item k is the same in every run."""
+
+    def __init__(self, batch_size: int, seed: int):
+        self.batch_size, self.seed = batch_size, seed
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([self.seed, step])
+        drawn = [draw_image(CONCEPTS[rng.integers(len(CONCEPTS))], rng) for _ in range(self.batch_size)]
+        return {"pictures": torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)}
+
+
+def features(encoder: ImageEncoder, pictures: Tensor) -> dict[str, Tensor]:
+    return encoder.targets(pictures, encoder.layers(LAYERS))
+
+
+def information(encoder: ImageEncoder, codes: TargetCodes, animal: int) -> Tensor:
+    """What 30 presentations to a virtual animal tell of the codes, (K, K)."""
+    with TemporaryDirectory() as folder:
+        train, test = write_procedural_images(folder, seed=animal)
+        pictures = StimulusImages(folder, train + test).load(train + test)
+    stream, rng = VentralStream("F", animal), np.random.default_rng(animal)
+    design = draw_design(len(train), len(test), REPEATS, rng)
+    drive = stream.drive(pictures.permute(0, 2, 3, 1).numpy())
+    responses = record(drive, stream.electrodes, design, monkey="F", noise=1.0, rng=rng).normalised()
+    once, repeated = design.rows()
+    shown = torch.cat(list(features(encoder, pictures[: len(train)]).values()), 1)
+    readout = EncodingReadout.fit(
+        responses[once],
+        codes(shown),
+        codes.variance,
+        repeats=(responses[repeated.ravel()], np.tile(np.arange(len(test)), REPEATS)),
+    )
+    return torch.from_numpy(readout.posterior(responses[repeated].mean(0), presentations=REPEATS)[1]).float()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the trained model")
-    parser.add_argument("--data", type=Path, default=Path("procedural_pictures.pt"))
-    parser.add_argument("--per-concept", type=int, default=16)
-    parser.add_argument("--minutes", type=float, default=45)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--bf16", action="store_true", help="faster on processors with bfloat16")
-    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--autoencoder-steps", type=int, default=2100)
+    parser.add_argument("--autoencoder-batch", type=int, default=384)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--batch-size", type=int, default=1024)
+    parser.add_argument("--components", type=int, default=500)
+    parser.add_argument("--fitted-to", type=int, default=8064, help="pictures to which the codes are fitted")
+    parser.add_argument("--animals", type=int, default=len(ANIMALS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw")
     options = parser.parse_args()
-    encoder = load_image_encoder(DEFAULT_ENCODER, image_size=128)
-    if not options.data.exists():
-        pictures = draw(options.per_concept, options.seed)
-        print(f"drew {len(pictures)} pictures", flush=True)
-        embeddings = encoder.encode(pictures)
-        with write_aside(options.data) as aside:
-            torch.save({"pictures": pictures, "embeddings": embeddings}, aside)
-    data = torch.load(options.data, weights_only=True)
-    train_small_diffusion(
-        data["pictures"],
-        data["embeddings"],
+    encoder = load_image_encoder("timm:tf_efficientnet_lite2", image_size=96, device=options.device)
+    of_layers = features(encoder, DrawnPictures(options.fitted_to, seed=19999)[0]["pictures"])
+    widths = {layer: part.shape[1] for layer, part in of_layers.items()}
+    codes = TargetCodes.fit(torch.cat(list(of_layers.values()), 1), widths, options.components)
+    known = torch.stack([information(encoder, codes, animal) for animal in ANIMALS[: options.animals]])
+    torch.manual_seed(0)
+    model = FlowModel(widths, len(codes.variance))
+    model.codes.load_state_dict(codes.state_dict())
+    train_flow(
+        model,
+        lambda batch_size: DrawnPictures(batch_size, seed=20001),
+        encoder,
         options.out,
-        encoder_name=encoder.name,
-        preprocessing_hash=encoder.preprocessing_hash,
-        max_minutes=options.minutes,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        bf16=options.bf16,
-        seed=options.seed,
-        network=DEFAULT_NETWORK,
-        progress=lambda stage, done, total: print(f"{done:.3f} {stage}", flush=True),
+        autoencoder_steps=options.autoencoder_steps,
+        autoencoder_batch=options.autoencoder_batch,
+        flow_steps=options.steps,
+        flow_batch=options.batch_size,
+        information=known,
+        device=options.device,
+        dtype=options.dtype,
+        workers=options.workers,
+        progress=lambda stage, done, total: print(stage, flush=True),
     )
 
 

@@ -8,6 +8,7 @@ monkey is made of, the second judges pictures, the third is the target of alignm
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -87,16 +88,19 @@ class ImageEncoder:
                 progress(start + len(batch))
         return out
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Embed pictures in one pass and let gradients through, which :meth:`encode` does not.
+    def maps(self, images: Tensor, modules: Sequence[str]) -> dict[str, Tensor]:
+        """Outputs of modules in one pass that lets gradients through, which the other methods do not.
 
         Args:
             images: ``(n, 3, H, W)`` on the encoder's device, values in [0, 255].
+            modules: Names of submodules, or ``"final"``.
 
         Returns:
-            ``(n, dim)`` there.
+            Each module's output as it is, float32.
         """
-        return self.network(self._standardize(self._resize(images)))
+        with self._catch(modules) as caught:
+            caught[FINAL] = self.network(self._standardize(self._resize(images))).float()
+        return {module: caught[module] for module in modules}
 
     @torch.no_grad()
     def features(self, images: Images, layers: Sequence[str], *, grid: int | None = 1) -> dict[str, Tensor]:
@@ -152,6 +156,14 @@ class ImageEncoder:
 
     def _outputs(self, images: Images, modules: Sequence[str]) -> Iterator[tuple[int, dict[str, Tensor]]]:
         """For each batch, how many images are done, and the float32 outputs of the named modules."""
+        with self._catch(modules) as caught:
+            for start, batch in self._batches(images):
+                caught[FINAL] = self.network(batch).float()
+                yield start + len(batch), caught
+
+    @contextmanager
+    def _catch(self, modules: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """A dictionary that holds the named modules' float32 outputs after each pass of the network."""
         of_network, caught = dict(self.network.named_modules()), {}
 
         def catch(name: str) -> Callable[..., None]:
@@ -168,9 +180,7 @@ class ImageEncoder:
 
         handles = [of_network[m].register_forward_hook(catch(m)) for m in set(modules) - {FINAL}]
         try:
-            for start, batch in self._batches(images):
-                caught[FINAL] = self.network(batch).float()
-                yield start + len(batch), caught
+            yield caught
         finally:
             for handle in handles:
                 handle.remove()

@@ -30,7 +30,7 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
     w = workspace
     data = ["dataset=tvsd", f"dataset.root={w}/processed", f"seed={seed}"]
     shown = w / "images" if images is None else class_photos(images, w / "photos.json")
-    embeddings = f"{w}/embeddings/efficientnet_lite0.h5"
+    embeddings, features = (f"{w}/embeddings/efficientnet_lite{k}.h5" for k in (0, 2))
     commands = {
         "simulate": ["neurobridge", "simulate", str(w), "--seed", str(seed)]
         + ([] if images is None else ["--images", str(shown)]),
@@ -43,16 +43,18 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         + [f"run_dir={w}/runs/align"],
         "evaluate": ["neurobridge", "evaluate", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"run_dir={w}/runs/evaluate"],
-        "train-decoder": ["neurobridge", "train-decoder", f"images={shown}", f"embeddings={embeddings}"]
-        + [f"run_dir={w}/runs/decoder", f"exclude={w}/processed/tvsd/monkeyF_norm.h5", "steps=300", f"seed={seed}"],
+        "features": ["neurobridge", "embed", f"images={shown}", f"out={features}", "encoder=timm:tf_efficientnet_lite2"]
+        + ["image_size=96", "layers=[blocks.1@4x4,blocks.2@4x4,blocks.3@4x4,blocks.4@4x4,final]"],
+        "train-decoder": ["neurobridge", "train-decoder", f"images={shown}", f"embeddings={features}"]
+        + [f"run_dir={w}/runs/decoder", f"exclude={w}/processed/tvsd/monkeyF_norm.h5", "steps=400", f"seed={seed}"],
         "reconstruct": ["neurobridge", "reconstruct", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
-        + [f"images={shown}", f"run_dir={w}/runs/reconstruct"],
+        + [f"features={features}", f"images={shown}", f"run_dir={w}/runs/reconstruct"],
         "report": ["neurobridge", "report", str(w)],
     }
     if images is None:
         del commands["train-decoder"]  # weights for drawn images come with the package
     else:
-        commands["reconstruct"].append(f"small_diffusion.weights={w}/runs/decoder")
+        commands["reconstruct"].append(f"flow.weights={w}/runs/decoder")
     return commands
 
 

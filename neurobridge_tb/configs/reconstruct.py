@@ -8,22 +8,14 @@ from neurobridge_tb.configs.settings import REQUIRED, setting
 
 
 @dataclass
-class SmallDiffusionConfig:
-    """The small diffusion model."""
+class FlowConfig:
+    """Flow matching in an autoencoder's latents."""
 
     weights: str | None = setting(
         None, "Folder made by `neurobridge train-decoder`; null: the packaged one, for drawn images.", path=True
     )
-    autoencoder: str | None = setting(
-        None, "Where the autoencoder of a model in latents lies now; null: where it lay in training.", path=True
-    )
-    strength: float = setting(0.6, "1: from the embedding alone; below: from the ridge picture's layout.")
-    guidance: float = setting(5.0, "Weight of classifier-free guidance.")
-    embedding_guidance: float = setting(
-        0.1, "At each step the encoder pulls the picture towards the embedding; 0: it does not."
-    )
-    encoder_image_size: int = setting("${judge.image_size}", "Pixels, of `neurobridge embed`; for embedding_guidance.")
-    steps: int = setting(10, "Denoising steps.")
+    steps: int = setting(8, "Steps of the flow; 1 draws a blurred mean.")
+    candidates: int = setting(8, "Pictures drawn for each sample; the one that fits the activity best is kept.")
     device: str = setting("cpu", "Where to draw, e.g. cuda.")
 
 
@@ -91,17 +83,22 @@ class ReconstructConfig(PairsConfig):
     images: str = setting(
         REQUIRED, "Folder of the stimulus images, or a binding made by `neurobridge images`.", path=True
     )
+    features: str | None = setting(
+        None,
+        "For flow: file made by `neurobridge embed` with its decoder's layers; null: embeddings.",
+        source=True,
+    )
     image_size: int = setting(64, "Pixels.")
     backends: list[str] = setting(
-        ["nearest", "ridge_pixels", "small_diffusion"],
-        "nearest, ridge_pixels, small_diffusion, stable_unclip, sd_adapter, ip_adapter, your own.",
+        ["nearest", "ridge_pixels", "flow"],
+        "nearest, ridge_pixels, flow, stable_unclip, sd_adapter, ip_adapter, your own.",
     )
     modules: list[str] = setting([], "Modules to import first: they register your own with register_generator().")
     num_samples: int = setting(1, "Pictures of each image.")
     candidates: int = setting(
-        1, "Draw so many a sample; the one whose embedding is nearest to the predicted one is kept."
+        1, "Backends but flow: draw so many a sample; the one whose embedding is nearest to the predicted one is kept."
     )
-    small_diffusion: SmallDiffusionConfig = setting(SmallDiffusionConfig(), "The small diffusion model.")
+    flow: FlowConfig = setting(FlowConfig(), "Flow matching in an autoencoder's latents.")
     stable_unclip: StableUnclipConfig = setting(StableUnclipConfig(), "Stable unCLIP.")
     sd_adapter: SdAdapterConfig = setting(SdAdapterConfig(), "Stable Diffusion with an adapter.")
     ip_adapter: IpAdapterConfig = setting(IpAdapterConfig(), "Stable Diffusion with an IP-Adapter.")

@@ -1,5 +1,6 @@
 """Train an adapter from image embeddings to a frozen Stable Diffusion, on images alone, with the denoising loss."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from torch.nn import functional as F
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets.stimuli import StimulusImages
-from neurobridge_tb.engine.denoising import Schedule, train_denoiser
+from neurobridge_tb.engine.step_training import RandomRows, Schedule, train_steps
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.generation.conditional_unet import to_signed
+from neurobridge_tb.generation.autoencoder import to_signed
 from neurobridge_tb.generation.conditions import degrade, principal_axes
 from neurobridge_tb.generation.ip_adapter import adapter_modules, attach, fresh_state, save_adapter
 from neurobridge_tb.generation.sd_adapter import SdAdapter
@@ -39,7 +40,7 @@ def train_adapter(
     seed: int = 0,
     progress: Callable[[str, float, float], None] = lambda stage, done, total: None,
 ) -> None:
-    """Train an adapter and write it to ``out_dir``; a run that was cut off goes on, see :func:`train_denoiser`.
+    """Train an adapter and write it to ``out_dir``; a run that was cut off goes on, see :func:`train_steps`.
 
     Args:
         backend: ``"sd_adapter"``: tokens in the place of a prompt's; ``"ip_adapter"``: attention of its own beside an
@@ -85,7 +86,7 @@ def train_adapter(
         "min_reliability": min_reliability,
         "seed": seed,
     }
-    notes = {"encoder": cache.encoder, "preprocessing_hash": cache.preprocessing_hash}
+    made_by = {"encoder": cache.encoder, "preprocessing_hash": cache.preprocessing_hash}
 
     model: nn.Module
     if backend == "sd_adapter":
@@ -114,22 +115,25 @@ def train_adapter(
             }
 
         def save(training: dict[str, Any]) -> None:
-            config = {"stable_diffusion": diffusion.weights, **notes, "training": training}
+            config = {"stable_diffusion": diffusion.weights, **made_by, "training": training}
             save_adapter(out_dir, parts, mean, scale, config)
 
     latents = _encode(images, diffusion, progress)
 
-    def loss(rng: torch.Generator) -> Tensor:
-        rows = torch.randint(len(latents), (batch_size,), generator=rng)
+    def loss(rows: Tensor, rng: torch.Generator) -> Tensor:
         codes = degrade((embeddings[rows] - mean) @ axes, spread, min_reliability, rng)
         keep = (torch.rand(batch_size, 1, generator=rng) >= condition_dropout).float()
         known = (mean + codes @ axes.T).to(device)
-        with torch.autocast(torch.device(device).type, diffusion.pipeline.dtype, enabled=dtype != "float32"):
-            return _denoising_loss(diffusion, latents[rows], condition(known, keep.to(device)), rng)
+        return _denoising_loss(diffusion, latents[rows], condition(known, keep.to(device)), rng)
 
-    train_denoiser(
-        model, loss, Path(out_dir), schedule, settings=settings, seed=seed, save=save, progress=progress,
+    work = Path(out_dir).parent / f"{Path(out_dir).name}.training"
+    notes = train_steps(
+        model, loss, RandomRows(len(latents), batch_size, seed), work, schedule, settings=settings, seed=seed,
+        device=device, dtype=dtype, progress=progress,
     )  # fmt: skip
+    save({**settings, **notes})
+    shutil.copyfile(work / "loss.csv", Path(out_dir) / "loss.csv")
+    shutil.rmtree(work, ignore_errors=True)
 
 
 @torch.no_grad()

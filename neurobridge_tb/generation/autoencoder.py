@@ -1,114 +1,111 @@
-"""A small image autoencoder, in whose latents the small diffusion model can draw.
+"""A convolutional image autoencoder: pictures to latents at an eighth of their side, and back."""
 
-The layers are those of TAEF2 (github.com/madebyollin/taesd, MIT): a distilled image autoencoder with 32 channels at an
-eighth of the side. Its weights are not part of this package; :meth:`Autoencoder.load` reads them from a folder.
-"""
-
-import hashlib
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from neurobridge_tb.errors import InputError
-
-FACTOR = 8  # pixels a latent position
-CHANNELS = 32
-BOUND = 4.0  # scaled latents lie in [-BOUND, BOUND]
-_SCALE = 2.0  # raw latents have a standard deviation near one, pictures in [-1, 1] near one half
-_FILES = ("taef2_encoder.safetensors", "taef2_decoder.safetensors")
-_WIDTH = 64
-
-
-class _Block(nn.Module):
-    """Three convolutions beside the identity; ``pool`` adds statistics of the whole picture first."""
-
-    def __init__(self, *, pool: bool = False):
-        super().__init__()
-        w = _WIDTH
-        self.conv = nn.Sequential(_conv(w, w), nn.ReLU(), _conv(w, w), nn.ReLU(), _conv(w, w))
-        self.pool = None
-        if pool:
-            narrow, wide = nn.Conv2d(w, 4 * w, 1, bias=False), nn.Conv2d(4 * w, w, 1, bias=False)
-            self.pool = nn.Sequential(narrow, nn.GroupNorm(4, 4 * w), nn.ReLU(), wide)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.pool is not None:
-            x = x + self.pool(x)
-        return torch.relu(x + self.conv(x))
-
-
-class _SoftClamp(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return 3 * torch.tanh(x / 3)
-
-
-def _conv(inputs: int, outputs: int, *, stride: int = 1, bias: bool = True) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias)
-
-
-def _encoder() -> nn.Sequential:
-    layers: list[nn.Module] = [_conv(3, _WIDTH), _Block()]
-    for pool in (False, False, True):
-        layers += [_conv(_WIDTH, _WIDTH, stride=2, bias=False), *(_Block(pool=pool) for _ in range(3))]
-    return nn.Sequential(*layers, _conv(_WIDTH, CHANNELS))
-
-
-def _decoder() -> nn.Sequential:
-    layers: list[nn.Module] = [_SoftClamp(), _conv(CHANNELS, _WIDTH), nn.ReLU()]
-    for pool, blocks in ((True, 3), (False, 3), (False, 3)):
-        layers += [*(_Block(pool=pool) for _ in range(blocks)), nn.Upsample(scale_factor=2)]
-        layers += [_conv(_WIDTH, _WIDTH, bias=False)]
-    return nn.Sequential(*layers, _Block(), _conv(_WIDTH, 3))
+FACTOR = 8  # pixels a latent position, on a side
+_GROUPS = 8
 
 
 class Autoencoder(nn.Module):
-    """Pictures to latents and back; frozen.
+    """Encoder and decoder; latents are scaled to mean 0 and deviation 1 by :meth:`fit_scale`.
 
-    Attributes:
-        folder: Where its weights were read.
-        fingerprint: SHA-256 of its weights, so that a model trained in its latents finds the same one.
+    Args:
+        latent_channels: Channels C of the latents.
+        encoder_channels: At a half, a quarter and an eighth of the side; multiples of 8.
+        decoder_channels: At the full side, a half, a quarter and an eighth of it; multiples of 8.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder, self.decoder = _encoder(), _decoder()
-        self.folder, self.fingerprint = Path(), ""
-        self.eval().requires_grad_(False)
+    shift: Tensor
+    scale: Tensor
 
-    @torch.no_grad()
-    def encode(self, images: Tensor) -> Tensor:
-        """uint8 pictures ``(B, 3, H, W)``, H and W multiples of 8, to scaled latents ``(B, 32, H/8, W/8)``."""
-        return (self.encoder(images.to(self._device).float() / 255) / _SCALE).clamp(-BOUND, BOUND)
+    def __init__(
+        self,
+        *,
+        latent_channels: int = 16,
+        encoder_channels: Sequence[int] = (48, 96, 128),
+        decoder_channels: Sequence[int] = (32, 64, 112, 160),
+    ):
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "latent_channels": latent_channels,
+            "encoder_channels": list(encoder_channels),
+            "decoder_channels": list(decoder_channels),
+        }
+        self.encoder = _encoder(latent_channels, encoder_channels)
+        self.decoder = _decoder(latent_channels, decoder_channels)
+        self.register_buffer("shift", torch.zeros(latent_channels, 1, 1))
+        self.register_buffer("scale", torch.ones(latent_channels, 1, 1))
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures ``(B, 3, H, W)`` in [0, 255], H and W multiples of 8, to latents ``(B, C, H/8, W/8)``."""
+        return (self.encoder(to_signed(pictures)) - self.shift) / self.scale
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents ``(B, 32, h, w)`` to pictures ``(B, 3, 8h, 8w)`` in [0, 255]; lets gradients through."""
-        return self.decoder(latents.to(self._device) * _SCALE).clamp(0, 1) * 255
+        """Latents ``(B, C, h, w)`` to pictures ``(B, 3, 8h, 8w)``, float; values may leave [0, 255] a little."""
+        return (self.decoder(latents * self.scale + self.shift) + 1) * 127.5
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.parameters()).device
+    @torch.no_grad()
+    def fit_scale(self, pictures: Tensor) -> None:
+        """Give the latents of these pictures mean 0 and deviation 1 in each channel.
 
-    @classmethod
-    def load(cls, folder: str | Path) -> "Autoencoder":
-        """Read ``taef2_encoder.safetensors`` and ``taef2_decoder.safetensors`` of a folder.
-
-        Raises:
-            InputError: A file is missing, or holds other layers.
+        Args:
+            pictures: ``(n, 3, H, W)``, values in [0, 255].
         """
-        from safetensors.torch import load_file
+        raw = torch.cat([self.encoder(to_signed(batch)) for batch in pictures.split(256)])
+        self.shift.copy_(raw.mean((0, 2, 3)).view(-1, 1, 1))
+        self.scale.copy_(raw.std((0, 2, 3)).clamp_min(1e-6).view(-1, 1, 1))
 
-        model, digest = cls(), hashlib.sha256()
-        try:
-            for half, name in zip((model.encoder, model.decoder), _FILES, strict=True):
-                state = load_file(Path(folder) / name)
-                half.load_state_dict({key: value.float() for key, value in state.items()})
-                digest.update((Path(folder) / name).read_bytes())
-        except Exception as error:  # safetensors and torch each raise their own kinds
-            raise InputError(
-                expected=f"an autoencoder: {_FILES[0]} and {_FILES[1]}",
-                found=f"{folder}: {str(error)[:200]}",
-                fix="Name the folder that holds both files, as published with TAEF2 (github.com/madebyollin/taesd).",
-            ) from error
-        model.folder, model.fingerprint = Path(folder).resolve(), digest.hexdigest()[:16]
-        return model
+
+def to_signed(pictures: Tensor) -> Tensor:
+    """Pictures in [0, 255] of any type as float in [-1, 1]."""
+    return pictures.float() / 127.5 - 1
+
+
+class _Residual(nn.Sequential):
+    """Two convolutions beside the identity, at which the block starts."""
+
+    def __init__(self, channels: int):
+        last = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        super().__init__(
+            nn.GroupNorm(_GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GroupNorm(_GROUPS, channels), nn.SiLU(), last,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class _Upsample(nn.Module):
+    """A convolution whose channels are laid out as 2 x 2 blocks of pixels (Shi et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, 4 * outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(self.conv(x), 2)
+
+
+def _output(channels: int, outputs: int) -> list[nn.Module]:
+    return [nn.GroupNorm(_GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, outputs, 3, padding=1)]
+
+
+def _encoder(latent_channels: int, channels: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip((3, *channels), channels, strict=False):
+        layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), _Residual(outputs)]
+    return nn.Sequential(*layers, *_output(channels[-1], latent_channels))
+
+
+def _decoder(latent_channels: int, channels: Sequence[int]) -> nn.Sequential:
+    coarse_first = channels[::-1]
+    layers: list[nn.Module] = [nn.Conv2d(latent_channels, coarse_first[0], 3, padding=1)]
+    for inputs, outputs in zip(coarse_first, coarse_first[1:], strict=False):
+        layers += [_Residual(inputs), _Residual(inputs), _Upsample(inputs, outputs)]
+    return nn.Sequential(*layers, _Residual(channels[0]), *_output(channels[0], 3))

@@ -43,7 +43,7 @@ _generators: dict[str, str | Callable[..., ImageGenerator]] = {
     "nearest": "neurobridge_tb.generation.nearest:NearestImage",
     "ridge_pixels": "neurobridge_tb.generation.ridge_pixels:RidgePixels.load",
     "sd_adapter": "neurobridge_tb.generation.sd_adapter:SdAdapter.load",
-    "small_diffusion": "neurobridge_tb.generation.small_diffusion:SmallDiffusion.load",
+    "flow": "neurobridge_tb.generation.flow:FlowDecoder.load",
     "stable_unclip": "neurobridge_tb.generation.stable_unclip:StableUnclip",
 }
 
@@ -72,9 +72,9 @@ def load_generator(name: str, **options: Any) -> ImageGenerator:
     """Make a generator by name.
 
     Args:
-        name: ``"nearest"``, ``"ridge_pixels"``, ``"small_diffusion"``, ``"stable_unclip"``, ``"sd_adapter"``,
+        name: ``"nearest"``, ``"ridge_pixels"``, ``"flow"``, ``"stable_unclip"``, ``"sd_adapter"``,
             ``"ip_adapter"`` or a registered name.
-        **options: Go to ``NearestImage(...)``, ``RidgePixels.load(...)``, ``SmallDiffusion.load(...)``,
+        **options: Go to ``NearestImage(...)``, ``RidgePixels.load(...)``, ``FlowDecoder.load(...)``,
             ``StableUnclip(...)``, ``SdAdapter.load(...)``, ``IpAdapter.load(...)`` or the registered factory.
 
     Raises:
@@ -145,3 +145,18 @@ def check_source(place: str, stored: tuple[str | None, str | None], asked: tuple
             found=f"those of {describe_source(asked[0] or stored[0], asked[1] or stored[1])}",
             fix="Use that encoder with that image size, or train a generator on yours.",
         )
+
+
+def check_pictures(values: Tensor) -> Tensor:
+    """Decoded pictures as they are, if all values are finite.
+
+    Raises:
+        InputError: NaN or infinity, which an overflow of half precision leaves.
+    """
+    if not torch.isfinite(values).all():
+        raise InputError(
+            expected="finite pixel values",
+            found=f"NaN or infinity in {values.dtype}",
+            fix="Draw in float32 or bfloat16: float16 overflows in some autoencoders.",
+        )
+    return values

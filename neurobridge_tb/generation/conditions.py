@@ -1,5 +1,7 @@
 """Training conditions as a decoder of neural activity will give them: embeddings that are predicted, not true."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,3 +38,36 @@ def degrade(codes: Tensor, spread: Tensor, minimum: float, rng: torch.Generator)
     a = torch.where(torch.rand(len(codes), 1, generator=rng) < 0.5, a, torch.ones_like(a))
     noise = torch.randn(codes.shape, generator=rng) * spread
     return a * codes + (a * (1 - a)).sqrt() * noise
+
+
+class RandomObserver:
+    """Codes as somebody would know them who read them from activity, each time at another level of noise.
+
+    An observer's information M is what the activity adds to the precision of the codes' prior, which is standard
+    normal: the posterior mean is then ``R c + (R (I - R))^(1/2) e`` with ``R = M (I + M)^-1`` and white noise e. A
+    quarter of the codes is known exactly.
+
+    Args:
+        information: ``(A, K, K)``, of A observers at a usual level of noise; it is scaled by 0.1 to 30.
+    """
+
+    def __init__(self, information: Tensor):
+        values, self._axes = torch.linalg.eigh(information.double())
+        self._values, self._axes = values.clamp(min=0).float(), self._axes.float()
+
+    def __call__(self, codes: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Posterior means and reliabilities (shares of variance that they explain), both ``(B, K)``.
+
+        Args:
+            codes: ``(B, K)``.
+            rng: Draws observer, scale and noise; on the CPU.
+        """
+        observer = int(torch.randint(len(self._values), (1,), generator=rng))
+        axes, size = self._axes[observer], len(codes)
+        low, high = math.log(0.1), math.log(30.0)
+        scale = torch.exp(low + (high - low) * torch.rand(size, 1, generator=rng)).to(codes)
+        share = scale * self._values[observer] / (1 + scale * self._values[observer])
+        noise = torch.randn(codes.shape, generator=rng).to(codes)
+        mean = (share * (codes @ axes) + (share * (1 - share)).sqrt() * noise) @ axes.T
+        known = (torch.rand(size, 1, generator=rng) < 0.25).to(codes.device)
+        return torch.where(known, codes, mean), torch.where(known, 1.0, share @ axes.square().T)

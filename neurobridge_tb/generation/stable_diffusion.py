@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.generation.autoencoder import to_signed
 from neurobridge_tb.generation.base import check_init_images
 from neurobridge_tb.generation.batches import draw_items
-from neurobridge_tb.generation.conditional_unet import to_signed
 from neurobridge_tb.generation.pipelines import load_pipeline
 from neurobridge_tb.vision_imports import prepare_torchvision
 

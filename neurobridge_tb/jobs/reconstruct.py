@@ -18,6 +18,7 @@ from neurobridge_tb.configs.reconstruct import ReconstructConfig
 from neurobridge_tb.data.responses import Responses, embed_responses, pair_splits
 from neurobridge_tb.datasets import StimulusImages, is_simulated
 from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned
+from neurobridge_tb.engine.code_reading import read_codes
 from neurobridge_tb.engine.config import check_name, open_dataset, settle
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.controls import mean_image
@@ -73,6 +74,8 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
     seen = stimuli.load(list(test.image_ids), config.image_size)
 
     pictures, predicted = _generate(config, model, cache, judge, train, train_images, test)
+    if "flow" in config.backends:
+        pictures |= _draw(config, train, splits["test"])
     truth = cache.lookup(list(test.image_ids))
     with write_aside(Path(config.run_dir) / "reconstructions.h5") as aside, h5py.File(aside, "w") as file:
         file.create_dataset("image_id", data=list(test.image_ids), dtype=h5py.string_dtype())
@@ -128,6 +131,8 @@ def _generate(
             pictures[name] = nearest.generate(contrastive, num_samples=config.num_samples)
         elif name == "ridge_pixels":
             pictures[name] = layout
+        elif name == "flow":
+            continue  # reads the activity itself, see _draw
         else:
             generator = load_generator(name, **_options(config, name))
             stored = getattr(generator, "encoder_name", None), getattr(generator, "preprocessing_hash", None)
@@ -149,6 +154,25 @@ def _options(config: ReconstructConfig, backend: str) -> dict[str, Any]:
     known = getattr(config, backend, None)
     options = config.options.get(backend, {}) if known is None else asdict(known)
     return {name: value for name, value in options.items() if value is not None}
+
+
+def _draw(config: ReconstructConfig, train: Responses, test: Responses) -> dict[str, Tensor]:
+    """Pictures (n, S, 3, H, W) of the flow decoder, from activity and, as its own ceiling, from true features."""
+    decoder: Any = load_generator("flow", **_options(config, "flow"))
+    cache = EmbeddingCache.load(
+        config.features or config.embeddings,
+        decoder.encoder_name,
+        decoder.preprocessing_hash,
+        layers=list(decoder.layers),
+    )
+    codes = decoder.encode(cache.lookup(list(train.image_ids)))
+    mean, information = read_codes(train, codes, decoder.model.codes.variance.cpu(), test)
+    draw = {"num_samples": config.num_samples, "seed": config.seed}
+    seen = list(test.averaged().image_ids)
+    return {
+        "flow": decoder.generate(mean, information=information, **draw),
+        "flow from true features": decoder.generate(cache.lookup(seen), **draw),
+    }
 
 
 def _check_candidates(candidates: int, judge: ImageEncoder, model: ImageAligner) -> None:

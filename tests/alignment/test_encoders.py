@@ -75,7 +75,7 @@ def test_an_embedding_depends_on_its_image_alone(encoder, images):
 
 def test_embed_is_encode_with_gradients(encoder, images):
     values = images[:3].float().requires_grad_()
-    embedded = encoder.embed(values)
+    embedded = encoder.maps(values, ["final"])["final"]
     torch.testing.assert_close(embedded.detach(), encoder.encode(images[:3]), rtol=1e-4, atol=1e-4)
     embedded.square().sum().backward()
     assert (values.grad.flatten(1).norm(dim=1) > 0).all()

@@ -14,16 +14,16 @@ from neurobridge_tb.configs.models import ForecasterConfig, ModelConfig, Network
 from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.pretrain import PretrainConfig
 from neurobridge_tb.configs.reconstruct import (
+    FlowConfig,
     IpAdapterConfig,
     SdAdapterConfig,
-    SmallDiffusionConfig,
     StableUnclipConfig,
 )
 from neurobridge_tb.engine.config import compose_config, open_dataset, settle
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.generation.flow import FlowDecoder
 from neurobridge_tb.generation.ip_adapter import IpAdapter
 from neurobridge_tb.generation.sd_adapter import SdAdapter
-from neurobridge_tb.generation.small_diffusion import SmallDiffusion
 from neurobridge_tb.generation.stable_diffusion import StableDiffusion
 from neurobridge_tb.generation.stable_unclip import StableUnclip
 
@@ -92,10 +92,10 @@ def test_a_short_name_of_several_settings_is_refused():
 
 def test_options_of_backends_are_settings_too():
     arguments = ["embeddings=e.h5", "images=i"]
-    with pytest.raises(InputError, match=r"Did you mean small_diffusion.strength"):
-        compose_config("reconstruct", [*arguments, "+small_diffusion.strengths=1"])
-    config = compose_config("reconstruct", [*arguments, "options.mine.steps=20", "judge.image_size=96"])
-    assert config.options == {"mine": {"steps": 20}} and config.small_diffusion.encoder_image_size == 96
+    with pytest.raises(InputError, match=r"Did you mean flow.candidates"):
+        compose_config("reconstruct", [*arguments, "+flow.candidate=1"])
+    config = compose_config("reconstruct", [*arguments, "options.mine.steps=20"])
+    assert config.options == {"mine": {"steps": 20}}
 
 
 @pytest.mark.parametrize("path", ["/home/müller/demo", "demo (1)", "a=b", "R&D", "it's", "a, b", "[x]", "x{y}", "a\\b"])
@@ -136,7 +136,7 @@ def test_the_settings_of_trainer_and_encoder_exist():
 @pytest.mark.parametrize(
     ("config", "generator"),
     [
-        (SmallDiffusionConfig, SmallDiffusion),
+        (FlowConfig, FlowDecoder),
         (StableUnclipConfig, StableUnclip),
         (SdAdapterConfig, SdAdapter),
         (IpAdapterConfig, IpAdapter),

@@ -7,43 +7,32 @@ import sys
 import pytest
 import torch
 
-from neurobridge_tb.alignment.encoders import ImageEncoder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.base import generator_names, load_generator, register_generator
 from neurobridge_tb.generation.batches import draw_items
+from neurobridge_tb.generation.flow import FlowDecoder, FlowModel
 from neurobridge_tb.generation.nearest import NearestImage
 from neurobridge_tb.generation.ridge_pixels import RidgePixels
-from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+from neurobridge_tb.generation.target_codes import TargetCodes
 
 DIM = 12
 
 
-def make_diffusion(**settings):
-    """A tiny network with random weights; its output layer is not zero, as after training."""
-    from neurobridge_tb.generation.conditional_unet import ConditionalUNet
+SMALL = {
+    "autoencoder": {"encoder_channels": (8, 8, 8), "decoder_channels": (8, 8, 8, 8)},
+    "network": {"grid": 2, "dim": 16, "depth": 2, "heads": 2},
+}
 
+
+def make_flow(**settings):
+    """A tiny decoder with random weights, none of them zero, as after training."""
     torch.manual_seed(0)
-    network = ConditionalUNet(
-        embedding_dim=DIM, image_size=16, patch=2, channels=(32, 32), code_dim=6, tokens=2, token_dim=16
-    )
-    torch.nn.init.normal_(network.unet.conv_out.weight, std=0.05)
-    embeddings = torch.randn(50, DIM) * 3 + 1
-    images = torch.randint(0, 256, (50, 3, 16, 16), dtype=torch.uint8)
-    network.fit_condition(embeddings, images)
+    model = FlowModel({"a": 8, "final": DIM - 8}, 6, **SMALL)
+    for parameter in model.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.codes.load_state_dict(TargetCodes.fit(torch.randn(50, DIM) * 3 + 1, model.codes.layers, 6).state_dict())
     settings = {"steps": 4, "encoder_name": "timm:net", "preprocessing_hash": "abc", **settings}
-    return SmallDiffusion(network, **settings)
-
-
-def make_encoder():
-    """Random features of pictures, of as many dimensions as the tiny decoder's embeddings."""
-    torch.manual_seed(1)
-    layers = (torch.nn.Conv2d(3, 8, 5, 2), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(8 * 6 * 6, DIM))
-    return ImageEncoder(torch.nn.Sequential(*layers), name="timm:net", image_size=16, mean=[0.5] * 3, std=[0.5] * 3)
-
-
-def make_guided(embedding_guidance=0.3):
-    encoder, settings = make_encoder(), {"guidance": 1.0, "embedding_guidance": embedding_guidance}
-    return make_diffusion(encoder=encoder, preprocessing_hash=encoder.preprocessing_hash, **settings)
+    return FlowDecoder(model, **settings)
 
 
 def make_nearest():
@@ -58,14 +47,14 @@ def make_ridge():
     return RidgePixels.fit(torch.randn(40, DIM, generator=rng), images, resolution=8)
 
 
-@pytest.fixture(scope="module", params=[make_diffusion, make_guided, make_nearest, make_ridge])
+@pytest.fixture(scope="module", params=[make_flow, make_nearest, make_ridge])
 def generator(request):
     return request.param()
 
 
 @pytest.fixture(scope="module")
-def diffusion():
-    return make_diffusion()
+def flow():
+    return make_flow()
 
 
 @pytest.fixture
@@ -103,23 +92,66 @@ def test_embeddings_that_do_not_fit_are_refused(generator, wrong):
         generator.generate(wrong)
 
 
-def test_seed_and_sample_number_choose_the_noise(diffusion, embeddings):
-    pictures = diffusion.generate(embeddings, num_samples=2, seed=0)
+def test_seed_and_sample_number_choose_the_noise(flow, embeddings):
+    pictures = flow.generate(embeddings, num_samples=2, seed=0)
     assert not torch.equal(pictures[:, 0], pictures[:, 1])
-    assert not torch.equal(pictures, diffusion.generate(embeddings, num_samples=2, seed=1))
-    assert torch.equal(pictures[:, :1], diffusion.generate(embeddings, num_samples=1, seed=0))
+    assert not torch.equal(pictures, flow.generate(embeddings, num_samples=2, seed=1))
+    assert torch.equal(pictures[:, :1], flow.generate(embeddings, num_samples=1, seed=0))
 
 
-def test_batch_size_does_not_change_the_pictures(diffusion, embeddings):
-    whole = diffusion.generate(embeddings, num_samples=2).int()
-    pieces = make_diffusion(batch_size=1).generate(embeddings, num_samples=2).int()
+def test_batch_size_does_not_change_the_pictures(flow, embeddings):
+    whole = flow.generate(embeddings, num_samples=2).int()
+    pieces = make_flow(batch_size=1).generate(embeddings, num_samples=2).int()
     assert (whole - pieces).abs().max() <= 1  # rounding
 
 
-def test_embeddings_matter_and_guidance_changes_the_pictures(diffusion, embeddings):
-    pictures = diffusion.generate(embeddings)
-    assert not torch.equal(pictures, diffusion.generate(embeddings + 3))
-    assert not torch.equal(pictures, make_diffusion(guidance=5.0).generate(embeddings))
+def test_what_is_known_and_how_well_changes_the_pictures(flow, embeddings):
+    pictures = flow.generate(embeddings)
+    assert not torch.equal(pictures, flow.generate(embeddings + 3))
+    codes = flow.encode(embeddings)
+    certain, vague = (flow.generate(codes, information=torch.eye(6) * trust) for trust in (1e6, 0.1))
+    torch.testing.assert_close(certain, pictures, rtol=0, atol=1)
+    assert not torch.equal(vague, pictures)
+
+
+def test_one_step_draws_the_mean_whatever_the_noise(embeddings):
+    """The network's own answer to pure noise is where a single Euler step of unit length ends."""
+    flow = make_flow(steps=1)
+    network, condition = flow.model.network, flow.encode(embeddings)
+    noise = torch.randn(3, 16, 2, 2)
+    known = {"condition": condition, "reliability": torch.ones(3, 6)}
+    ends = network.sample(noise=noise, steps=1, **known)
+    torch.testing.assert_close(ends, network(noisy=noise, time=torch.zeros(3), **known))
+
+
+def test_of_all_candidates_the_most_likely_is_kept(embeddings, monkeypatch):
+    """Against the Gaussian log-likelihood itself, of an observation y = c + noise of covariance inverse to M."""
+    flow = make_flow(candidates=3)
+    codes, mean = torch.randn(3, 6, 6), torch.randn(3, 6)
+    root = torch.randn(6, 6)
+    information = root @ root.T
+    monkeypatch.setattr(flow, "_encoder", lambda: Named())
+    monkeypatch.setattr(flow, "encode", lambda features: codes.flatten(0, 1))
+    drawn = torch.arange(18).view(3, 6, 1, 1, 1).to(torch.uint8)
+    observed = mean @ (torch.eye(6) + torch.linalg.inv(information)).T
+    noise = torch.distributions.MultivariateNormal(torch.zeros(6), precision_matrix=information)
+    likelihood = noise.log_prob(observed[:, None] - codes)
+    kept = flow._choose(drawn, mean, information).view(3, 2)
+    expected = likelihood.unflatten(1, (2, 3)).argmax(2) + torch.arange(3)[:, None] * 6 + torch.tensor([0, 3])
+    assert torch.equal(kept.long(), expected)
+    nearest = ((codes - mean[:, None]).square() * flow.model.codes.variance).sum(-1)
+    expected = nearest.unflatten(1, (2, 3)).argmin(2) + torch.arange(3)[:, None] * 6 + torch.tensor([0, 3])
+    assert torch.equal(flow._choose(drawn, mean, None).view(3, 2).long(), expected)
+
+
+class Named:
+    """An encoder of which nothing but the calls matter."""
+
+    def layers(self, names):
+        return names
+
+    def targets(self, images, layers):
+        return {layer: torch.zeros(len(images), 1) for layer in layers}
 
 
 def test_a_full_memory_halves_the_batch_and_other_errors_pass():
@@ -142,132 +174,59 @@ def test_a_full_memory_halves_the_batch_and_other_errors_pass():
         draw_items(2, 1, lambda rows, generators: torch.zeros(2, 3) @ torch.zeros(2, 3), seed=0, batch_size=2)
 
 
-@pytest.fixture
-def init():
-    return torch.randint(0, 256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
-
-
-def test_strength_zero_gives_the_init_image_back(embeddings, init):
-    pictures = make_diffusion(strength=0.0).generate(embeddings, num_samples=2, init_images=init)
-    assert torch.equal(pictures, init[:, None].expand(-1, 2, -1, -1, -1))
-
-
-def test_more_strength_moves_away_from_the_init_image_until_it_is_forgotten(embeddings, init):
-    def distance(strength):
-        made = make_diffusion(strength=strength).generate(embeddings, init_images=init)
-        return (made[:, 0].float() - init.float()).abs().mean()
-
-    assert distance(0.0) < distance(0.25) < distance(0.75)
-    full = make_diffusion(strength=1.0)
-    torch.testing.assert_close(full.generate(embeddings, init_images=init), full.generate(embeddings), rtol=0, atol=1)
-
-
-@pytest.mark.parametrize("settings", [{"strength": 1.5}, {"steps": 0}])
+@pytest.mark.parametrize("settings", [{"candidates": 0}, {"steps": 0}])
 def test_settings_out_of_bounds_are_refused(settings):
-    with pytest.raises(InputError, match="bounds"):
-        make_diffusion(**settings)
+    with pytest.raises(InputError, match="at least one"):
+        make_flow(**settings)
 
 
-def test_init_images_of_another_size_are_resized(embeddings, init):
-    big = init.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    made = make_diffusion(strength=0.0).generate(embeddings, init_images=big)
-    assert made.shape[-2:] == (16, 16)
-
-
-@pytest.mark.parametrize("wrong", [torch.zeros(3, 3, 16, 16), torch.zeros(2, 3, 16, 16, dtype=torch.uint8)])
-def test_init_images_that_do_not_fit_are_refused(diffusion, embeddings, wrong):
-    with pytest.raises(InputError, match="init images"):
-        diffusion.generate(embeddings, init_images=wrong)
-
-
-def test_a_saved_diffusion_model_draws_the_same(diffusion, embeddings, tmp_path):
-    diffusion.save(tmp_path / "model", training={"steps": 3})
-    back = SmallDiffusion.load(tmp_path / "model", encoder_name="timm:net", preprocessing_hash="abc", steps=4)
-    with pytest.raises(InputError, match="embedding_guidance"):
-        SmallDiffusion.load(tmp_path / "model", embedding_guidance=0.1)
-    difference = back.generate(embeddings).int() - diffusion.generate(embeddings).int()
+def test_a_saved_decoder_draws_the_same(flow, embeddings, tmp_path):
+    flow.save(tmp_path / "model", training={"steps": 3})
+    back = FlowDecoder.load(tmp_path / "model", encoder_name="timm:net", preprocessing_hash="abc", steps=4)
+    difference = back.generate(embeddings).int() - flow.generate(embeddings).int()
     assert difference.abs().float().mean() < 2  # weights are stored in half precision
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     assert (config["encoder"], config["preprocessing_hash"]) == ("timm:net", "abc")
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_model_of_another_encoder_or_file_is_refused(diffusion, tmp_path):
-    diffusion.save(tmp_path / "model")
+def test_a_model_of_another_encoder_or_file_is_refused(flow, tmp_path):
+    flow.save(tmp_path / "model")
     with pytest.raises(InputError, match="open_clip:ViT-L-14/openai"):
-        SmallDiffusion.load(tmp_path / "model", encoder_name="open_clip:ViT-L-14/openai")
+        FlowDecoder.load(tmp_path / "model", encoder_name="open_clip:ViT-L-14/openai")
     with pytest.raises(InputError, match="preprocessing xyz"):
-        SmallDiffusion.load(tmp_path / "model", preprocessing_hash="xyz")
-    with pytest.raises(InputError, match="small_diffusion model"):
-        SmallDiffusion.load(tmp_path / "nothing")
+        FlowDecoder.load(tmp_path / "model", preprocessing_hash="xyz")
+    with pytest.raises(InputError, match="flow decoder"):
+        FlowDecoder.load(tmp_path / "nothing")
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match="small_diffusion model"):
-        SmallDiffusion.load(tmp_path / "model")
+    with pytest.raises(InputError, match="flow decoder"):
+        FlowDecoder.load(tmp_path / "model")
 
 
-def test_the_condition_survives_scale_and_shift_of_the_embeddings():
-    """The code is made of the training set's own mean and components, so units of measure drop out."""
-    from neurobridge_tb.generation.conditional_unet import ConditionalUNet
+def test_what_half_precision_cannot_hold_is_said(embeddings, tmp_path):
+    flow = make_flow()
+    flow.model.network.patch_out.weight.data[0, 0] = 1e5
+    with pytest.raises(InputError, match="patch_out"):
+        flow.save(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+    flow.model.autoencoder.scale.fill_(torch.inf)
+    with pytest.raises(InputError, match="finite pixel values"):
+        flow.generate(embeddings)
 
+
+def test_codes_are_whitened_and_all_layers_weigh_the_same():
     torch.manual_seed(0)
-    embeddings = torch.randn(200, DIM)
-    images = torch.randint(0, 256, (200, 3, 16, 16), dtype=torch.uint8)
-    settings = {"embedding_dim": DIM, "image_size": 16, "patch": 2, "channels": (32, 32), "code_dim": 6}
-    one, two = ConditionalUNet(**settings), ConditionalUNet(**settings)
-    one.fit_condition(embeddings, images)
-    two.fit_condition(embeddings * 40 + 7, images)
-    torch.testing.assert_close(
-        one.layout(one.code(embeddings)), two.layout(two.code(embeddings * 40 + 7)), rtol=1e-3, atol=1e-3
-    )
-    torch.testing.assert_close(one.code(embeddings).var(0).mean(), torch.tensor(1.0), rtol=0.02, atol=0)
-    assert one.code(embeddings).mean(0).abs().max() < 1e-5
-
-
-def test_an_untrained_network_already_paints_the_layout():
-    """With a zero output layer the best linear guess is left, whose end point is the read-out itself."""
-    from neurobridge_tb.generation.conditional_unet import ConditionalUNet, to_uint8
-
-    torch.manual_seed(0)
-    embeddings = torch.randn(200, DIM)
-    images = (embeddings[:, :3, None, None].sigmoid() * 255).to(torch.uint8).expand(-1, -1, 16, 16)
-    network = ConditionalUNet(embedding_dim=DIM, image_size=16, patch=2, channels=(32, 32), code_dim=DIM)
-    network.fit_condition(embeddings, images)
-    diffusion = SmallDiffusion(network, encoder_name="e", preprocessing_hash="h", guidance=1.0)
-    made = diffusion.generate(embeddings[:10])
-    expected = to_uint8(network.layout(network.code(embeddings[:10])))
-    means = made[:, 0].float().mean((2, 3)), expected.float().mean((2, 3))
-    torch.testing.assert_close(*means, rtol=0, atol=12)
-
-
-def test_embedding_guidance_brings_the_picture_nearer_to_the_embedding(embeddings):
-    def cosine(weight):
-        generator = make_guided(weight)
-        seen = generator.encoder.encode(generator.generate(embeddings, num_samples=8).flatten(0, 1))
-        mean = generator.network.mean
-        return torch.cosine_similarity(seen - mean, embeddings.repeat_interleave(8, 0) - mean).mean()
-
-    assert cosine(0.6) > cosine(0.2) + 0.05 > cosine(0.0) + 0.1
-
-
-@pytest.mark.parametrize("step", [20, 500, 999])
-def test_covary_is_the_posterior_covariance_of_a_gaussian(diffusion, step):
-    """Of one block of pixels: the inverse of prior precision plus the noisy picture's."""
-    network, step = diffusion.network, torch.tensor(step)
-    blocks = torch.zeros(12, 3, 16, 16)
-    blocks[torch.arange(12), torch.arange(12) // 4, 4 + torch.arange(12) % 4 // 2, 6 + torch.arange(12) % 2] = 1
-    prior = network.axes.T.double() @ network.residual.double().square().diag() @ network.axes.double()
-    signal = network.signal[step].double()
-    posterior = torch.linalg.inv(torch.linalg.inv(prior) + signal**2 / (1 - signal**2) * torch.eye(12))
-    made = network.covary(blocks, step)[:, :, 4:6, 6:8].flatten(1)
-    torch.testing.assert_close(made.double(), posterior, rtol=1e-3, atol=1e-6)
-
-
-def test_embedding_guidance_needs_the_encoder_of_the_embeddings():
-    with pytest.raises(InputError, match="Found none"):
-        make_diffusion(embedding_guidance=0.3)
-    with pytest.raises(InputError, match="preprocessing abc"):
-        make_diffusion(embedding_guidance=0.3, encoder=make_encoder())
+    hidden = torch.randn(400, 3)
+    parts = [hidden @ torch.randn(3, 5) * 100 + 7, hidden @ torch.randn(3, 9) * 0.01]
+    features = torch.cat(parts, 1)
+    codes = TargetCodes.fit(features, {"a": 5, "b": 9}, 3)
+    made = codes(features)
+    torch.testing.assert_close(made.T @ made / 400, torch.eye(3), rtol=0, atol=1e-3)
+    assert codes.variance.sum() == pytest.approx(2, rel=1e-4)  # of two layers, each of variance one
+    again = TargetCodes.fit(torch.cat([parts[0] * 30 - 2, parts[1]], 1), {"a": 5, "b": 9}, 3)
+    torch.testing.assert_close(again.variance, codes.variance, rtol=1e-3, atol=0)
+    assert TargetCodes.fit(features[:3], {"a": 5, "b": 9}, 500).projection.shape == (14, 2)
 
 
 def test_nearest_finds_by_direction_not_by_length():
@@ -317,7 +276,7 @@ def test_generators_are_found_by_name_and_registered_once(monkeypatch):
     from neurobridge_tb.generation import base
 
     monkeypatch.setattr(base, "_generators", dict(base._generators))
-    with pytest.raises(InputError, match="nearest, ridge_pixels, sd_adapter, small_diffusion, stable_unclip"):
+    with pytest.raises(InputError, match="flow, ip_adapter, nearest, ridge_pixels, sd_adapter, stable_unclip"):
         load_generator("stable_diffusion")
     register_generator("mine", make_nearest)
     assert "mine" in generator_names()
@@ -328,7 +287,7 @@ def test_generators_are_found_by_name_and_registered_once(monkeypatch):
 
 def test_generation_imports_nothing_heavy():
     code = (
-        "import sys, neurobridge_tb.generation.small_diffusion;"
+        "import sys, neurobridge_tb.generation.flow;"
         "print([m for m in ('torchvision', 'timm', 'diffusers', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -13,7 +13,7 @@ from tiny_pipelines import SIZE, save_stable_diffusion, save_stable_unclip
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets.stimuli import StimulusImages
 from neurobridge_tb.engine.adapter_training import train_adapter
-from neurobridge_tb.engine.denoising import Schedule
+from neurobridge_tb.engine.step_training import Schedule
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.base import load_generator
 from neurobridge_tb.generation.ip_adapter import FILE
@@ -40,7 +40,7 @@ def weights(tmp_path_factory):
         folders[backend] = place / backend
         train_adapter(
             backend, StimulusImages(place / "images", ids), cache, place / backend,
-            Schedule(max_steps=6, lr=1e-2, log_every=1, ema=0.5), weights=str(sd), batch_size=4,
+            Schedule(steps=6, lr=1e-2, log_every=1, ema=0.5), weights=str(sd), batch_size=4,
         )  # fmt: skip
     return folders | {"images": place / "images", "embeddings": place / "embeddings.h5"}
 
@@ -190,9 +190,7 @@ def test_an_ip_adapter_loads_into_diffusers_own_pipeline(weights, embeddings):
 def test_an_untrained_token_adapter_says_nothing(weights, embeddings, tmp_path):
     cache = EmbeddingCache.load(weights["embeddings"])
     stimuli = StimulusImages(weights["images"], cache.ids)
-    train_adapter(
-        "sd_adapter", stimuli, cache, tmp_path / "a", Schedule(max_steps=1, lr=0.0), weights=str(weights["sd"])
-    )
+    train_adapter("sd_adapter", stimuli, cache, tmp_path / "a", Schedule(steps=1, lr=0.0), weights=str(weights["sd"]))
     made = load_generator("sd_adapter", adapter=tmp_path / "a", steps=2).generate(embeddings[:1].repeat(2, 1))
     other = load_generator("sd_adapter", adapter=tmp_path / "a", steps=2).generate(embeddings[1:])
     assert torch.equal(made, other)

@@ -15,8 +15,7 @@ from neurobridge_tb.datasets import Tvsd, build_recording, save_recording
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.generation.conditional_unet import ConditionalUNet
-from neurobridge_tb.generation.small_diffusion import SmallDiffusion
+from neurobridge_tb.generation.flow import FlowDecoder, FlowModel
 from neurobridge_tb.jobs.align import align
 from neurobridge_tb.jobs.evaluate import evaluate
 from neurobridge_tb.jobs.pretrain import pretrain
@@ -230,31 +229,32 @@ def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monk
     (tmp_path / "my_generator.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     torch.manual_seed(0)
-    network = ConditionalUNet(embedding_dim=DIM, channels=(32, 32, 32), code_dim=4)
-    SmallDiffusion(network, encoder_name="random", preprocessing_hash="none").save(workspace / "decoder")
+    model = FlowModel({"final": DIM}, 4, {"encoder_channels": (8, 8, 8), "decoder_channels": (8, 8, 8, 8)},
+                      {"dim": 16, "depth": 1, "heads": 2})  # fmt: skip
+    FlowDecoder(model, encoder_name="random", preprocessing_hash="none").save(workspace / "decoder")
     run = reconstruct(
         config(
             "reconstruct", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5",
-            f"images={workspace}/images", f"small_diffusion.weights={workspace}/decoder", "small_diffusion.steps=2",
-            "small_diffusion.embedding_guidance=0",
+            f"images={workspace}/images", f"flow.weights={workspace}/decoder", "flow.steps=2", "flow.candidates=1",
             "judge.image_size=64", "num_samples=2", "modules=[my_generator]",
-            "backends=[nearest, ridge_pixels, small_diffusion, halved]", "options.halved.by=2",
+            "backends=[nearest, ridge_pixels, flow, halved]", "options.halved.by=2",
         )
     )  # fmt: skip
     with h5py.File(run / "reconstructions.h5") as file:
         assert file["seen"].shape == (N_TEST, 64, 64, 3)
-        assert file["small_diffusion"].shape == (N_TEST, 2, 64, 64, 3)
+        assert file["flow"].shape == (N_TEST, 2, 64, 64, 3)
         np.testing.assert_array_equal(file["halved"][:, 1], file["ridge_pixels"][:, 0] // 2)
         cosine = file["cosine"][:]
     metrics = read_metrics(run)
     backends = {row["backend"]: row["metrics"] for row in metrics["rows"]}
-    assert set(backends) == {"nearest", "ridge_pixels", "small_diffusion", "halved", "mean training image"}
+    drawn = {"flow", "flow from true features"}
+    assert set(backends) == {"nearest", "ridge_pixels", "halved", "mean training image"} | drawn
     assert all(-1 <= m["PixCorr"] <= 1 for m in backends.values())
     predicted = metrics["predicted embedding"]
     assert 0 < predicted["norm over true norm"] < 2
     assert cosine.mean() == pytest.approx(predicted["cosine to true, less the training mean"], abs=1e-5)
     page = build_report(workspace).read_text(encoding="utf-8")
-    assert "simulated" in page.lower() and "small_diffusion" in page
+    assert "simulated" in page.lower() and "flow from true features" in page
 
 
 def test_what_one_area_gives_is_drawn_by_a_model_of_that_area_alone(workspace, aligned, tmp_path):

@@ -7,7 +7,6 @@ ever, with equal outputs on two windows of ``legacy.h5``, at 1 s and at 2 s.
 """
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,8 +15,6 @@ from safetensors.torch import save_file
 from neurobridge_tb import ImageAligner, NeuroBridgeModel
 from neurobridge_tb._upstream import DatasetIndex, collate
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
-from neurobridge_tb.generation.conditional_unet import ConditionalUNet
-from neurobridge_tb.generation.small_diffusion import SmallDiffusion
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.models import BehaviorDecoder
 from neurobridge_tb.models.neurohorizon import NeuroHorizonModel
@@ -144,18 +141,6 @@ def main() -> None:
             horizon.save_pretrained(FOLDER / name)
             if name.endswith("spikes_features"):
                 save_checkpoint(horizon, FOLDER / f"{name}.ckpt")
-
-    torch.manual_seed(0)
-    network = ConditionalUNet(
-        embedding_dim=12, image_size=8, patch=2, channels=(32, 32), code_dim=4, tokens=1, token_dim=8
-    )
-    torch.nn.init.normal_(network.unet.conv_out.weight, std=0.05)
-    network.fit_condition(torch.randn(50, 12), torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8))
-    settings = SimpleNamespace(steps=3, encoder_name="timm:net", preprocessing_hash="abc")
-    SmallDiffusion(network, **vars(settings)).save(FOLDER / "small_diffusion")
-    embedding = torch.randn(2, 12)
-    outputs["small_diffusion.embedding"] = embedding
-    outputs["small_diffusion"] = SmallDiffusion.load(FOLDER / "small_diffusion", steps=3).generate(embedding)
     save_file({k: v.contiguous() for k, v in outputs.items()}, FOLDER / "outputs.safetensors")
 
 

@@ -81,8 +81,8 @@ def write_reconstruct(
         file["nearest"] = np.roll(seen, 1, axis=0)[:, None]
         noise = rng.integers(-40, 40, (N_IMAGES, samples, 8, 8, 3))
         file["cosine"] = np.linspace(-1, 1, N_IMAGES)
-        file["small_diffusion"] = np.clip(seen[:, None] + noise, 0, 255).astype(np.uint8)
-    metrics = {"nearest": (0.1, 0.6), "small_diffusion": (0.3, 0.8)}
+        file["flow"] = np.clip(seen[:, None] + noise, 0, 255).astype(np.uint8)
+    metrics = {"nearest": (0.1, 0.6), "flow": (0.3, 0.8)}
     _json(run / "metrics.json", {
         **HEAD, "command": "neurobridge reconstruct", "areas": None if area is None else [area],
         "rows": [{"backend": name, "metrics": {"PixCorr": pix, "two-way toy": two},

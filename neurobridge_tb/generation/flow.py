@@ -1,0 +1,235 @@
+"""Pictures drawn by flow matching in an autoencoder's latents, from what is known of an image's features."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_json
+from neurobridge_tb.generation.autoencoder import Autoencoder
+from neurobridge_tb.generation.base import check_embeddings, check_pictures, check_source
+from neurobridge_tb.generation.batches import draw_items
+from neurobridge_tb.generation.flow_network import FlowNetwork
+from neurobridge_tb.generation.folders import write_decoder
+from neurobridge_tb.generation.target_codes import TargetCodes
+
+SHIPPED = Path(__file__).parent / "weights" / "procedural_64"
+_FORMAT = "neurobridge flow 1"
+
+
+class FlowModel(nn.Module):
+    """What is trained and saved together: codes of features, the autoencoder and the flow network.
+
+    Args:
+        layers: Width of each layer of the features, in order.
+        components: Size K of the codes.
+        autoencoder: Arguments of :class:`Autoencoder`.
+        network: Arguments of :class:`FlowNetwork` besides ``condition_dim`` and ``latent_channels``.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, int],
+        components: int,
+        autoencoder: Mapping[str, Any] | None = None,
+        network: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.codes = TargetCodes(layers, components)
+        self.autoencoder = Autoencoder(**(autoencoder or {}))
+        channels = self.autoencoder.config["latent_channels"]
+        self.network = FlowNetwork(**{**(network or {}), "condition_dim": components, "latent_channels": channels})
+        self.config: dict[str, Any] = {
+            "layers": dict(layers),
+            "components": components,
+            "autoencoder": self.autoencoder.config,
+            "network": self.network.config,
+        }
+
+
+class FlowDecoder:
+    """Backend ``flow``: pictures from true features, or from codes that were read from activity.
+
+    Args:
+        model: The trained model.
+        encoder_name: The image encoder whose features it was trained on.
+        preprocessing_hash: Its preprocessing.
+        steps: Steps of the flow; 1 draws the mean of all pictures that fit, which is blurred.
+        candidates: Pictures drawn for each sample; the one whose own features fit best is kept (needs the encoder).
+        batch_size: Pictures at a time.
+        device: Where to draw.
+    """
+
+    def __init__(
+        self,
+        model: FlowModel,
+        *,
+        encoder_name: str,
+        preprocessing_hash: str,
+        steps: int = 8,
+        candidates: int = 1,
+        batch_size: int = 64,
+        device: str | torch.device = "cpu",
+    ):
+        if steps < 1 or candidates < 1:
+            raise InputError(
+                expected="at least one step and one candidate",
+                found=f"steps={steps}, candidates={candidates}",
+                fix="8 steps are enough for sharp pictures.",
+            )
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.encoder_name, self.preprocessing_hash = encoder_name, preprocessing_hash
+        self.steps, self.candidates, self.batch_size = steps, candidates, batch_size
+        self.device = torch.device(device)
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Codes ``(n, K)`` of features ``(n, D)``, the layers of :attr:`layers` side by side."""
+        check_embeddings(features, len(self.model.codes.mean))
+        return self.model.codes(features.to(self.device)).cpu()
+
+    @property
+    def layers(self) -> dict[str, int]:
+        """Width of each layer of the features, in order."""
+        return self.model.codes.layers
+
+    def generate(
+        self,
+        embedding: Tensor,
+        *,
+        num_samples: int = 1,
+        seed: int = 0,
+        init_images: Tensor | None = None,
+        information: Tensor | None = None,
+    ) -> Tensor:
+        """Draw pictures; see :meth:`ImageGenerator.generate`.
+
+        Args:
+            embedding: True features ``(B, D)``; with ``information``, the posterior means ``(B, K)`` of their codes.
+            num_samples: Pictures S an item.
+            seed: Same seed, same pictures.
+            init_images: Not used.
+            information: ``(K, K)`` precision that an observation adds to the codes' prior, which is standard normal;
+                see :class:`neurobridge_tb.estimators.EncodingReadout`. Default: the codes are known.
+
+        Raises:
+            InputError: Features of another size, or values that are not finite.
+        """
+        size = self.model.network.config["condition_dim"]
+        if information is None:
+            mean, reliability = self.encode(embedding), torch.ones(size)
+        else:
+            check_embeddings(embedding, size)
+            mean = embedding.float()
+            reliability = (1 - torch.linalg.inv(torch.eye(size) + information).diagonal()).clamp(0, 1).float()
+        shape = (self.model.network.latent_channels, self.model.network.grid, self.model.network.grid)
+
+        def draw(rows: Tensor, generators: list[torch.Generator]) -> Tensor:
+            latents = self.model.network.sample(
+                noise=torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device),
+                condition=mean[rows].to(self.device),
+                reliability=reliability.expand(len(rows), -1).to(self.device),
+                steps=self.steps,
+            )
+            pictures = check_pictures(self.model.autoencoder.decode(latents))
+            return pictures.clamp(0, 255).round().to(torch.uint8)
+
+        drawn = draw_items(len(embedding), num_samples * self.candidates, draw, seed=seed, batch_size=self.batch_size)
+        return drawn if self.candidates == 1 else self._choose(drawn, mean, information)
+
+    def _choose(self, drawn: Tensor, mean: Tensor, information: Tensor | None) -> Tensor:
+        """Of each ``candidates`` pictures the most likely one: ``(B, S * candidates, ...)`` to ``(B, S, ...)``."""
+        encoder = self._encoder()
+        features = encoder.targets(drawn.flatten(0, 1), encoder.layers(list(self.layers)))
+        codes = self.encode(torch.cat(list(features.values()), 1)).unflatten(0, drawn.shape[:2])
+        if information is None:
+            fit = -((codes - mean[:, None]).square() * self.model.codes.variance.cpu()).sum(-1)
+        else:  # log-likelihood of the observation, up to a constant
+            evidence = mean + mean @ information.float()
+            fit = (codes * evidence[:, None]).sum(-1) - ((codes @ information.float()) * codes).sum(-1) / 2
+        best = fit.unflatten(1, (-1, self.candidates)).argmax(2)
+        rows = torch.arange(len(drawn))[:, None]
+        return drawn.unflatten(1, (-1, self.candidates))[rows, torch.arange(best.shape[1]), best]
+
+    def _encoder(self) -> ImageEncoder:
+        size = self.preprocessing_hash.partition("px")[0]
+        return load_image_encoder(self.encoder_name, int(size) if size.isdigit() else None, self.device)
+
+    def save(self, folder: str | Path, *, training: dict[str, Any] | None = None) -> None:
+        """Write ``model.safetensors`` (half precision) and ``config.json``, aside and renamed.
+
+        Args:
+            folder: Folder to make; a decoder that stands there is replaced.
+            training: What to note about the training.
+
+        Raises:
+            InputError: The folder holds anything but a decoder, or a weight is beyond half precision.
+        """
+        from safetensors.torch import save
+
+        half = {name: value.half().contiguous().cpu() for name, value in self.model.state_dict().items()}
+        beyond = [name for name, value in half.items() if not torch.isfinite(value).all()]
+        if beyond:
+            raise InputError(
+                expected="weights within half precision (65,504)",
+                found=f"larger ones, or NaN, in {', '.join(beyond[:3])}",
+                fix="The training diverged: train again with a lower learning rate.",
+            )
+        with write_decoder(folder) as aside:
+            (aside / "model.safetensors").write_bytes(save(half))
+            write_json(
+                aside / "config.json",
+                {
+                    "format": _FORMAT,
+                    "model": self.model.config,
+                    "encoder": self.encoder_name,
+                    "preprocessing_hash": self.preprocessing_hash,
+                    "training": training or {},
+                },
+            )
+
+    @classmethod
+    def load(
+        cls,
+        weights: str | Path = SHIPPED,
+        *,
+        encoder_name: str | None = None,
+        preprocessing_hash: str | None = None,
+        **settings: Any,
+    ) -> "FlowDecoder":
+        """Load a saved decoder.
+
+        Args:
+            weights: Folder with ``model.safetensors`` and ``config.json``; default: the weights for drawn pictures that
+                come with the package.
+            encoder_name: The encoder whose features will be given; another one is refused.
+            preprocessing_hash: Its preprocessing; another one is refused.
+            **settings: ``steps``, ``candidates``, ``batch_size``, ``device``.
+
+        Raises:
+            InputError: No such model in the folder, or one trained on another encoder's features.
+        """
+        from safetensors.torch import load_file
+
+        folder = Path(weights)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if config.get("format") != _FORMAT:
+                raise ValueError(f"format {config.get('format')!r}")
+            model = FlowModel(**config["model"])
+            state = load_file(folder / "model.safetensors")
+            model.load_state_dict({name: value.float() for name, value in state.items()})
+        except Exception as error:  # json, safetensors and torch each raise their own kinds
+            raise InputError(
+                expected=f"a flow decoder (config.json of format {_FORMAT!r} and model.safetensors)",
+                found=f"{folder}: {str(error)[:200]}",
+                fix="Name a folder that `neurobridge train-decoder` wrote, or leave it out for the weights that come "
+                "with the package.",
+            ) from error
+        stored = config["encoder"], config["preprocessing_hash"]
+        check_source(str(folder), stored, (encoder_name, preprocessing_hash))
+        return cls(model, encoder_name=stored[0], preprocessing_hash=stored[1], **settings)
