@@ -92,7 +92,7 @@ def both_steps(dataset: BinnedRecordings, settings: dict, windows: int) -> tuple
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--units", "-n", type=int, multiple=True, default=(96,), help="Units; may be given again.")
 @click.option("--past", type=float, multiple=True, default=(0.5, 1.0), help="History in s; may be given again.")
-@click.option("--future", type=float, multiple=True, default=(0.24, 0.5, 1.0), help="Horizon in s; likewise.")
+@click.option("--future", type=float, multiple=True, default=(0.24, 0.5, 1.0), help="Horizon in s; may be repeated.")
 @click.option("--tokens", type=int, default=32_768, help="About so many spikes a step.")
 @click.option("--forecaster", default="small", help="Config of the model's sizes.")
 @click.option("--repeats", type=int, default=3, help="Steps of each model that count, taken in turn.")
@@ -104,8 +104,8 @@ def both_steps(dataset: BinnedRecordings, settings: dict, windows: int) -> tuple
 def main(units, past, future, tokens, forecaster, repeats, cpu_time, out) -> None:
     """Time a training step of NeuroHorizon and of POYO with its width, depth, heads and latents.
 
-    Both read the same spikes. POYO answers one number for each future bin; NeuroHorizon is trained as `neurobridge
-    forecast` trains it: it rolls out a quarter of the windows, then runs over all bins, and answers a rate for each
+    Both read the same spikes. POYO predicts one number for each future bin; NeuroHorizon is trained as `neurobridge
+    forecast` trains it: it rolls out a quarter of the windows, then runs over all bins, and predicts a rate for each
     unit in each bin. They run in turn in one process: trust the ratios, not the times.
     """
     rows = []

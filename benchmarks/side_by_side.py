@@ -81,7 +81,7 @@ class Case:
 
     @property
     def queries(self) -> tuple[int, int]:
-        """Bins K and units M asked for."""
+        """Target bins K and units M."""
         return (self.bins or 20, self.units_masked) if self.masked else (1, 64)
 
 
@@ -205,8 +205,8 @@ def make_step(name: str, case: Case, forward: Forward) -> Callable[[], None]:
     def step() -> None:
         optimizer.zero_grad()
         with torch.autocast(case.device, dtype=torch.bfloat16, enabled=case.precision == "bf16"):
-            answers = forward(name, model, inputs)
-        answers.float().square().mean().backward()
+            predictions = forward(name, model, inputs)
+        predictions.float().square().mean().backward()
         optimizer.step()
         if case.device != "cpu":
             torch.accelerator.synchronize()

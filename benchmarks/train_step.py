@@ -11,9 +11,9 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def forward(name: str, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """All answers of a model."""
-    answers = model(**inputs)
-    return next(iter(answers.values())) if name == "CaPOYO" else answers
+    """All predictions of a model."""
+    predictions = model(**inputs)
+    return next(iter(predictions.values())) if name == "CaPOYO" else predictions
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
@@ -21,7 +21,7 @@ def forward(name: str, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 @click.option("--bins", "-t", type=int, multiple=True, default=(1, 6, 30), help="Bins T of a grid; may be given again.")
 @click.option(
     "--queries", type=click.Choice(["64", "masked"]), multiple=True, default=("64", "masked"),
-    help="64: all units seen, 64 cells asked for. masked: 30 % of the units hidden, all their cells asked for.",
+    help="64: all units seen, 64 target cells. masked: 30 % of the units hidden, all their cells targets.",
 )  # fmt: skip
 @click.option("--depth", type=int, default=6, help="Self-attention layers.")
 @click.option("--repeats", type=int, default=7, help="Steps of each model that count, taken in turn.")

@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
@@ -25,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 GUIDES = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", *GUIDES]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LIMIT_S = 10  # of processor time, so that a busy machine does not count
+NOT_RUN = "<!-- not run -->\n"  # before the fence of a snippet that needs what tests do not have
 
 
 def name(page: Path) -> str:
@@ -33,9 +32,10 @@ def name(page: Path) -> str:
 
 
 def snippets(page: Path) -> list[tuple[int, str]]:
-    """Line number and code of each Python block that is not marked `notest`."""
+    """Line number and code of each Python block that is not marked as not run."""
     text = page.read_text(encoding="utf-8")
-    return [(text[: m.start(2)].count("\n"), m[2]) for m in FENCE.finditer(text) if m[1] == "python"]
+    blocks = [m for m in FENCE.finditer(text) if m[1] == "python" and not text[: m.start()].endswith(NOT_RUN)]
+    return [(text[: m.start(2)].count("\n"), m[2]) for m in blocks]
 
 
 def command_lines(page: Path, program: str) -> list[list[str]]:
@@ -88,9 +88,7 @@ def test_snippets_run(page, workspace, tmp_path, monkeypatch, unchanged_tables):
     monkeypatch.chdir(shutil.copytree(workspace, tmp_path / "workspace"))
     variables: dict = {}
     for line, code in snippets(page):
-        began = time.process_time()
         exec(compile("\n" * line + code, str(page), "exec"), variables)
-        assert time.process_time() - began < LIMIT_S, f"{name(page)}, line {line}, takes too long"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -115,7 +115,7 @@ def _logits(neural: Tensor, image: Tensor, temperature: Tensor | float) -> Tenso
     if len(neural) < 2:
         raise InputError(
             expected="a batch of two or more presentations for the contrastive loss",
-            found=f"a batch of {len(neural)}: among one candidate every answer is right",
+            found=f"a batch of {len(neural)}: among one candidate every choice is right",
             fix="Raise the batch size, or drop the last, smaller batch.",
         )
     return F.normalize(neural, dim=1) @ F.normalize(image, dim=1).T / temperature

@@ -18,7 +18,7 @@ from neurobridge_tb.progress import progress_bars
 @click.option("--per-concept", default=12, show_default=True, help="Training images of each class.")
 @click.option("--repeats", default=30, show_default=True, help="Presentations of each of the 100 test images.")
 @click.option("--noise", default=1.0, show_default=True, help="Scale of the trial-to-trial noise.")
-@click.option("--difficulty", default=0.0, show_default=True, help="How nonlinear the sites' answers are.")
+@click.option("--difficulty", default=0.0, show_default=True, help="How nonlinear the sites' responses are.")
 @click.option("--trials", is_flag=True, help="Also write THINGS_MUA_trials.mat (300 ms a trial, large).")
 @click.option("--seed", default=0, show_default=True)
 def simulate(
@@ -27,7 +27,7 @@ def simulate(
 ) -> None:  # fmt: skip
     """Write the raw files of a virtual monkey, in the layout of TVSD.
 
-    A virtual ventral stream (V1, V4, IT) looks at images; what it answers is written to WORKSPACE/raw/tvsd, and the
+    A virtual ventral stream (V1, V4, IT) looks at images; its responses are written to WORKSPACE/raw/tvsd, and the
     images, when they are drawn here, to WORKSPACE/images.
     """
     from neurobridge_tb.simulation import simulate_tvsd

@@ -25,7 +25,8 @@ class PairBatches:
         seed: Seed of the order.
 
     Attributes:
-        linear: Answers of the linear way to each recording's presentations that take its place in training, or None.
+        linear: Predictions for each recording's presentations, which take the place of the linear read-out's in
+            training, or None.
 
     Raises:
         InputError: ``batch_size`` is 1, or an image has no embedding.

@@ -18,7 +18,7 @@ class StimulusImages:
     Args:
         images: Folder that holds ``<images>/<image_id>``, or a binding made by ``neurobridge images``, see
             :mod:`neurobridge_tb.datasets.image_binding`.
-        image_ids: The ids that will be asked for; repeated ids count once.
+        image_ids: The ids that will be loaded; repeated ids count once.
 
     Raises:
         InputError: No such folder, no image in it, an id or link that leads out of it, or files that are missing

@@ -1,4 +1,4 @@
-"""The linear way of an ImageAligner, fitted in closed form before the projector is trained."""
+"""The linear read-out of an ImageAligner, fitted in closed form before the projector is trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -82,7 +82,7 @@ def fit_masked_ridge(
         train: ``(n, units)`` activity.
         valid: ``(m, units)`` activity; a few dozen different masks suffice to choose a penalty.
         keep: bool ``(m, units)``, True where the model may look.
-        target: bool ``(m, units)``, True at the positions asked for.
+        target: bool ``(m, units)``, True at the target positions.
         penalties: Penalties tried, all above 0.
     """
     check_same_shape("keep", to_numpy(keep), "valid", to_numpy(valid))

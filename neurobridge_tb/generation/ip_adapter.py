@@ -100,7 +100,7 @@ class IpAdapter:
             weights: Hub id or local folder of Stable Diffusion; default: what the adapter was trained for.
             scale: Weight of the adapter's attention.
             encoder_name: The encoder whose embeddings will be given; another one is refused where the folder names one.
-            preprocessing_hash: That encoder's ``preprocessing_hash``; likewise.
+            preprocessing_hash: That encoder's ``preprocessing_hash``; another one is refused.
             **settings: Go to :class:`StableDiffusion`.
 
         Raises:

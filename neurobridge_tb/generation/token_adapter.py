@@ -12,7 +12,7 @@ class TokenAdapter(nn.Module):
 
     Embeddings are centred and scaled by their training set's statistics, so that the encoder's units drop out. Their
     projection to a few tokens is read by T queries (cross-attention), and refined by a feed-forward layer. The last
-    layer starts at zero: before training, Stable Diffusion is told nothing, rather than something it cannot read.
+    layer starts at zero: before training, Stable Diffusion gets no condition, rather than one that it cannot read.
 
     Args:
         embedding_dim: Size E of the image embedding.

@@ -113,7 +113,7 @@ def _open(config: ForecastConfig) -> tuple[Dataset, Dataset | None]:
         raise InputError(
             expected="unseen=[recordings of the dataset], some others to train on, and model.unit_identity=features",
             found=f"not in the dataset: {missing}; to train on: {rest}; {config.model.unit_identity}",
-            fix="Correct unseen or dataset.recording_ids; units that are not trained are told by their features.",
+            fix="Correct unseen or dataset.recording_ids; units that are not trained are identified by their features.",
         )
 
     def only(recordings: list[str]) -> Dataset:

@@ -35,7 +35,7 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
 
     Bits/spike are spike-weighted, with a 95 % bootstrap interval over windows, and beside it the mean over units; the
     null model is each unit's mean rate on the training split. The GLM of a unit sees the bins ``glm_lags`` around the
-    bin asked for, of the units that the model sees; for forward prediction, the mean of the last five bins.
+    target bin, of the units that the model sees; for forward prediction, the mean of the last five bins.
 
     Args:
         config: Complete settings, of the command or of a Hydra script. Default: those of :class:`ScoreConfig`.
@@ -124,8 +124,8 @@ class _Tally:
     """What bits/spike are made of, for one recording.
 
     Attributes:
-        gain: (windows, units) log-likelihood above the null model's, in bits, of the units asked for.
-        spikes: (windows, units) spikes asked for.
+        gain: (windows, units) log-likelihood above the null model's, in bits, of the target units.
+        spikes: (windows, units) spikes of the target units.
         training_spikes: (units,).
     """
 
@@ -216,7 +216,7 @@ def _model_rates(model: NeuroBridgeModel, windows: list[Data], masks: list[Mask]
 
 
 def _glm_inputs(counts: list[np.ndarray], masks: list[Mask], lags: tuple[int, ...]) -> np.ndarray:
-    """Features of every bin asked for, of all windows one after the other."""
+    """Features of every target bin, of all windows one after the other."""
     features = []
     for values, mask in zip(counts, masks, strict=True):
         if mask.scheme == "forward":

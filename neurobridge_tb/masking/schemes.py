@@ -1,8 +1,8 @@
-"""Masking schemes: which (bin, unit) cells of a window the encoder sees, and which it is asked for.
+"""Masking schemes: which (bin, unit) cells of a window the encoder sees, and which are its targets.
 
 Each scheme draws from a window of ``n_bins`` bins and ``len(areas)`` units, and returns two boolean arrays of shape
-(T, N): ``keep`` (seen by the encoder) and ``target`` (asked for). A masked cell is absent from the input; it is neither
-zero nor a placeholder, because an absent token is not a silent unit.
+(T, N): ``keep`` (seen by the encoder) and ``target`` (to be predicted). A masked cell is absent from the input; it is
+neither zero nor a placeholder, because an absent token is not a silent unit.
 
 The neuron, causal, intra- and inter-region schemes follow Zhang et al. 2024, "Towards a universal translator for neural
 dynamics at single-cell, single-spike resolution" (MtM, arXiv:2407.14668).
@@ -28,7 +28,7 @@ class Mask:
     Attributes:
         scheme: Name of the scheme that drew it.
         keep: (T, N) cells that the encoder sees.
-        target: (T, N) cells that the decoder is asked for.
+        target: (T, N) cells that the decoder predicts.
     """
 
     scheme: str
@@ -53,7 +53,7 @@ def _counted(dtype: str, areas: bytes) -> list[tuple[str, int]]:
 
 
 def temporal(rng: np.random.Generator, n_bins: int, areas: NDArray, ratio: float = 0.3) -> tuple:
-    """Whole bins, in contiguous spans of random length: those bins are asked for, of all units."""
+    """Whole bins, in contiguous spans of random length: those bins are the targets, of all units."""
     masked = np.zeros(n_bins, dtype=bool)
     left = int(np.clip(round(ratio * n_bins), 1, n_bins - 1))
     while left > 0:
@@ -66,7 +66,7 @@ def temporal(rng: np.random.Generator, n_bins: int, areas: NDArray, ratio: float
 
 
 def causal(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple:
-    """Everything after a cut: the last 10-60 % of the bins are asked for."""
+    """Everything after a cut: the last 10-60 % of the bins are the targets."""
     n_masked = int(np.clip(round(rng.uniform(0.1, 0.6) * n_bins), 1, n_bins - 1))
     target = np.zeros((n_bins, len(areas)), dtype=bool)
     target[n_bins - n_masked :] = True
@@ -74,14 +74,14 @@ def causal(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple:
 
 
 def neuron(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple:
-    """Whole units (co-smoothing): 10-50 % of the units are asked for, in all bins."""
+    """Whole units (co-smoothing): 10-50 % of the units are the targets, in all bins."""
     target = np.zeros((n_bins, len(areas)), dtype=bool)
     target[:, _masked_share(rng, len(areas), rng.uniform(0.1, 0.5))] = True
     return ~target, target
 
 
 def intra_region(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple:
-    """30-75 % of the units of one area are asked for, from the other units of that area alone."""
+    """30-75 % of the units of one area are the targets, from the other units of that area alone."""
     members = np.flatnonzero(areas == rng.choice(_named_areas(areas, at_least=2)))
     masked = members[_masked_share(rng, len(members), rng.uniform(0.3, 0.75))]
     keep, target = (np.zeros((n_bins, len(areas)), dtype=bool) for _ in range(2))
@@ -92,7 +92,7 @@ def intra_region(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple
 
 
 def inter_region(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple:
-    """One whole area is asked for, from the others."""
+    """One whole area is the target, from the others."""
     members = areas == rng.choice(_named_areas(areas, at_least=1))
     target = np.repeat(members[None, :], n_bins, axis=0)
     return ~target, target

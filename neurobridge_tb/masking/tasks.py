@@ -12,7 +12,7 @@ from neurobridge_tb.masking.schemes import UNNAMED, Mask
 
 TASKS = ("co_smoothing", "forward", "intra_region", "inter_region")
 _MIN_UNITS = 10  # an area with fewer has no regional task
-_FORWARD_SHARE = 0.2  # of a window's bins is asked for
+_FORWARD_SHARE = 0.2  # of a window's bins are targets
 
 
 def task_masks(
@@ -31,7 +31,7 @@ def task_masks(
         areas: (N,) area of each unit; units without one ("" or "root") are seen in no intra-region task and always in
             inter-region tasks.
         held_out: Units of the co-smoothing task. Default 24.
-        max_asked: At most so many units of an area are asked for; the others are hidden all the same. Default 64.
+        max_asked: At most so many units of an area are targets; the others are hidden all the same. Default 64.
         seed: Seed of the choice of units.
 
     Raises:

@@ -130,7 +130,7 @@ class ForecastScores:
     Args:
         null_rates: (units,) mean training counts a bin.
         n_bins: Bins of the future.
-        training_spikes: (units,) spikes in training, see :class:`BitsPerSpike`. Default: not told.
+        training_spikes: (units,) spikes in training, see :class:`BitsPerSpike`. Default: unknown.
     """
 
     def __init__(self, null_rates: Array, n_bins: int, training_spikes: Array | None = None):

@@ -47,7 +47,7 @@ def topk_hits(similarity: Array, k: int) -> Floats:
     """For each query, the probability that its own candidate is among the ``k`` most similar.
 
     Ties are exact: where t candidates, the true one included, tie behind g better ones, the true one is in the first k
-    with probability (k - g) / t under random order. A model that answers every query alike so scores exactly chance.
+    with probability (k - g) / t under random order. A model that ranks alike for every query so scores exactly chance.
 
     Args:
         similarity: ``(..., n, n)``; query i belongs to candidate i.

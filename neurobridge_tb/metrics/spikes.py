@@ -94,7 +94,7 @@ class BitsPerSpike:
     Args:
         null_rates: ``(units,)`` mean training counts a bin, above 0.
         training_spikes: ``(units,)`` spikes that each unit fired in the training split, to tell the score over units
-            that were active there. Default: not told.
+            that were active there. Default: unknown.
     """
 
     def __init__(self, null_rates: Array, training_spikes: Array | None = None):
@@ -231,7 +231,7 @@ def masked_mse(predicted: Array, target: Array, mask: Array) -> float:
     Args:
         predicted: Any shape; only masked positions are read.
         target: Of the same shape; NaN targets are left out.
-        mask: bool, True at the positions asked for.
+        mask: bool, True at the target positions.
 
     Returns:
         In squared units of the target (1.0 is the training mean's, for z-scored values); NaN without a position.

@@ -40,7 +40,7 @@ class BehaviorDecoder(PretrainedModel):
         self.encoder.init_vocabs(dataset)
 
     def tokenize(self, data: Data, keep: np.ndarray | None = None) -> dict[str, Any]:
-        """Keywords of :meth:`forward` for a window: the behaviour is asked for in every bin.
+        """Keywords of :meth:`forward` for a window: the behaviour is predicted in every bin.
 
         Args:
             data: A window of a recording.

@@ -18,9 +18,9 @@ class ImageAligner(PretrainedModel):
     """A :class:`NeuroBridgeModel` encoder, and two ways from it into an image encoder's space, which are added.
 
     1. *Linear*: the standardised responses themselves, by weights of each unit (:class:`ResponseReadout`). Alignment
-       fits it as a ridge regression, in closed form. ``to_contrastive`` turns its answer into the one that is compared
-       with images.
-    2. *Latents*: a projector that starts at zero, and so learns what the linear way leaves.
+       fits it as a ridge regression, in closed form. ``to_contrastive`` turns its prediction into the one that is
+       compared with images.
+    2. *Latents*: a projector that starts at zero, and so learns the residual of the linear read-out.
 
     The embedding may be of several layers of the image encoder, side by side. Each is compared by itself; the layers'
     cosines are added with ``layer_weights``, which are fitted to validation data. Both sides are compared after
@@ -37,7 +37,7 @@ class ImageAligner(PretrainedModel):
         num_queries: Learned read-out queries. Default 8.
         dim_hidden: Hidden width of the projector. Default 1024.
         dropout: Dropout of the projector. Default 0.5.
-        linear_path: Have the linear way too. Default False: latents alone.
+        linear_path: Have the linear read-out too. Default False: latents alone.
     """
 
     embedding_mean: Tensor
@@ -92,7 +92,7 @@ class ImageAligner(PretrainedModel):
         self.register_load_state_dict_pre_hook(_complete)
 
     def set_encoder(self, encoder: NeuroBridgeModel) -> None:
-        """Take a pretrained encoder; its units get rows of the linear way, which start at zero."""
+        """Take a pretrained encoder; its units get rows of the linear read-out, which start at zero."""
         self.encoder = encoder
         if self.linear is not None:
             self.linear.initialize_vocab(list(encoder.unit_emb.vocab)[1:])  # the first one is padding
@@ -111,7 +111,7 @@ class ImageAligner(PretrainedModel):
         """Embeddings of a batch of windows.
 
         Args:
-            linear: (B, E) to be taken for the answer of the linear way. Default: its own.
+            linear: (B, E) to take the place of the linear read-out's prediction. Default: its own.
             **model_inputs: As :meth:`NeuroBridgeModel.encode` takes them.
 
         Returns:

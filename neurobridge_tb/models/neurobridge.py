@@ -498,7 +498,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             session_index: (B,) indices of the recordings.
             output_timestamps: (B, K) times of the prediction in s from the window's start.
             output_unit_index: (B, M) units whose activity is predicted; not needed for a behaviour.
-            output_mask: (B, K) which times, or (B, K, M) which cells, are asked for with ``unpack_output``.
+            output_mask: (B, K) which times, or (B, K, M) which cells, are returned with ``unpack_output``.
             output_cells: See :meth:`decode`; only these are computed. Default: all.
             output_cell_count: See :meth:`decode`.
             unpack_output: Return a list of each window's predictions where ``output_mask`` holds. Default False.

@@ -32,7 +32,7 @@ from neurobridge_tb.registry_ext import PoissonNLLLoss
 
 _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
 _LARGEST = 10.0  # standard deviations above the mean: what is fed back is clipped there
-_ROLLED_OUT = 0.25  # of the training windows are told what was predicted; the others, what was observed
+_ROLLED_OUT = 0.25  # of the training windows feed back what was predicted; the others, what was observed
 
 
 class _Rows(NamedTuple):
@@ -72,7 +72,7 @@ class NeuroHorizonModel(PretrainedModel):
     """The encoder of :class:`NeuroBridgeModel` on the past, and a causal decoder over the bins to come.
 
     1. The past (``history`` s of spikes or counts) becomes latents.
-    2. One query a future bin attends to the latents and, causally, to the bins before it. It is told the population's
+    2. One query a future bin attends to the latents and, causally, to the bins before it. Its input is the population's
        activity in the bin before: the observed one (:meth:`forward`, teacher-forced), or the predicted one
        (:meth:`generate`, rolled out).
     3. Each unit's log-rate starts at what a filter of its own spikes says (:class:`RateFilter`): the mean of the
@@ -376,7 +376,7 @@ class NeuroHorizonModel(PretrainedModel):
     # ------------------------------------------------------------------ the network
 
     def forward(self, *, future: Tensor, future_mask: Tensor, observed: Tensor | None = None, **past: Tensor) -> Tensor:
-        """Log-rates of all future bins at once, each told the bins before it (teacher-forced).
+        """Log-rates of all future bins at once, each from the observed bins before it (teacher-forced).
 
         Args:
             future: (B, T, N) counts; bin t is seen by the bins after t only.
@@ -398,17 +398,17 @@ class NeuroHorizonModel(PretrainedModel):
         rate_jitter: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Poisson loss of a batch: some windows are rolled out, the others are told what was observed.
+        """Poisson loss of a batch: some windows are rolled out, the others feed back what was observed.
 
         So the model learns both to use observations and to go on without them (scheduled sampling, Bengio et al. 2015,
-        arXiv:1506.03099). A window in four is told its own predictions, which are fed back as they are, without
+        arXiv:1506.03099). A window in four reads its own predictions, which are fed back as they are, without
         gradient: rolling out takes time.
 
         Args:
             batch: A collated batch of :meth:`tokenize`.
             unit_dropout: In each window up to this share of the units is hidden from the model; what they do is asked
                 for all the same. Default 0.
-            rate_jitter: In each window, the mean rate that the decoder is told of a unit is off by a factor
+            rate_jitter: In each window, the mean rate that the decoder reads of a unit is off by a factor
                 ``exp(rate_jitter * z)``, z standard normal: it learns what to think of a rate that has drifted. Default
                 0.
             generator: Draws the windows that are rolled out, the hidden units, and the factors of rates. Default:
@@ -426,13 +426,13 @@ class NeuroHorizonModel(PretrainedModel):
         past = self._start(future.shape[1], jitter, **inputs)
         observed = torch.rand(len(mask), generator=generator) >= _ROLLED_OUT  # drawn on the CPU: no GPU is waited for
         rolled, observed = torch.nonzero(~observed).flatten().to(mask.device), observed.to(mask.device)
-        told, present = future, mask & shown[:, None]
+        fed_back, present = future, mask & shown[:, None]
         if len(rolled):
             with torch.no_grad():
                 rates = self._roll_out(past.windows(rolled), units[rolled], future.shape[1]).exp()
-            told = future.index_copy(0, rolled, rates.to(future))
+            fed_back = future.index_copy(0, rolled, rates.to(future))
             present = torch.where(observed[:, None, None], present, units[:, None])
-        return self.loss(self._teacher_forced(past, told, present, observed), batch)
+        return self.loss(self._teacher_forced(past, fed_back, present, observed), batch)
 
     def _show(self, inputs: dict[str, Tensor], shown: Tensor) -> dict[str, Tensor]:
         """The inputs without the units that are not shown (B, N); a window that would lose all tokens keeps them."""
@@ -452,7 +452,7 @@ class NeuroHorizonModel(PretrainedModel):
 
     @torch.no_grad()
     def generate(self, *, horizon: float | None = None, use_cache: bool = True, **past: Tensor) -> Tensor:
-        """Roll out: each bin is told the rates predicted for the bin before. Linear in the horizon.
+        """Roll out: each bin reads the rates predicted for the bin before. Linear in the horizon.
 
         Args:
             horizon: In s, a whole number of bins. Default: the model's.
@@ -545,7 +545,7 @@ class NeuroHorizonModel(PretrainedModel):
 
     @staticmethod
     def _told(counts: Tensor, rows: _Rows) -> Tensor:
-        """Counts as a unit's own history is told them: bounded, so that rolling out is, but a spike is always one."""
+        """Counts as input of a unit's own history: bounded, so that rolling out is, but a spike is always one."""
         return torch.minimum(counts, (rows.mean + _LARGEST * rows.std).clamp_min(1.0))
 
     def _rotary(self, first: int, n_bins: int, like: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def warm_start(model: NeuroBridgeModel, path: str | Path) -> WarmStart:
     - **POYO+** (0.1) and **POYO** (0.2) read spike events. Their unit rows of width D are the two halves of our
       value token (value direction and unit embedding), so ``unit_value_maps`` must be on; ``boundary_tokens`` too.
 
-    What the factors add starts at zero. Decoders answer other questions and are not taken.
+    What the factors add starts at zero. Decoders predict other things and are not taken.
 
     Args:
         model: With vocabularies. Rows of units and recordings are found by their ids.

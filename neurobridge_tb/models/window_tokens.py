@@ -83,7 +83,7 @@ class WindowTokens:
 
     @property
     def predicts_log_rates(self) -> bool:
-        """Whether the answers are log-rates (counts, spikes), and not standardised values (MUA).
+        """Whether the predictions are log-rates (counts, spikes), and not standardised values (MUA).
 
         Raises:
             InputError: The model does both; :meth:`modality_of` tells of a window which.
@@ -92,7 +92,7 @@ class WindowTokens:
             raise InputError(
                 expected="a model of one modality",
                 found=f"one of {', '.join(self.modalities)}",
-                fix="Ask model.modality_of(window): 'mua' is answered in standardised values, counts in log-rates.",
+                fix="Ask model.modality_of(window): 'mua' is predicted in standardised values, counts in log-rates.",
             )
         return self.modalities != ("mua",)
 

@@ -1,7 +1,7 @@
 """Attention to the value tokens of each time bin, block by block: neither tokens nor scores of a batch ever exist.
 
 Queries attend to the units u of a bin. Its keys and values are both of the form ``scale_u * (value_u * slope_u +
-offset_u)``. The logarithm of the softmax's denominator comes along, with which the answers of several bins combine
+offset_u)``. The logarithm of the softmax's denominator comes along, with which the outputs of several bins combine
 exactly (as FlashAttention combines blocks: Dao et al. 2022, https://arxiv.org/abs/2205.14135). The backward pass makes
 each block again.
 
@@ -39,7 +39,7 @@ def bin_attention(
         q: (B, T, H, L, d) queries, times the softmax's scale.
         values: (B, T, N), finite everywhere.
         scale: (B, T, N).
-        slope: (2, H, d, R) rows for the keys and for the values of units; likewise
+        slope: (2, H, d, R) rows for the keys and for the values of units, and
         offset: (2, H, d, R).
         keep: (B, T, N) which cells exist.
         index: (B, N) which of the R rows is each unit's.

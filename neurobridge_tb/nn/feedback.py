@@ -1,4 +1,4 @@
-"""What happened in the bins before, as a forecasting decoder is told it."""
+"""What happened in the bins before, as input of a forecasting decoder."""
 
 import torch
 from torch import Tensor, nn

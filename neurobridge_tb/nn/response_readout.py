@@ -14,7 +14,7 @@ class ResponseReadout(nn.Module):
     the unit's mean.
 
     Args:
-        dim_out: Width E of the answer.
+        dim_out: Width E of the output.
         num_steps: Latent steps of a window, S.
         latent_step: Seconds between them.
     """

@@ -51,7 +51,7 @@ def grid_value_attention(
 
     LayerNorm followed by a bias-free projection W of the token ``v * slope_u + offset_u`` is
     ``r * (v * A_u + B_u) + E`` with r = 1 / sqrt(var + eps), a scalar for each (v, u); A_u and B_u are one row a unit,
-    E = W bias. The rotation by a bin's time is shared by its units: it moves to the query, and to the bin's answer. The
+    E = W bias. The rotation by a bin's time is shared by its units: it moves to the query, and to the bin's output. The
     softmax over all cells is that over the units of each bin, and that over bins of its denominators. So no
     [B, T*N, D] activation exists, and no [B, H, L, T, N] scores either (:mod:`neurobridge_tb.nn.bin_attention`).
     Accumulates the token variance in float32 at least.
@@ -63,7 +63,7 @@ def grid_value_attention(
         values: (B, T, N) values (anything where not kept).
         keep: (B, T, N) which cells exist; each item needs at least one.
         timestamps: (B, T) bin times in s.
-        slope: (R, D) rows of units; likewise
+        slope: (R, D) rows of units, and
         offset: (R, D), see :func:`value_token_rows`.
         index: (B, N) which of the R rows is each unit's.
         rotary_emb: Makes rotary embeddings from times.

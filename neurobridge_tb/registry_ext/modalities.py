@@ -25,7 +25,7 @@ _MODALITIES = {
         value_key="mua.value",
         loss_fn=MSELoss(),
     ),
-    # Spikes counted in bins, one count a bin and unit; models answer with log-rates.
+    # Spikes counted in bins, one count a bin and unit; models predict log-rates.
     "spike_counts": dict(
         dim=1,
         type=DataType.CONTINUOUS,

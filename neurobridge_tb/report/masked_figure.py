@@ -25,7 +25,7 @@ def masked_window(example: Mapping[str, np.ndarray]) -> "Figure":
 
     Args:
         example: Content of masked_example.npz: ``values``, ``predicted`` float ``(T, N)`` (predictions NaN where not
-            asked for), ``keep``, ``target`` bool ``(T, N)``, ``area`` str ``(N,)``, ``scheme`` str.
+            target), ``keep``, ``target`` bool ``(T, N)``, ``area`` str ``(N,)``, ``scheme`` str.
     """
     values, predicted = np.asarray(example["values"]), np.asarray(example["predicted"])
     keep, target = np.asarray(example["keep"], bool), np.asarray(example["target"], bool)

@@ -17,7 +17,7 @@ from neurobridge_tb.scoring.forecast_glm import glm_rows
 from neurobridge_tb.scoring.paired_gains import WindowGains
 from neurobridge_tb.scoring.unit_rates import bits_cells, inside, training_rates
 
-ROLLED, FORCED, START = "rolled out", "one bin ahead (told each bin before)", "rate filter (the model's start)"
+ROLLED, FORCED, START = "rolled out", "one bin ahead (each bin before observed)", "rate filter (the model's start)"
 SMOOTHED, DRIFTING = "last smoothed rate", "smoothed rate drawn to the recent mean"
 BASELINES = (SMOOTHED, DRIFTING)
 _PRIORS = (0.4, 1.0, 2.5, 6.0)  # s: weights of the training mean in the recent mean that are tried

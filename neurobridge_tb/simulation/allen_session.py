@@ -1,4 +1,4 @@
-"""What happens in a simulated session of Allen Visual Coding Neuropixels: stimuli, running, and units that answer.
+"""What happens in a simulated session of Allen Visual Coding Neuropixels: stimuli, running, and units that respond.
 
 The timing of the stimuli follows Brain Observatory 1.1 (Siegle et al., Nature 2021), shortened to the session's length.
 """
@@ -98,7 +98,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Population:
-    """Units and what they answer to.
+    """Units and what they respond to.
 
     Attributes:
         probe: (units,) index of the probe.

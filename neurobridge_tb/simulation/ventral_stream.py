@@ -1,4 +1,4 @@
-"""A virtual ventral stream: what each electrode of a monkey with the TVSD implants would answer without noise.
+"""A virtual ventral stream: what each electrode of a monkey with the TVSD implants would respond without noise.
 
 V1 sites measure Gabor energy at retinotopic positions (Adelson & Bergen 1985), some keep the phase of simple cells.
 V4 sites weigh colour, oriented texture and an early network stage inside a local window.
@@ -63,8 +63,8 @@ class VentralStream:
     Args:
         monkey: ``"F"`` or ``"N"``, the layout of areas.
         seed: Draws receptive fields and preferences.
-        difficulty: Strength of conjunctions: a site also answers to the product of what two other sites prefer. Default
-            0: none.
+        difficulty: Strength of conjunctions: a site also responds to the product of what two other sites prefer.
+            Default 0: none.
 
     Raises:
         InputError: Another monkey, or a negative difficulty.

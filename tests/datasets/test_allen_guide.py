@@ -36,7 +36,7 @@ def test_snippets_run(tmp_path, monkeypatch):
     for k in range(118):
         Image.fromarray(np.full((92, 117), k, dtype=np.uint8)).save(templates / f"natural_scene_{k}.tiff")
 
-    snippets = re.findall(r"^```python notest\n(.*?)^```$", GUIDE, re.M | re.S)
+    snippets = re.findall(r"^<!-- not run -->\n```python\n(.*?)^```$", GUIDE, re.M | re.S)
     variables: dict = {}
     for snippet in snippets:
         exec(compile(snippet, "docs/allen.md", "exec"), variables)

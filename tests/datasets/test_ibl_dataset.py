@@ -65,7 +65,7 @@ def test_the_file_has_no_faults(root):
 def test_snippets_of_the_guide_run(root, monkeypatch):
     monkeypatch.chdir(root.parent)
     guide = (Path(__file__).parents[2] / "docs" / "ibl.md").read_text(encoding="utf-8")
-    snippets = re.findall(r"^```python notest\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    snippets = re.findall(r"^<!-- not run -->\n```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
     variables: dict = {}
     for snippet in snippets:
         exec(snippet, variables)

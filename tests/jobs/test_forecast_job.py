@@ -84,7 +84,7 @@ def test_it_beats_the_mean_rate_rolled_out_also_for_units_never_seen(finished):
         assert np.isfinite(rows[group, "rolled out"]["PSTH R2 (median unit)"])
         assert np.isfinite(rows[group, "last smoothed rate"]["rate correlation"])
         assert np.isfinite(rows[group, "Poisson GLM, 2 bins ahead"]["bits/spike"])
-    told = rows["trained", "one bin ahead (told each bin before)"]["bits/spike by bin"]
+    told = rows["trained", "one bin ahead (each bin before observed)"]["bits/spike by bin"]
     assert told[0] == pytest.approx(rows["trained", "rolled out"]["bits/spike by bin"][0], abs=1e-5)
 
 

@@ -155,7 +155,7 @@ def _silent_units(file: h5py.File, contents: Contents) -> Iterator[Fault]:
         silent = contents.unit_ids[~activity & ~marked]
         if len(silent):
             found = f"{len(silent)} of {n_units} units are never active: {', '.join(silent[:3])}"
-            fix = "Leave them out, or mark them in a column units.is_dead, unless silence is their true answer."
+            fix = "Leave them out, or mark them in a column units.is_dead, unless they are truly silent."
             yield Fault(at, found, fix, is_error=False)
 
 

@@ -30,7 +30,7 @@ class AlignmentModule(L.LightningModule):
     the model as it was before training is one of the candidates.
 
     Args:
-        model: Encoder, linear way and projector.
+        model: Encoder, linear read-out and projector.
         config: The job's settings.
         masked: Masked training windows, for replay.
         stages: Folders to which the model is exported after stage 1 and stage 2.
@@ -105,7 +105,7 @@ class AlignmentModule(L.LightningModule):
         )
 
     def _augmented(self, batch: dict) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Inputs, and what takes the place of the linear way's answer."""
+        """Inputs, and what takes the place of the linear read-out's prediction."""
         inputs, linear, config = batch["model_inputs"], batch.get("linear"), self.config.augment
         if config.average_repeats:
             inputs, shares = augment.average_repeats(inputs, batch["image_id"])

@@ -19,7 +19,7 @@ class ForecastModule(L.LightningModule):
         model: The model to train.
         lr: Highest learning rate.
         weight_decay: AdamW's weight decay.
-        unit_dropout: See :meth:`NeuroHorizonModel.training_loss`; likewise
+        unit_dropout: See :meth:`NeuroHorizonModel.training_loss`.
         rate_jitter.
     """
 
