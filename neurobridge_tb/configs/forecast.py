@@ -1,7 +1,7 @@
 """Settings of ``forecast``."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from neurobridge_tb.configs.models import ForecasterConfig
 from neurobridge_tb.configs.parts import MaskedConfig, OptimizerConfig
@@ -31,7 +31,11 @@ class ForecastConfig(MaskedConfig):
         None, "windows=trial: column of `trials` at which the future begins; null: trials begin windows."
     )
     reference_seconds: float = setting(60, "Length (s) of the reference window, from the start of the training data.")
-    unseen: list[str] = setting([], "Recordings left out of training, forecast from reference features (zero-shot).")
+    unseen: Any = setting(
+        [],
+        "Recordings left out of training, forecast from reference features (zero-shot); each: every recording once, "
+        "one run each.",
+    )
     units: list[str] | None = setting(None, "Unit ids to score; null: all.")
     psth_condition: str | None = setting(
         None, "Column of `trials` that tells conditions apart for the PSTH; null: one condition."

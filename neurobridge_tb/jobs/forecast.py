@@ -26,6 +26,7 @@ from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.report.figure_style import save_png
 from neurobridge_tb.report.forecast_figures import decay_curves, rasters, unit_scatter
 from neurobridge_tb.scoring.forecasts import check_scoring, forecast_scores, rolled_out_loss
+from neurobridge_tb.scoring.leave_one_out import leave_one_out_rows
 
 
 def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
@@ -37,6 +38,8 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(ForecastConfig, config, settings)
+    if config.unseen == "each":
+        return _forecast_each(config)
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
     trained, unseen = _open(config)
@@ -88,6 +91,34 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
             "command": config.command,
             "validation loss": losses,
             "rows": rows,
+            "seconds": time.monotonic() - began,
+        }
+    )
+    return run.path
+
+
+def _forecast_each(config: ForecastConfig) -> Path:
+    """Every recording is the unseen one once: a run each, in folders of its own, and one table."""
+    run, began = RunFolder(config), time.monotonic()
+    dataset = open_dataset(config.dataset)
+    if len(dataset.recording_ids) < 2 or config.model.unit_identity != "features":
+        raise InputError(
+            expected="unseen=each with at least two recordings and model.unit_identity=features",
+            found=f"{len(dataset.recording_ids)} recordings; {config.model.unit_identity}",
+            fix="Add recordings; units that are not trained are told by their features.",
+        )
+    unseen = {}
+    for recording_id in dataset.recording_ids:
+        path = forecast(replace(config, unseen=[recording_id], run_dir=str(run.path / recording_id)))
+        with np.load(path / "forecast_unseen.npz", allow_pickle=False) as arrays:
+            unseen[recording_id] = dict(arrays)
+    run.write_metrics(
+        {
+            "dataset": ", ".join(dataset.recording_ids),
+            "unseen": "each",
+            "simulated": is_simulated(dataset),
+            "command": config.command,
+            "rows": leave_one_out_rows(unseen),
             "seconds": time.monotonic() - began,
         }
     )

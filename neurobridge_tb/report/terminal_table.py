@@ -1,17 +1,22 @@
 """The rows of a finished job as a table in the terminal, as wide as the terminal allows."""
 
 import json
+import re
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?( |,|$)")
+
 
 def print_rows(metrics: Path, console: Console | None = None) -> None:
     """Print the ``rows`` of a run's ``metrics.json``; nothing if it has none.
 
-    No word is broken: columns on the right that do not fit are named below the table.
+    No word is broken and no column left out: where they do not fit side by side, tables stand one below the other, each
+    with the columns that say what a row is.
 
     Args:
         metrics: Path of the file.
@@ -25,18 +30,28 @@ def print_rows(metrics: Path, console: Console | None = None) -> None:
     columns = list(dict.fromkeys(name for row in cells for name in row))
     texts = {name: [name, *(row.get(name, "") for row in cells)] for name in columns}
     least = {name: max(len(word) for text in texts[name] for word in text.split()) for name in columns}
-    fitting = [name for i, name in enumerate(columns) if sum(least[n] + 3 for n in columns[: i + 1]) < console.width]
-    spare = console.width - 1 - sum(least[name] + 3 for name in fitting)
-    table = Table()
-    for name in fitting:
-        width = min(max(map(len, texts[name])), least[name] + spare)
-        spare -= width - least[name]
-        table.add_column(name, width=width)
-    for row in cells:
-        table.add_row(*(row.get(name, "") for name in fitting))
-    console.print(table)
-    if len(fitting) < len(columns):
-        console.print(f"In a wider terminal: {', '.join(columns[len(fitting) :])}")
+    labels = list(takewhile(lambda name: not any(map(_NUMBER.match, texts[name][1:])), columns[:-1]))
+    for fitting in _tables(columns[len(labels) :], labels, least, console.width):
+        spare = console.width - 1 - sum(least[name] + 3 for name in fitting)
+        table = Table()
+        for name in fitting:
+            width = min(max(map(len, texts[name])), least[name] + spare)
+            spare -= width - least[name]
+            table.add_column(name, width=width)
+        for row in cells:
+            table.add_row(*(row.get(name, "") for name in fitting))
+        console.print(table)
+
+
+def _tables(columns: list[str], labels: list[str], least: dict[str, int], width: int) -> Iterator[list[str]]:
+    """The columns of each table: the labels and as many others as fit, one at least."""
+    fitting = list(labels)
+    for name in columns:
+        if len(fitting) > len(labels) and sum(least[n] + 3 for n in [*fitting, name]) >= width:
+            yield fitting
+            fitting = list(labels)
+        fitting.append(name)
+    yield fitting
 
 
 def _cells(row: dict) -> Iterator[tuple[str, str]]:

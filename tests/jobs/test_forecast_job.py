@@ -190,6 +190,31 @@ def test_faults_are_named(root, tmp_path):
         forecast(config(root, tmp_path / "h", "model.unit_identity=features", "reference_seconds=0"))
 
 
+def test_each_recording_is_the_unseen_one_once(root, tmp_path, no_figures):
+    overrides = ["model.unit_identity=features", "reference_seconds=30", "stride=16"]
+    recordings = "dataset.recording_ids=[s0, s1]"
+    run = forecast(config(root, tmp_path / "each", *overrides, recordings, "unseen=each"))
+    rows = {row["unseen"]: row for row in read_metrics(run)["rows"]}
+    assert list(rows) == ["s0", "s1", "mean"]
+    for name in ("s0", "s1"):
+        assert read_metrics(run / name)["unseen"] == [name]
+        (alone,) = (
+            row for row in read_metrics(run / name)["rows"]
+            if (row["recordings"], row["forecast"]) == ("unseen", "rolled out")
+        )  # fmt: skip
+        found = rows[name]["scores"]["rolled out"]
+        assert found["value"] == pytest.approx(alone["bits/spike"]) and found["low"] < found["value"] < found["high"]
+    mean = rows["mean"]["scores"]
+    assert mean["rolled out"]["value"] == pytest.approx(
+        np.mean([rows[r]["scores"]["rolled out"]["value"] for r in ("s0", "s1")])
+    )
+    ((name, difference),) = rows["mean"]["difference"].items()
+    baseline = name.removeprefix("rolled out - ")
+    assert difference["value"] == pytest.approx(mean["rolled out"]["value"] - mean[baseline]["value"])
+    with pytest.raises(InputError, match="at least two recordings"):
+        forecast(config(root, tmp_path / "one", *overrides, "dataset.recording_ids=[s0]", "unseen=each"))
+
+
 def test_an_unseen_recording_of_other_bins_is_found_before_training(root, tmp_path):
     shutil.copy(root / "s0.h5", tmp_path)
     splits = {"train": ([0.0], [30.0]), "valid": ([30.0], [40.0]), "test": ([40.0], [60.0])}
