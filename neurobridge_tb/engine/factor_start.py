@@ -41,7 +41,8 @@ def start_from_factor_analysis(
     """
     if model.factors is None:
         return {}
-    most, kept, errors = model.factors.loading_rows.embedding_dim, set(known), {}
+    most, kept = model.factors.loading_rows.embedding_dim, set(known)
+    errors: dict[str, dict[str, float]] = {}
     for group in _groups_that_share_units(dataset, [r for r, interval in intervals.items() if len(interval)]):
         units, activity = _activity(model, dataset, intervals, group)
         fitted, tried = choose_factor_analysis(activity, numbers=[*(n for n in NUMBERS if n < most), most], seed=seed)

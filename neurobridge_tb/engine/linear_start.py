@@ -250,7 +250,7 @@ def _factor_scores(model: ImageAligner, responses: Responses, x: NDArray) -> "_S
     seen = ~np.isnan(x).all(0).reshape(steps, -1).all(0)
     gain = FactorAnalysis(np.zeros(len(units)), loadings, np.exp(log_noise[:, 0])).gain(seen)
     inputs = Standardizer.fit(x)
-    return _Scores(replace(inputs, std=np.ones_like(inputs.std)), np.kron(np.eye(steps), gain))
+    return _Scores(replace(inputs, std=np.ones_like(inputs.std)), np.kron(np.eye(steps), gain).astype(np.float64))
 
 
 def _standardized(model: ImageAligner, target: Tensor) -> np.ndarray:

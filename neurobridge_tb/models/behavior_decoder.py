@@ -55,11 +55,11 @@ class BehaviorDecoder(PretrainedModel):
             "output_timestamps": pad(times)
         }
 
-    def forward(self, **inputs: Tensor) -> Tensor:
+    def forward(self, **inputs: Any) -> Tensor:
         """Standardised behaviour (B, K, dim_out) at each time; the keywords are those of :meth:`states`."""
         return self.readout(self.states(**inputs))
 
-    def states(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Tensor) -> Tensor:
+    def states(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Any) -> Tensor:
         """Bin states (B, K, (2 * bins_around + 1) * D) at and around each time.
 
         Args:

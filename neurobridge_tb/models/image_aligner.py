@@ -107,7 +107,7 @@ class ImageAligner(PretrainedModel):
         self.embedding_mean.copy_(embeddings.mean(0))
         self.embedding_std.copy_(torch.cat([p.clamp_min(0.1 * float(p.median())).clamp_min(1e-6) for p in parts]))
 
-    def forward(self, *, linear: Tensor | None = None, **model_inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *, linear: Tensor | None = None, **model_inputs: Any) -> tuple[Tensor, Tensor]:
         """Embeddings of a batch of windows.
 
         Args:

@@ -483,7 +483,7 @@ class NeuroHorizonModel(PretrainedModel):
         return torch.cat(outputs, dim=1)
 
     def _start(self, n_bins: int, jitter: Tensor | None = None, **past: Tensor) -> _Past:
-        encoder_inputs = {k: past[k] for k in past if k.startswith(("input_", "latent_"))}
+        encoder_inputs: dict[str, Any] = {k: past[k] for k in past if k.startswith(("input_", "latent_"))}
         latents = self.encoder.encode(**encoder_inputs)
         context = self.decoder.latent_context(latents, self.encoder.rotary_emb(past["latent_timestamps"]))
         index = past["unit_index"]

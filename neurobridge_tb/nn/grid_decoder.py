@@ -122,8 +122,8 @@ class GridDecoder(nn.Module):
         self.state_norm = nn.LayerNorm(dim)
         self.state_rows = InfiniteVocabEmbedding(dim, init_scale=0.0 if starts_at_zero else 0.02)
         if starts_at_zero:
-            nn.init.zeros_(self.readout[-1].weight)
-            nn.init.zeros_(self.readout[-1].bias)
+            for parameter in self.readout[-1].parameters():
+                nn.init.zeros_(parameter)
 
     def forward(
         self,
