@@ -28,6 +28,9 @@ class Environment:
 
     def __post_init__(self):
         subprocess.run([sys.executable, "-m", "venv", self.folder, "--without-pip"], check=True)
+        (self.folder / "home").mkdir()
+        for folder in (self.folder, self.folder / "home"):
+            folder.chmod(0o700)  # whatever the umask: some packages keep no cache where others may write
         (self.site_packages / "dependencies.pth").write_text(str(self.folder.parent / "dependencies"))
 
     @property
@@ -39,9 +42,9 @@ class Environment:
         environment = {name: value for name, value in os.environ.items() if name not in hidden}
         folders = [self.folder / "bin", Path(sys.executable).parent]  # `uv` may be in the second only
         environment["PATH"] = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
-        environment["HOME"] = str(self.folder)  # no brainsets settings of the user's
+        environment["HOME"] = str(self.folder / "home")  # no brainsets settings of the user's
         environment["UV_CACHE_DIR"] = str(self.folder.parent / "uv_cache")
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, umask=0o022)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
