@@ -1,7 +1,7 @@
 """Embeddings of images on disk, so that an image encoder runs once."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neurobridge_tb.alignment.encoders import ImageEncoder, Images
 from neurobridge_tb.alignment.layers import FINAL
 from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.errors import InputError
@@ -164,23 +163,6 @@ class EmbeddingCache:
                 fix="Make it anew with 'neurobridge embed'.",
             ) from error
         return cls(ids, embeddings, encoder=made_by[0], preprocessing_hash=made_by[1])
-
-    @classmethod
-    def from_images(
-        cls,
-        ids: Sequence[str],
-        images: Images,
-        encoder: ImageEncoder,
-        *,
-        progress: Callable[[int], None] | None = None,
-    ) -> "EmbeddingCache":
-        """Encode images; see :meth:`ImageEncoder.encode` for ``images`` and ``progress``."""
-        return cls(
-            ids,
-            encoder.encode(images, progress=progress),
-            encoder=encoder.name,
-            preprocessing_hash=encoder.preprocessing_hash,
-        )
 
 
 def _check_source(path: str | Path, wanted: tuple[str | None, str | None], made_by: tuple[str, str]) -> None:

@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
+from neurobridge_tb.nn.unit_dropout import draw_shown_units
+
 Inputs = dict[str, Tensor]
 
 
 def hide_units(inputs: Inputs, most: float) -> Inputs:
     """Hide a random share of the units, at most ``most``, of each window (unit dropout)."""
     keep = inputs["input_mask"]
-    share = most * torch.rand(len(keep), 1, 1, device=keep.device)
-    return _with_mask(inputs, keep & (torch.rand(len(keep), 1, keep.shape[2], device=keep.device) >= share))
+    return inputs | {"input_mask": keep & draw_shown_units(keep.any(1), most)[:, None]}
 
 
 def add_noise(inputs: Inputs, deviations: Tensor, level: float) -> Inputs:

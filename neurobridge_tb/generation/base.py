@@ -41,7 +41,7 @@ class ImageGenerator(Protocol):
 _generators: dict[str, str | Callable[..., ImageGenerator]] = {
     "ip_adapter": "neurobridge_tb.generation.ip_adapter:IpAdapter.load",
     "nearest": "neurobridge_tb.generation.nearest:NearestImage",
-    "ridge_pixels": "neurobridge_tb.generation.ridge_pixels:RidgePixels.load",
+    "ridge_pixels": "neurobridge_tb.generation.ridge_pixels:RidgePixels",
     "sd_adapter": "neurobridge_tb.generation.sd_adapter:SdAdapter.load",
     "flow": "neurobridge_tb.generation.flow:FlowDecoder.load",
     "stable_unclip": "neurobridge_tb.generation.stable_unclip:StableUnclip",
@@ -74,7 +74,7 @@ def load_generator(name: str, **options: Any) -> ImageGenerator:
     Args:
         name: ``"nearest"``, ``"ridge_pixels"``, ``"flow"``, ``"stable_unclip"``, ``"sd_adapter"``,
             ``"ip_adapter"`` or a registered name.
-        **options: Go to ``NearestImage(...)``, ``RidgePixels.load(...)``, ``FlowDecoder.load(...)``,
+        **options: Go to ``NearestImage(...)``, ``RidgePixels(...)``, ``FlowDecoder.load(...)``,
             ``StableUnclip(...)``, ``SdAdapter.load(...)``, ``IpAdapter.load(...)`` or the registered factory.
 
     Raises:

@@ -1,7 +1,6 @@
 """A linear read-out of a low-resolution picture: a baseline, and the start of img2img."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,10 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside
 from neurobridge_tb.generation.base import check_embeddings
 
-_FORMAT = "neurobridge ridge_pixels 1"
 PENALTIES = tuple(10.0**k for k in range(0, 8))
 
 
@@ -88,35 +85,3 @@ class RidgePixels:
         pictures = F.interpolate(pictures, size=size, mode="bicubic")
         pictures = (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
         return pictures[:, None].expand(-1, num_samples, -1, -1, -1).clone()
-
-    def save(self, path: str | Path) -> None:
-        """Write the read-out as safetensors, aside and renamed."""
-        from safetensors.torch import save
-
-        state = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
-        metadata = {"format": _FORMAT, "size": str(self.image_size)}
-        with write_aside(path) as aside:
-            aside.write_bytes(save(state, metadata))
-
-    @classmethod
-    def load(cls, path: str | Path) -> "RidgePixels":
-        """Read a saved read-out.
-
-        Raises:
-            InputError: The file is missing or not a saved read-out.
-        """
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError(f"format {metadata.get('format')!r}")
-                weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
-        except (OSError, SafetensorError, ValueError) as error:
-            raise InputError(
-                expected="a read-out written by RidgePixels.save()",
-                found=f"{path}: {error}",
-                fix="Fit it anew.",
-            ) from error
-        return cls(weight, bias, image_size=int(metadata["size"]))

@@ -27,6 +27,7 @@ from neurobridge_tb.nn.feedback import OwnHistory, PopulationFeedback
 from neurobridge_tb.nn.id_encoder import IdentityRows, UnitIdentity
 from neurobridge_tb.nn.per_neuron_head import PerNeuronHead
 from neurobridge_tb.nn.rate_filter import RECENT, RateFilter
+from neurobridge_tb.nn.unit_dropout import draw_shown_units
 from neurobridge_tb.nn.unit_rows import UnitStatistics
 from neurobridge_tb.registry_ext import PoissonNLLLoss
 
@@ -418,8 +419,7 @@ class NeuroHorizonModel(PretrainedModel):
         inputs = batch["model_inputs"]
         shown = torch.ones_like(mask[:, 0])
         if unit_dropout:
-            share = unit_dropout * torch.rand((len(mask), 1), generator=generator)
-            shown = (torch.rand(shown.shape, generator=generator) >= share).to(mask.device)
+            shown = draw_shown_units(inputs["unit_index"] > 0, unit_dropout, generator=generator)
             inputs = self._show(inputs, shown)
         units = inputs["unit_index"] > 0
         jitter = torch.randn(units.shape, generator=generator).mul(rate_jitter).exp() if rate_jitter else None

@@ -4,11 +4,10 @@
 ``torch_brain.nn.loss`` of torch_brain 0.1.2, so that they serve POYO+ there as well.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.registry_ext.contrastive import info_nce
 
 
 def _weighted_mean(loss: Tensor, weights: Tensor | None) -> Tensor:
@@ -51,14 +50,4 @@ class InfoNCELoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, input: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        if len(input) < 2:
-            raise InputError(
-                expected="at least two pairs in a batch (InfoNCE compares each with the others)",
-                found=f"a batch of {len(input)}",
-                fix="Use a batch size of two or more, and drop an incomplete last batch.",
-            )
-        logits = F.normalize(input, dim=-1) @ F.normalize(target, dim=-1).T / self.temperature
-        labels = torch.arange(len(logits), device=logits.device)
-        rows = F.cross_entropy(logits, labels, reduction="none")
-        columns = F.cross_entropy(logits.T, labels, reduction="none")
-        return _weighted_mean((rows + columns) / 2, weights)
+        return info_nce(input, target, temperature=self.temperature, weights=weights)

@@ -77,18 +77,3 @@ def image_grid(
                 if line == len(rows) - 1:
                     axes.set_xlabel(captions[index], fontsize=8, labelpad=3)
     return figure
-
-
-def hero(rows: Mapping[str, np.ndarray], scores: np.ndarray, *, columns: int = 8) -> "Figure":
-    """A strip of images spread evenly over the ranking by score, the best on the left.
-
-    Args:
-        rows: As for :func:`image_grid`: seen, nearest, reconstructed.
-        scores: ``(n,)`` score of each reconstruction, higher is better.
-        columns: Images shown.
-    """
-    chosen = spread_over_ranks(scores, columns)
-    captions = [""] * len(scores)
-    for index in chosen:
-        captions[index] = f"{scores[index]:.2f}"
-    return image_grid(rows, {"": chosen}, captions)

@@ -13,10 +13,10 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import check_replaceable, write_aside
 from neurobridge_tb.metrics.image_metrics import pixcorr
 from neurobridge_tb.report import report_tables as tables
-from neurobridge_tb.report.figure_style import save_png, to_data_uri
+from neurobridge_tb.report.figure_style import to_data_uri
 from neurobridge_tb.report.figures import retrieval_bars, training_curves
 from neurobridge_tb.report.headlines import headlines
-from neurobridge_tb.report.image_grids import best_median_worst, hero, spread_over_ranks
+from neurobridge_tb.report.image_grids import best_median_worst, spread_over_ranks
 from neurobridge_tb.report.masked_figure import masked_window
 from neurobridge_tb.report.result_names import label, main_name
 from neurobridge_tb.report.workspace import Gallery, Results, read_workspace
@@ -51,30 +51,6 @@ def build_report(workspace: str | Path, out: str | Path | None = None) -> Path:
     with write_aside(target) as aside:
         aside.write_text(page, encoding="utf-8")
     return target
-
-
-def save_hero(workspace: str | Path, out: str | Path, *, columns: int = 8) -> Path:
-    """Write a strip of seen, baseline and reconstructed images, spread evenly over the ranking, as PNG.
-
-    Args:
-        workspace: Folder with ``runs/reconstruct``.
-        out: PNG file.
-        columns: Images shown.
-
-    Raises:
-        InputError: The workspace holds no reconstructions.
-    """
-    gallery = read_workspace(workspace).gallery
-    if gallery is None:
-        raise InputError(
-            expected="reconstructions in runs/reconstruct/reconstructions.h5",
-            found=f"none in {workspace}",
-            fix="Run 'neurobridge reconstruct' first.",
-        )
-    main = main_name(gallery.made)
-    rows = {"seen": gallery.seen} | {label(name): made[:, 0] for name, made in gallery.made.items()}
-    save_png(hero(rows, pixcorr(gallery.seen, gallery.made[main][:, 0]), columns=columns), out)
-    return Path(out)
 
 
 def render(results: Results) -> str:

@@ -84,18 +84,6 @@ def test_a_failed_write_leaves_the_old_cache(cache, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["c.h5"]
 
 
-def test_from_images_notes_the_encoder():
-    class Encoder:
-        name, preprocessing_hash = "timm:net", "abc"
-
-        def encode(self, images, *, progress=None):
-            return images.float().flatten(1)[:, :2]
-
-    images = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
-    made = EmbeddingCache.from_images(IDS[:2], images, Encoder())
-    assert made.encoder == "timm:net" and made.lookup(IDS[:2]).tolist() == [[0, 1], [12, 13]]
-
-
 def test_layers_lie_side_by_side_and_any_of_them_can_be_read(tmp_path):
     parts = {"blocks.3@2x2": np.arange(12.0).reshape(3, 4), "final": np.arange(6.0).reshape(3, 2) + 100}
     EmbeddingCache(IDS, parts, encoder="timm:net", preprocessing_hash="64px-abc").save(tmp_path / "c.h5")

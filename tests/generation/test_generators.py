@@ -239,7 +239,7 @@ def test_nearest_finds_by_direction_not_by_length():
         NearestImage(torch.zeros(0, 4), torch.zeros(0, 3, 8, 8, dtype=torch.uint8))
 
 
-def test_ridge_recovers_a_linear_code_of_the_picture(tmp_path):
+def test_ridge_recovers_a_linear_code_of_the_picture():
     torch.manual_seed(0)
     blocks = torch.randint(0, 256, (300, 3, 2, 2)).float()
     images = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3).to(torch.uint8)
@@ -249,9 +249,6 @@ def test_ridge_recovers_a_linear_code_of_the_picture(tmp_path):
     seen = images[250:].float()
     both = torch.corrcoef(torch.stack([made.flatten(), seen.flatten()]))
     assert both[0, 1] > 0.9
-    ridge.save(tmp_path / "ridge.safetensors")
-    back = load_generator("ridge_pixels", path=tmp_path / "ridge.safetensors")
-    assert torch.equal(back.generate(features[250:])[:, 0].float(), made)
 
 
 def test_ridge_shrinks_to_the_mean_picture_when_features_are_noise():
@@ -262,14 +259,12 @@ def test_ridge_shrinks_to_the_mean_picture_when_features_are_noise():
     assert made.float().std(0).mean() < 25 < images.float().std(0).mean()
 
 
-def test_ridge_refuses_what_does_not_fit(tmp_path):
+def test_ridge_refuses_what_does_not_fit():
     images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(InputError, match="as many pictures"):
         RidgePixels.fit(torch.zeros(4, 2), images)
     with pytest.raises(InputError, match="finite"):
         RidgePixels.fit(torch.full((3, 2), torch.nan), images)
-    with pytest.raises(InputError, match="read-out"):
-        RidgePixels.load(tmp_path / "nothing.safetensors")
 
 
 def test_generators_are_found_by_name_and_registered_once(monkeypatch):

@@ -70,5 +70,5 @@ def test_losses_equal_their_definitions():
 
 
 def test_info_nce_of_one_pair_is_refused():
-    with pytest.raises(InputError, match="at least two pairs"):
+    with pytest.raises(InputError, match="batch of two"):
         InfoNCELoss()(torch.randn(1, 2), torch.randn(1, 2))

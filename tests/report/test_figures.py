@@ -9,7 +9,7 @@ from fabricated import masked_example, write_pretrain
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.report import figure_style
 from neurobridge_tb.report.figures import read_curves, retrieval_bars, training_curves
-from neurobridge_tb.report.image_grids import best_median_worst, hero, image_grid, spread_over_ranks
+from neurobridge_tb.report.image_grids import best_median_worst, image_grid, spread_over_ranks
 from neurobridge_tb.report.masked_figure import masked_window
 
 
@@ -116,7 +116,7 @@ def test_grids_are_labelled_and_saved(tmp_path):
     scores = np.linspace(0, 1, 9)
     grid = image_grid(rows, best_median_worst(scores, 2), [f"{score:.2f}" for score in scores])
     assert {"best", "median", "worst", "seen", "nearest", "0.00", "1.00"} <= set(texts(grid))
-    figure_style.save_png(hero(rows, scores, columns=4), tmp_path / "hero.png")
-    assert (tmp_path / "hero.png").read_bytes().startswith(b"\x89PNG")
+    figure_style.save_png(grid, tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match="one length"):
         image_grid(rows, {"": [0]}, ["only one"])

@@ -8,7 +8,7 @@ import pytest
 from fabricated import N_IMAGES, write_align, write_all, write_evaluate, write_pretrain, write_reconstruct
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.report.page import build_report, save_hero
+from neurobridge_tb.report.page import build_report
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
@@ -195,11 +195,3 @@ def test_names_from_files_are_escaped(tmp_path):
     write_reconstruct(tmp_path, image_id="<script>alert(1)</script>/{:02d}.jpg")
     html, _ = read(build_report(tmp_path))
     assert "<script>" not in html and "&lt;script&gt;" in html
-
-
-def test_hero_picture(workspace, tmp_path):
-    out = save_hero(workspace, tmp_path / "hero.png", columns=4)
-    assert out.read_bytes().startswith(b"\x89PNG")
-    write_evaluate(tmp_path)
-    with pytest.raises(InputError, match="neurobridge reconstruct"):
-        save_hero(tmp_path, tmp_path / "other.png")

@@ -14,6 +14,7 @@ from neurobridge_tb.data.behavior import behavior_at
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup
 from neurobridge_tb.estimators.ridge import fit_ridge
 from neurobridge_tb.models import BehaviorDecoder
+from neurobridge_tb.nn.unit_dropout import draw_shown_units
 from neurobridge_tb.registry_ext import ModalitySpec
 
 _BATCH = 64
@@ -33,8 +34,8 @@ class LabelledTokenizer:
         self.decoder, self.spec, self.scale, self.unit_dropout = decoder, spec, scale, unit_dropout
 
     def __call__(self, data: Data) -> dict[str, Any]:
-        keep = torch.rand(len(data.units)).numpy() >= self.unit_dropout * float(torch.rand(()))
-        inputs = self.decoder.tokenize(data, keep)
+        shown = draw_shown_units(torch.ones(1, len(data.units), dtype=torch.bool), self.unit_dropout)[0]
+        inputs = self.decoder.tokenize(data, shown.numpy())
         times = np.asarray(inputs["output_timestamps"].obj)
         behavior = behavior_at(data, self.spec, times + (times[1] - times[0]) / 2)
         return {
