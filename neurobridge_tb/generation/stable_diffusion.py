@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import to_signed
-from neurobridge_tb.generation.base import check_init_images
+from neurobridge_tb.generation.base import check_init_images, check_pictures
 from neurobridge_tb.generation.batches import draw_items
 from neurobridge_tb.generation.pipelines import load_pipeline
 from neurobridge_tb.vision_imports import prepare_torchvision
@@ -131,5 +131,9 @@ class StableDiffusion:
 
 
 def quantize(pictures: Tensor) -> Tensor:
-    """Pictures in [0, 1] to uint8."""
-    return (pictures.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    """Pictures in [0, 1] to uint8.
+
+    Raises:
+        InputError: NaN or infinity, as an autoencoder that overflows in float16 gives.
+    """
+    return (check_pictures(pictures).float().clamp(0, 1) * 255).round().to(torch.uint8)

@@ -241,7 +241,7 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error_and_its_cache_will_do(w
 
 @pytest.mark.parametrize(
     "options",
-    [{"backend": "nearest"}, {"weights": "a/b"}, {"backend": "ip_adapter", "autoencoder": "x"}, {"dtype": "float16"}],
+    [{"backend": "nearest"}, {"weights": "a/b"}, {"backend": "ip_adapter", "start": "x"}, {"dtype": "float16"}],
 )
 def test_options_that_a_decoder_does_not_have_are_refused(options, tmp_path):
     with pytest.raises(InputError, match="Correct these options"):
@@ -255,3 +255,11 @@ def test_the_training_job_trains_an_adapter_on_a_folder(weights, tmp_path):
     )  # fmt: skip
     pictures = load_generator("ip_adapter", adapter=tmp_path / "out", steps=1).generate(torch.zeros(1, DIM))
     assert pictures.shape == (1, 1, 3, SIZE, SIZE)
+
+
+def test_an_autoencoder_that_overflows_is_an_error_not_a_black_picture(weights, embeddings):
+    generator = load(weights, "sd_adapter")
+    with torch.no_grad():
+        generator.diffusion.pipeline.vae.decoder.conv_out.bias.fill_(torch.nan)
+    with pytest.raises(InputError, match="float16 overflows"):
+        generator.generate(embeddings[:1])
