@@ -15,7 +15,7 @@ class FlowConfig:
         None, "Folder made by `neurobridge train-decoder`; null: the packaged one, for drawn images.", path=True
     )
     steps: int = setting(8, "Steps of the flow; 1 draws a blurred mean.")
-    candidates: int = setting(8, "Pictures drawn for each sample; the one that fits the activity best is kept.")
+    candidates: int = setting(4, "Pictures drawn for each sample; the one that fits the activity best is kept.")
     device: str = setting("cpu", "Where to draw, e.g. cuda.")
 
 
