@@ -19,6 +19,7 @@ from neurobridge_tb.report.headlines import headlines
 from neurobridge_tb.report.image_grids import best_median_worst, spread_over_ranks
 from neurobridge_tb.report.masked_figure import masked_window
 from neurobridge_tb.report.result_names import label, main_name
+from neurobridge_tb.report.run_sections import overview, run_sections
 from neurobridge_tb.report.workspace import Gallery, Results, read_workspace
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def build_report(workspace: str | Path, out: str | Path | None = None) -> Path:
     """Write the report of a workspace.
 
     Args:
-        workspace: Folder with ``runs/pretrain``, ``runs/align``, ``runs/evaluate``, ``runs/reconstruct``, or some of
-            them: a stage that was not run leaves a note with the command that makes it.
+        workspace: A folder with runs in it, however they are called, or the folder of one run. Where pictures are the
+            aim, a stage that was not run leaves a note with the command that makes it.
         out: HTML file; default: ``<workspace>/report/index.html``.
 
     Returns:
@@ -86,6 +87,9 @@ def render(results: Results) -> str:
         areas=_areas(results),
         reconstruction=tables.reconstruction_table(results.reconstruct),
         stages=tables.stages_table(results),
+        sections=run_sections(results.runs),
+        overview=overview(results.runs),
+        main_job=results.has_main_job,
         configs=results.configs,
     )
 

@@ -13,7 +13,7 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?( |,|$)")
 
 
 def print_rows(metrics: Path, console: Console | None = None) -> None:
-    """Print the ``rows`` of a run's ``metrics.json``; nothing if it has none.
+    """Print the ``rows`` and the ``notes`` of a run's ``metrics.json``; nothing if it has none.
 
     No word is broken and no column left out: where they do not fit side by side, tables stand one below the other, each
     with the columns that say what a row is.
@@ -22,11 +22,16 @@ def print_rows(metrics: Path, console: Console | None = None) -> None:
         metrics: Path of the file.
         console: Where to print; default: standard output.
     """
-    rows = json.loads(metrics.read_text(encoding="utf-8")).get("rows") if metrics.exists() else None
-    if not rows:
-        return
+    content = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
     console = console or Console()
-    cells = [dict(_cells(row)) for row in rows]
+    if content.get("rows"):
+        _print_tables(content["rows"], console)
+    for note in content.get("notes", ()):
+        console.print(f"- {note}", highlight=False, markup=False)
+
+
+def _print_tables(rows: list[dict], console: Console) -> None:
+    cells = [dict(row_cells(row)) for row in rows]
     columns = list(dict.fromkeys(name for row in cells for name in row))
     texts = {name: [name, *(row.get(name, "") for row in cells)] for name in columns}
     least = {name: max(len(word) for text in texts[name] for word in text.split()) for name in columns}
@@ -54,7 +59,7 @@ def _tables(columns: list[str], labels: list[str], least: dict[str, int], width:
     yield fitting
 
 
-def _cells(row: dict) -> Iterator[tuple[str, str]]:
+def row_cells(row: dict) -> Iterator[tuple[str, str]]:
     """Column names and texts; ``{"scores": {"GLM": {"value": 0.3, "low": 0.2, "high": 0.4}}}`` is column "GLM"."""
     later: list[tuple[str, str]] = []
     for name, value in row.items():
@@ -66,7 +71,7 @@ def _cells(row: dict) -> Iterator[tuple[str, str]]:
             yield name, f"{_text(value['value'])} ({_text(value['low'])}-{_text(value['high'])})"
             later += [(f"{name} {k}", _text(v)) for k, v in value.items() if k not in ("value", "low", "high")]
         else:
-            yield from _cells(value)
+            yield from row_cells(value)
     yield from later
 
 

@@ -1,6 +1,5 @@
 """What a workspace holds: the results of its stages, each read if it is there."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.report.figures import Curve, read_curves
 from neurobridge_tb.report.result_names import is_baseline
+from neurobridge_tb.report.runs import Run, find_runs, newest, read_json, unreadable
 
 MAX_IMAGES = 100
 
@@ -39,7 +39,7 @@ class Gallery:
 class Results:
     """All results found in a workspace; None or empty where a stage was not run.
 
-    ``gallery_by_area`` is of further reconstruction runs, of some areas each: ``runs/reconstruct_<any>``.
+    ``gallery_by_area`` is of further reconstruction runs, of some areas each; ``runs`` are all that there are.
     """
 
     path: Path
@@ -53,12 +53,20 @@ class Results:
     curves: dict[str, dict[str, Curve]]
     stages: list[dict[str, Any]]
     configs: dict[str, str] = field(default_factory=dict)
+    runs: list[Run] = field(default_factory=list)
 
     @property
     def summaries(self) -> list[dict[str, Any]]:
         """The stages' own summaries, in the order of the stages."""
         parts = (self.pretrain, self.align, self.retrieval, self.reconstruct)
-        return [part for part in parts if part]
+        return [part for part in parts if part] or [run.result for run in self.runs if run.result]
+
+    @property
+    def has_main_job(self) -> bool:
+        """Whether pictures are the aim: there are pairs with images, or nothing but pretraining."""
+        return bool(self.align or self.retrieval or self.reconstruct or self.gallery) or not any(
+            run.result and run.job != "pretrain" for run in self.runs
+        )
 
     @property
     def simulated(self) -> bool:
@@ -75,48 +83,38 @@ def read_workspace(workspace: str | Path) -> Results:
     """Read the results of every stage that has been run.
 
     Args:
-        workspace: Folder with ``runs/pretrain``, ``runs/align``, ``runs/evaluate``, ``runs/reconstruct``, or some.
+        workspace: A folder with runs in it, however they are called, or the folder of one run.
 
     Raises:
         InputError: There is no result at all, or a result file cannot be read.
     """
     path = Path(workspace)
-    runs = path / "runs"
-    gallery_file = runs / "reconstruct" / "reconstructions.h5"
-    example_file = runs / "pretrain" / "masked_example.npz"
-    reconstruct = _read_json(runs / "reconstruct" / "metrics.json")
+    runs = find_runs(path)
+    main = {job: newest(runs, job) for job in ("pretrain", "align", "evaluate", "reconstruct")}
+    folders = {job: run.folder if run else path / "runs" / job for job, run in main.items()}
+    gallery_file = folders["reconstruct"] / "reconstructions.h5"
+    example_file = folders["pretrain"] / "masked_example.npz"
     results = Results(
         path=path,
-        pretrain=_read_json(runs / "pretrain" / "metrics.json"),
-        align=_read_json(runs / "align" / "metrics.json"),
+        pretrain=_result(main["pretrain"]),
+        align=_result(main["align"]),
         masked_example=_read_example(example_file) if example_file.is_file() else None,
-        retrieval=_read_json(runs / "evaluate" / "retrieval.json"),
-        reconstruct=reconstruct,
+        retrieval=_result(main["evaluate"]),
+        reconstruct=_result(main["reconstruct"]),
         gallery=_read_gallery(gallery_file) if gallery_file.is_file() else None,
-        gallery_by_area=_read_area_galleries(runs, (reconstruct or {}).get("dataset")),
-        curves={file.parent.name: read_curves(file) for file in sorted(runs.glob("*/metrics.csv"), reverse=True)},
-        stages=_read_json(path / "stages.json", kind=list) or [],
-        configs={file.parent.name: file.read_text(encoding="utf-8") for file in sorted(runs.glob("*/config.yaml"))},
+        gallery_by_area=_read_area_galleries(runs, main["reconstruct"]),
+        curves={run.name: read_curves(run.folder / "metrics.csv") for run in _with_curves(runs)},
+        stages=read_json(path / "stages.json", kind=list) or [],
+        configs={run.name: run.config for run in runs if run.config},
+        runs=runs,
     )
-    if not (results.summaries or results.gallery or results.masked_example or any(results.curves.values())):
+    if not (results.summaries or results.gallery or results.masked_example or any(results.curves.values()) or runs):
         raise InputError(
-            expected="a workspace with at least one run under runs/ (pretrain, align, evaluate, reconstruct)",
+            expected="a folder with at least one run in it",
             found=f"none in {path}" if path.is_dir() else f"no folder {path}",
             fix="Make one with 'neurobridge demo', or run 'neurobridge pretrain' first.",
         )
     return results
-
-
-def _read_json(path: Path, kind: type = dict) -> Any:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise _unreadable(path, "a JSON file", error) from error
-    if not isinstance(content, kind):
-        raise _unreadable(path, f"a JSON {kind.__name__}", f"a {type(content).__name__}")
-    return content
 
 
 def _read_example(path: Path) -> dict[str, np.ndarray]:
@@ -124,7 +122,7 @@ def _read_example(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("values", "keep", "target", "predicted", "area", "scheme")}
     except Exception as error:  # numpy and zipfile raise many kinds
-        raise _unreadable(path, "an .npz with values, keep, target, predicted, area, scheme", error) from error
+        raise unreadable(path, "an .npz with values, keep, target, predicted, area, scheme", error) from error
 
 
 def _read_gallery(path: Path) -> Gallery:
@@ -143,22 +141,23 @@ def _read_gallery(path: Path) -> Gallery:
                 total=total,
             )
     except (OSError, KeyError, ValueError, IndexError) as error:
-        raise _unreadable(path, "an HDF5 file with image_id, seen and a data set a backend", error) from error
+        raise unreadable(path, "an HDF5 file with image_id, seen and a data set a backend", error) from error
 
 
-def _read_area_galleries(runs: Path, dataset: str | None) -> dict[str, Gallery]:
-    """Those of the recording ``dataset``."""
+def _result(run: Run | None) -> dict[str, Any] | None:
+    return run.result or None if run else None
+
+
+def _with_curves(runs: list[Run]) -> list[Run]:
+    return [run for run in reversed(runs) if (run.folder / "metrics.csv").is_file()]
+
+
+def _read_area_galleries(runs: list[Run], main: Run | None) -> dict[str, Gallery]:
+    """Those of the main run's recording."""
     galleries = {}
-    for file in sorted(runs.glob("reconstruct_*/reconstructions.h5")):
-        metrics = _read_json(file.parent / "metrics.json") or {}
-        if metrics.get("areas") and metrics.get("dataset") == dataset:
-            galleries[", ".join(metrics["areas"])] = _read_gallery(file)
+    for run in runs:
+        file = run.folder / "reconstructions.h5"
+        if run.job == "reconstruct" and run is not main and file.is_file() and run.result.get("areas"):
+            if main and run.result.get("dataset") == main.result.get("dataset"):
+                galleries[", ".join(run.result["areas"])] = _read_gallery(file)
     return galleries
-
-
-def _unreadable(path: Path, expected: str, found: object) -> InputError:
-    return InputError(
-        expected=expected,
-        found=f"{path}: {found}",
-        fix="Run the stage that writes it again, or remove its folder.",
-    )

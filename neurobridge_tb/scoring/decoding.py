@@ -164,6 +164,6 @@ def table_rows(decoded: dict[str, Decoded], examples: Examples, seed: int) -> li
     rows = []
     for name, its in decoded.items():
         low, _ = interval_of_difference(quality[best], quality[name], seed=seed)
-        verdict = "best" if name == best else "below the best" if low > 0 else "not apart from the best"
+        verdict = "best" if name == best else "below" if low > 0 else "not apart"
         rows.append({"decoder": name, **its.scores(examples, seed), "verdict": verdict})
     return rows

@@ -11,6 +11,7 @@ from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.decode import DecodeConfig
 from neurobridge_tb.data.row_features import count_features, latent_features, row_windows
 from neurobridge_tb.data.targets import Examples, read_examples
+from neurobridge_tb.datasets.provenance import is_pseudo_population
 from neurobridge_tb.metrics.decoding import confusion
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.scoring.decoding import Decoded, come_in_blocks, decode, split_rows, table_rows, together
@@ -60,11 +61,12 @@ def decode_column(
         "examples": len(examples),
         "kind": "classes" if examples.are_classes else "values",
         "window": [float(x) for x in bounds[0] - examples.time[0]],
-        "notes": _notes(config, examples, crosses),
+        "notes": _notes(config, dataset, examples, crosses),
         "rows": table_rows(whole, examples, config.seed),
     }
     if examples.are_classes:
         content |= _of_classes(whole, examples)
+        content["notes"].append(f"Chance: {content['chance']:.3f}, the share of the commonest class.")
     if config.bins:
         say(f"time course in bins of {config.bins:g} s")
         content["time course"] = _time_course(config, examples, bounds, decoded)
@@ -145,7 +147,7 @@ def _time_course(
     return {"times": ((edges[:-1] + edges[1:]) / 2).tolist(), "rows": rows}
 
 
-def _notes(config: DecodeConfig, examples: Examples, crosses: bool) -> list[str]:
+def _notes(config: DecodeConfig, dataset: Dataset, examples: Examples, crosses: bool) -> list[str]:
     notes = [f"left out {line}" for line in examples.dropped]
     if config.folds and not (config.train_on or config.test_on):
         seen = np.isin(examples.split, ["train"]).sum()
@@ -153,7 +155,7 @@ def _notes(config: DecodeConfig, examples: Examples, crosses: bool) -> list[str]
             f"{config.folds} folds: each row is decoded once, by a decoder that was fitted to other rows. Pretraining "
             f"has seen the activity, not the labels, of the {seen} of {len(examples)} rows in the training split."
         )
-    if come_in_blocks(examples):
+    if come_in_blocks(examples) and not is_pseudo_population(dataset):
         notes.append(
             "Rows of one class follow one another: slow drift of the activity may tell it. Compare with folds=0."
         )

@@ -64,9 +64,7 @@ def decode_series(
     for row in rows:
         draws = np.random.default_rng(config.seed).integers(0, len(errors[best]), (_RESAMPLES, len(errors[best])))
         low = np.percentile((errors[row["decoder"]] - errors[best])[draws].sum(1), 2.5)
-        row["verdict"] = (
-            "best" if row["decoder"] == best else "below the best" if low > 0 else "not apart from the best"
-        )
+        row["verdict"] = "best" if row["decoder"] == best else "below" if low > 0 else "not apart"
     notes = [] if len(dataset.recording_ids) == 1 else ["Counts are left out: the recordings have different units."]
     n_bins = sum(len(model.grid_values(window)[1]) for window in windows["test"])
     if unknown := n_bins - sum(map(len, observed)):

@@ -1,6 +1,7 @@
 """The report: self-contained, complete, honest about what is missing or simulated, written whole or not at all."""
 
 import base64
+import json
 import re
 from html.parser import HTMLParser
 
@@ -118,7 +119,7 @@ def test_gallery_prints_how_near_each_predicted_embedding_is(report):
 def test_of_many_samples_best_median_and_worst_are_shown_and_said_to_be_picked(tmp_path):
     write_reconstruct(tmp_path, samples=5)
     _, page = read(build_report(tmp_path))
-    found = re.findall(r"small diffusion, (best|median|worst)(-?[\d.]+)", page.text)
+    found = re.findall(r"flow, (best|median|worst)(-?[\d.]+)", page.text)
     assert len(found) == 3 * (3 * 6 + N_IMAGES)
     for (best, high), (median, middle), (worst, low) in zip(found[::3], found[1::3], found[2::3], strict=True):
         assert (best, median, worst) == ("best", "median", "worst") and float(high) >= float(middle) >= float(low)
@@ -195,3 +196,31 @@ def test_names_from_files_are_escaped(tmp_path):
     write_reconstruct(tmp_path, image_id="<script>alert(1)</script>/{:02d}.jpg")
     html, _ = read(build_report(tmp_path))
     assert "<script>" not in html and "&lt;script&gt;" in html
+
+
+def save_run(folder, command, **result):
+    folder.mkdir(parents=True)
+    content = {"command": command, "dataset": "a", "simulated": False} | result
+    (folder / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_runs_of_ones_own_are_found_by_what_they_hold(tmp_path):
+    rows = [
+        {"decoder": "latents", "accuracy": {"value": 0.8, "low": 0.7, "high": 0.9}, "verdict": "not apart"},
+        {"decoder": "spike counts", "accuracy": {"value": 0.85, "low": 0.7, "high": 0.9}, "verdict": "best"},
+    ]
+    save_run(tmp_path / "mine" / "monday", "neurobridge decode target=trials.side", rows=rows, target="trials.side")
+    save_run(tmp_path / "other", 'score(root="x")', rows=[{"task": "forward", "bits": 0.25}], notes=["few units"])
+    (tmp_path / "mine" / "monday" / "figures").mkdir()
+    (tmp_path / "mine" / "monday" / "figures" / "confusion.svg").write_text("<svg></svg>", encoding="utf-8")
+    page = Page(build_report(tmp_path).read_text(encoding="utf-8"))
+    for text in ("Decoding", "mine/monday: trials.side", "0.850 (0.700-0.900)", "forward", "few units", "other"):
+        assert text in page.text
+    assert "Not run yet" not in page.text and "picture" not in page.text.split("Summary")[0]
+    assert [image["alt"] for image in page.images] == ["mine/monday: trials.side: confusion"]
+
+
+def test_the_folder_of_one_run_is_enough(tmp_path):
+    save_run(tmp_path / "one", "neurobridge decode target=x", rows=[{"decoder": "latents", "R2": 0.5}], target="x")
+    page = Page(build_report(tmp_path / "one", tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "one: x" in page.text and "0.500" in page.text

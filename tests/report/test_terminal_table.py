@@ -55,6 +55,14 @@ def test_no_column_is_left_out_of_a_narrow_terminal(tmp_path, width):
     assert narrow.count("co_smoothing") > 1  # each table says whose the numbers are
 
 
+def test_notes_are_printed(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"rows": [{"a": 1}], "notes": ["Pseudo-population: [x]"]}))
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_rows(path, console)
+    assert "- Pseudo-population: [x]" in console.export_text()
+
+
 def test_a_run_without_rows_prints_nothing(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("{}")
