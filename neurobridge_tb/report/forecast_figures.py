@@ -96,7 +96,7 @@ def decay_curves(arrays: Mapping[str, np.ndarray]) -> "Figure":
     draws = np.random.default_rng(0).multinomial(len(gain), np.full(len(gain), 1 / len(gain)), _RESAMPLES)
     drawn = np.einsum("rw,wft->rft", draws, gain) / np.maximum(draws @ spikes, 1)[:, None]
     decay = gain.sum(0) / np.maximum(spikes.sum(0), 1)
-    figure = style.new_figure(5.4, 3.4)
+    figure = style.new_figure(6.8, 3.6)
     axes = figure.subplots()
     time = (np.arange(decay.shape[1]) + 1) * width
     axes.set_xlim(0, 1.03 * time[-1])
