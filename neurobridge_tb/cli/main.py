@@ -30,6 +30,7 @@ def main() -> None:
       neurobridge adapt         the same encoder for new recordings
       neurobridge score         how well it fills in hidden units, areas and the future
       neurobridge decode        what its latents tell of stimuli, choices and behaviour
+      neurobridge latents       its latents of whole recordings, as arrays and pictures
       neurobridge finetune      train it on a behaviour, from many labels or few
       neurobridge forecast      spikes up to a second ahead, also of units never seen
       neurobridge embed         embeddings of the stimulus images

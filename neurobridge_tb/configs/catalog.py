@@ -7,6 +7,7 @@ from neurobridge_tb.configs.embed import EmbedConfig
 from neurobridge_tb.configs.evaluate import EvaluateConfig
 from neurobridge_tb.configs.finetune import FinetuneConfig
 from neurobridge_tb.configs.forecast import ForecastConfig
+from neurobridge_tb.configs.latents import LatentsConfig
 from neurobridge_tb.configs.pretrain import PretrainConfig
 from neurobridge_tb.configs.reconstruct import ReconstructConfig
 from neurobridge_tb.configs.score import ScoreConfig
@@ -18,6 +19,7 @@ JOBS: dict[str, type[JobConfig]] = {
     "adapt": AdaptConfig,
     "score": ScoreConfig,
     "decode": DecodeConfig,
+    "latents": LatentsConfig,
     "finetune": FinetuneConfig,
     "forecast": ForecastConfig,
     "embed": EmbedConfig,
