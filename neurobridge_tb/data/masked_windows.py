@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.configs.parts import MaskedConfig
+from neurobridge_tb.data.activity import sampling_intervals
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.masking.schemes import is_possible
@@ -20,7 +21,7 @@ def masked_loaders(
     """Training loader with all schemes mixed, and a validation loader with fixed masks for each scheme.
 
     A recording is validated by the schemes that suit it. Of a model of several modalities, each has loaders of its own,
-    named ``"<modality>/<scheme>"``.
+    named ``"<modality>/<scheme>"``. Windows without any value are left out.
 
     Args:
         config: Its ``masking``, ``windows``, ``loader`` and ``seed``.
@@ -33,11 +34,12 @@ def masked_loaders(
     train = window_loader(
         dataset,
         MaskedTokenizer(model, schemes, seed=config.seed),
-        dataset.get_sampling_intervals("train"),
+        sampling_intervals(model, dataset, "train", windows=config.windows),
         shuffle=True,
         **common,
     )
-    valid_intervals = dataset.get_sampling_intervals("valid")
+    valid_intervals = sampling_intervals(model, dataset, "valid", windows=config.windows)
+    valid_intervals = {r: interval for r, interval in valid_intervals.items() if len(interval)}
     grids = {r: _first_window(model, dataset, r, intervals) for r, intervals in valid_intervals.items()}
     valid = {}
     for modality in model.modalities:

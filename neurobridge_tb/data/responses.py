@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurobridge_tb._upstream import Data, Dataset, collate
+from neurobridge_tb._upstream import Dataset, collate
 from neurobridge_tb.configs.parts import PairsConfig
+from neurobridge_tb.data.activity import RecordingActivity
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 
@@ -130,22 +132,31 @@ def collect_responses(dataset: Dataset, model: NeuroBridgeModel, recording_id: s
     """
     recording = dataset.get_recording(recording_id)
     intervals = dataset.get_sampling_intervals(split)[recording_id]
-    windows = [recording.slice(s, e) for s, e in zip(intervals.start, intervals.end, strict=True)]
-    shown = [_presentation_of(w, e - s) for w, s, e in zip(windows, intervals.start, intervals.end, strict=True)]
-    inputs = collate([model.tokenize(windows[0])])
+    start, end = np.asarray(intervals.start, dtype=float), np.asarray(intervals.end, dtype=float)
+    activity, shown = RecordingActivity(model, recording), recording.presentations
+    which = _presentations_of(np.asarray(shown.start), np.asarray(shown.end), start, end)
+    inputs = collate([model.tokenize(recording.slice(start[0], end[0]))])
     return Responses(
-        values=np.stack([model.grid_values(w)[0] for w in windows]),
-        image_ids=np.array([str(w.presentations.image_id[k]) for w, k in zip(windows, shown, strict=True)]),
-        repeats=np.array([int(w.presentations.repeat[k]) for w, k in zip(windows, shown, strict=True)]),
-        areas=model.window_grid(windows[0])[1],
+        values=np.stack(activity.windows(start, end)),
+        image_ids=np.asarray(shown.image_id)[which].astype(str),
+        repeats=np.asarray(shown.repeat)[which].astype(np.int64),
+        areas=activity.areas,
         model_inputs={k: x for k, x in inputs.items() if not k.startswith("mask_pattern")},  # of one window alone
     )
 
 
-def _presentation_of(window: Data, length: float) -> int:
-    """Which presentation fills most of a window; one that only touches it is in the slice too, by rounding."""
-    shown = window.presentations
-    return int((np.minimum(shown.end, length) - np.maximum(shown.start, 0.0)).argmax())
+def _presentations_of(
+    shown_from: NDArray[Any], shown_to: NDArray[Any], start: NDArray[Any], end: NDArray[Any]
+) -> NDArray[np.intp]:
+    """Which presentation fills most of each window; one that only touches it is in it too, by rounding."""
+    first = np.minimum(np.searchsorted(shown_to, start, side="right"), len(shown_to) - 1)
+    last = np.searchsorted(shown_from, end) - 1
+    best, most = first.copy(), np.full(len(start), -np.inf)
+    for k in range(int((last - first).max(initial=0)) + 1):
+        candidate = np.minimum(first + k, len(shown_to) - 1)
+        overlap = np.minimum(shown_to[candidate], end) - np.maximum(shown_from[candidate], start)
+        best, most = np.where(overlap > most, candidate, best), np.maximum(overlap, most)
+    return best
 
 
 def pair_splits(

@@ -13,16 +13,20 @@ from neurobridge_tb._upstream import (
     DatasetIndex,
     DistributedEvaluationSamplerWrapper,
     Interval,
-    RandomFixedWindowSampler,
-    SequentialFixedWindowSampler,
     TrialSampler,
     collate,
 )
 from neurobridge_tb.data.lazy_window import LazyWindow
-from neurobridge_tb.data.samplers import DistributedTrainingSampler, RecordingBalancedSampler
+from neurobridge_tb.data.samplers import (
+    DistributedTrainingSampler,
+    RandomWindows,
+    RecordingBalancedSampler,
+    SequentialWindows,
+)
 from neurobridge_tb.errors import InputError
 
 _CACHED_WINDOWS = 4096
+_OPEN_FILES = 64  # at a time, of a dataset that does not keep its files open
 
 
 def spread_windows(recording: Data, interval: Interval, length: float, *, most: int) -> Iterator[Data]:
@@ -48,7 +52,9 @@ class WindowSource(torch.utils.data.Dataset):
     """
 
     def __init__(self, dataset: Dataset, transform: Callable | None = None, *, cached: bool):
-        self.dataset, self.transform, self.cached = dataset, transform, cached
+        self.dataset, self.transform = dataset, transform
+        self.keeps_open = getattr(dataset, "_data_objects", None) is not None  # upstream's keep_files_open
+        self.cached = cached and self.keeps_open  # a window keeps its file open
         self._forget()
 
     def _forget(self) -> None:
@@ -57,7 +63,7 @@ class WindowSource(torch.utils.data.Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy in another process opens its own recordings."""
-        return {"dataset": self.dataset, "transform": self.transform, "cached": self.cached}
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -79,6 +85,8 @@ class WindowSource(torch.utils.data.Dataset):
 
     def _recording(self, recording_id: str) -> Data:
         if recording_id not in self._recordings:
+            if not self.keeps_open and len(self._recordings) >= _OPEN_FILES:
+                del self._recordings[next(iter(self._recordings))]
             self._recordings[recording_id] = self.dataset.get_recording(recording_id)
         return self._recordings[recording_id]
 
@@ -113,23 +121,20 @@ def window_loader(
             power: 1 as they are, 0 all alike. Default 1.
     """
     source = WindowSource(dataset, transform, cached=windows == "trial" or not shuffle)
-    if windows == "continuous":
-        intervals = {r: i for r, i in intervals.items() if (i.end - i.start >= window_length).any()}
-    elif windows != "trial":
+    if windows not in ("trial", "continuous"):
         raise InputError(
             expected="windows=trial or windows=continuous", found=repr(windows), fix="Correct the dataset config."
         )
     generator = torch.Generator().manual_seed(seed)
 
-    def upstream_sampler(intervals: dict[str, Interval]) -> Any:
+    def sampler_of(intervals: dict[str, Interval]) -> Any:
         if windows == "trial":
             return TrialSampler(sampling_intervals=intervals, shuffle=shuffle, generator=generator)
-        lengths = dict(sampling_intervals=intervals, window_length=window_length, drop_short=True)
         if shuffle:
-            return RandomFixedWindowSampler(**lengths, generator=generator)
-        return SequentialFixedWindowSampler(**lengths)
+            return RandomWindows(sampling_intervals=intervals, window_length=window_length, generator=generator)
+        return SequentialWindows(sampling_intervals=intervals, window_length=window_length)
 
-    sampler: Any = upstream_sampler(intervals)
+    sampler: Any = sampler_of(intervals)
     if len(sampler) < (batch_size if shuffle else 1):
         raise InputError(
             expected=f"at least {batch_size if shuffle else 1} windows of {window_length} s",
@@ -137,7 +142,7 @@ def window_loader(
             fix="Use a smaller batch_size or window, or check the recording's train_domain and valid_domain.",
         )
     if shuffle and len(intervals) > 1 and recording_exponent != 1:
-        alone = {r: upstream_sampler({r: i}) for r, i in intervals.items()}
+        alone = {r: one for r, i in intervals.items() if len(one := sampler_of({r: i}))}
         sampler = RecordingBalancedSampler(alone, exponent=recording_exponent, generator=generator)
     share = DistributedTrainingSampler if shuffle else DistributedEvaluationSamplerWrapper
     return DataLoader(

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
+
 from neurobridge_tb._upstream import Data, Dataset, Interval, SpikingDatasetMixin
 from neurobridge_tb.errors import InputError, remedy
 
@@ -39,7 +41,7 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
         transform: Callable | None = None,
         **kwargs: Any,
     ):
-        folder = Path(root)
+        self._folder = folder = Path(root)
         found = sorted(path.stem for path in folder.glob("*.h5") if not path.name.startswith("."))
         wanted = found if recording_ids is None else sorted(recording_ids)
         missing = sorted(set(wanted) - set(found))
@@ -66,6 +68,25 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
                 found=f"among {', '.join(f'{r}.h5' for r in wanted)} a file that cannot be opened as one ({error})",
                 fix=remedy(error, f"`neurobridge validate {folder}/*.h5` tells which, and why. {self.how_to_make}"),
             ) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process (a loader's worker) opens files of its own: HDF5 files cannot be sent there."""
+        return {name: value for name, value in self.__dict__.items() if name != "_data_objects"} | {
+            "_reopen": "_data_objects" in self.__dict__
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        reopen = state.pop("_reopen")
+        self.__dict__.update(state)
+        if reopen:
+            files = {r: h5py.File(self._folder / f"{r}.h5") for r in self.recording_ids}
+            self._data_objects = {r: Data.from_hdf5(file) for r, file in files.items()}
+
+    def __copy__(self) -> "BinnedRecordings":
+        """A shallow copy shares the open files."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def get_sampling_intervals(self, split: Literal["train", "valid", "test"] | None = None) -> dict[str, Interval]:
         """Intervals of each recording to draw windows from.

@@ -16,6 +16,7 @@ from torch import nn
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.configs.finetune import FinetuneConfig
+from neurobridge_tb.data.activity import sampling_intervals
 from neurobridge_tb.data.behavior import raw_samples, read_windows
 from neurobridge_tb.data.targets import series_spec
 from neurobridge_tb.data.windows import window_loader
@@ -57,7 +58,10 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
             fix="Use `neurobridge decode`.",
         )
     reader = NeuroBridgeModel.load_pretrained(config.pretrained).eval()
-    splits = {split: dataset.get_sampling_intervals(split) for split in ("train", "valid", "test")}
+    splits = {
+        split: sampling_intervals(reader, dataset, split, windows=config.windows)
+        for split in ("train", "valid", "test")
+    }
     splits["train"] = first_intervals(splits["train"], config.labels)
     layout: dict[str, Any] = {"windows": config.windows, "window_length": reader.sequence_length}
     windows = {split: read_windows(dataset, intervals, **layout) for split, intervals in splits.items()}

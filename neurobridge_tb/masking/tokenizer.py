@@ -10,11 +10,15 @@ import torch
 from neurobridge_tb._upstream import Data
 from neurobridge_tb.masking.schemes import Mask, draw_mask
 
+_DRAWS = 100  # of a mask that leaves something to see
+
 
 class GridModel(Protocol):
     """What the transform asks of a model."""
 
     def window_grid(self, data: Data) -> tuple[int, np.ndarray]: ...
+
+    def absent(self, data: Data) -> np.ndarray | None: ...
 
     def tokenize_with_targets(self, data: Data, mask: Mask | None = None) -> dict: ...
 
@@ -46,7 +50,7 @@ class MaskedTokenizer:
         self._epoch.fill_(epoch)
 
     def draw(self, data: Data) -> Mask:
-        """Mask of this window in this epoch."""
+        """Mask of this window in this epoch; drawn again where it would hide all values that exist."""
         n_bins, areas = self.model.window_grid(data)
         rng = np.random.default_rng(
             [
@@ -56,7 +60,13 @@ class MaskedTokenizer:
                 int(round(float(data.absolute_start) * 1e6)) & 0xFFFFFFFFFFFF,
             ]
         )
-        return draw_mask(self.schemes, rng, n_bins, areas)
+        mask, absent = draw_mask(self.schemes, rng, n_bins, areas), self.model.absent(data)
+        if absent is not None:
+            for _ in range(_DRAWS):
+                if (mask.keep & ~absent).any():
+                    break
+                mask = draw_mask(self.schemes, rng, n_bins, areas)
+        return mask
 
     def __call__(self, data: Data) -> dict[str, Any]:
         return self.model.tokenize_with_targets(data, self.draw(data))

@@ -44,10 +44,12 @@ class BehaviorDecoder(PretrainedModel):
 
         Args:
             data: A window of a recording.
-            keep: (N,) units that are seen. Default: all.
+            keep: (N,) units that are seen. Default, and where these have no value in the window: all.
         """
         n_bins, areas = self.encoder.window_grid(data)
-        seen = np.ones(len(areas), dtype=bool) if keep is None else keep
+        absent = self.encoder.absent(data)
+        hides_all = keep is not None and absent is not None and absent[:, keep].all()
+        seen = np.ones(len(areas), dtype=bool) if keep is None or hides_all else keep
         nothing = np.zeros((n_bins, len(areas)), dtype=bool)
         sample = self.encoder.tokenize_with_targets(data, Mask("none", np.broadcast_to(seen, nothing.shape), nothing))
         times = torch.from_numpy(self.encoder.grid_values(data)[1].astype(np.float32))

@@ -114,9 +114,20 @@ class WindowTokens:
     def window_grid(self, data: Data) -> tuple[int, NDArray[np.str_]]:
         """Bins of a window, and the brain area of each unit ("" where unknown): what a masking scheme needs."""
         n_bins = self._bin_edges().size - 1 if self.reads_events else len(self.series_of(data))
+        return n_bins, self.areas(data)
+
+    @staticmethod
+    def areas(data: Data) -> NDArray[np.str_]:
+        """(N,) brain area of each unit, "" where unknown."""
         units = data.units
-        areas = units.area.astype(str, copy=False) if "area" in units.keys() else np.full(len(units), "")
-        return n_bins, areas
+        return units.area.astype(str, copy=False) if "area" in units.keys() else np.full(len(units), "")
+
+    def absent(self, data: Data) -> NDArray[np.bool_] | None:
+        """(T, N) which values of a window are absent (NaN); None where all exist, as spikes and whole numbers do."""
+        if self.reads_events or (values := self.series_of(data).value).dtype.kind != "f":
+            return None
+        absent = np.isnan(values)
+        return absent if absent.any() else None
 
     def grid_values(self, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Values (T, N) float32 and bin times (T,) float64 in s of a window; spike events are counted in bins."""

@@ -97,7 +97,7 @@ def _ridge_mse(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, Da
 
 def _standard_grid(model: NeuroBridgeModel, window: Data) -> np.ndarray:
     """(T, N) values of a window in training standard deviations; NaN where absent."""
-    units = torch.tensor([model.unit_emb.tokenizer(window.units.id.astype(str).tolist())])
+    units = torch.from_numpy(model.unit_index(window))[None]
     return model.standardize(torch.from_numpy(model.grid_values(window)[0])[None], units)[0].numpy()
 
 

@@ -2,11 +2,17 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
-from neurobridge_tb._upstream import Interval, RandomFixedWindowSampler, TrialSampler
-from neurobridge_tb.data.samplers import DistributedTrainingSampler, RecordingBalancedSampler
+from neurobridge_tb._upstream import Interval, RandomFixedWindowSampler, SequentialFixedWindowSampler, TrialSampler
+from neurobridge_tb.data.samplers import (
+    DistributedTrainingSampler,
+    RandomWindows,
+    RecordingBalancedSampler,
+    SequentialWindows,
+)
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import BinnedRecordings
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
@@ -106,3 +112,30 @@ def test_a_recording_too_short_for_a_window_is_left_out(binned_root):
         recording_exponent=0.5,
     )  # fmt: skip
     assert {index.recording_id for index in loader.sampler} == {"session0"}
+
+
+def same(ours, theirs):
+    """But for the last bit: upstream's steps are multiplied and added in one operation on some processors."""
+    names = [i.recording_id for i in ours] == [i.recording_id for i in theirs]
+    times = [np.array([(i.start, i.end) for i in some]) for some in (ours, theirs)]
+    return names and np.abs(times[0] - times[1]).max() < 1e-9
+
+
+@pytest.mark.parametrize("length", [1.0, 0.3, 0.7])
+def test_windows_are_those_of_upstreams_samplers(length):
+    rng = np.random.default_rng(0)
+    intervals = {}
+    for name in "abc":
+        start = np.cumsum(rng.uniform(0, 3, 40)) + rng.uniform(0, 1e4)
+        start[:4] = np.arange(4) * 0.1  # ends that are multiples of the length, but for rounding
+        span = np.concatenate([[length, 2 * length, 3 * length, 0.1], rng.uniform(0, 9, 36)])
+        intervals[name] = Interval(start=np.sort(start), end=np.sort(start) + span)
+    settings = {"sampling_intervals": intervals, "window_length": length}
+    theirs, ours = SequentialFixedWindowSampler(**settings, drop_short=True), SequentialWindows(**settings)
+    assert same(list(ours), list(theirs)) and len(ours) == len(theirs) == len(list(ours))
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    theirs = RandomFixedWindowSampler(**settings, drop_short=True, generator=generators[0])
+    ours = RandomWindows(**settings, generator=generators[1])
+    assert len(ours) == len(theirs)
+    for _ in range(2):
+        assert same(list(ours), list(theirs))

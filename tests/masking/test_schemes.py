@@ -101,6 +101,9 @@ class Grid:
     def window_grid(self, data):
         return 12, AREAS
 
+    def absent(self, data):
+        return None
+
 
 def test_training_masks_follow_epoch_and_window_and_validation_masks_the_window_alone():
     train, valid = (MaskedTokenizer(Grid(), {"neuron": 1.0}, fixed=f) for f in (False, True))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -16,12 +16,13 @@ from neurobridge_tb.alignment.losses import (
 )
 from neurobridge_tb.configs.align import AlignConfig
 from neurobridge_tb.data import augment
+from neurobridge_tb.engine.modules.window_module import WindowModule
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup
 from neurobridge_tb.metrics.retrieval import cosine_similarity, topk_hits
 from neurobridge_tb.models import ImageAligner
 
 
-class AlignmentModule(L.LightningModule):
+class AlignmentModule(WindowModule):
     """A contrastive loss and regression to the image embedding.
 
     Stage 1: the encoder is frozen. Stage 2: its last layers are free. That they do not forget what pretraining taught
@@ -51,6 +52,7 @@ class AlignmentModule(L.LightningModule):
         self.pretrained = [p.detach().clone() for p in self.free_layers.parameters()]
         self.masked = masked
         self._replay: Iterator[dict] = iter(())
+        self._validated: list[tuple[Tensor, Tensor]] = []  # read when all are there: it would wait for each
         self.best = [float("inf"), float("inf")]  # validation loss of the exported epoch of each stage
 
     @property
@@ -79,6 +81,9 @@ class AlignmentModule(L.LightningModule):
         self._pair_loss(batch, "val", *self.model(**batch["model_inputs"]))
 
     def on_validation_epoch_end(self) -> None:
+        hits = [topk_hits(cosine_similarity(*pair), min(5, len(pair[0]))) for pair in self._validated]
+        self._validated.clear()
+        self.log("val/top5", float(np.concatenate(hits).mean()))
         if self.trainer.sanity_checking or not self.trainer.is_global_zero:
             return
         stage, loss = int(self.in_stage2), float(self.trainer.callback_metrics["val/loss"])
@@ -127,8 +132,7 @@ class AlignmentModule(L.LightningModule):
         loss = contrast + self.config.regression_weight * error
         values = {"loss": loss, "contrastive": contrast, "regression": error}
         if split == "val":
-            similarity = cosine_similarity(contrastive.detach().float().cpu(), images.cpu())
-            values["top5"] = torch.tensor(topk_hits(similarity, min(5, len(ids))).mean())
+            self._validated.append((contrastive.detach().float(), images))
         for name, value in values.items():
             self.log(
                 f"{split}/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=len(ids)

@@ -27,7 +27,7 @@ class LabelledTokenizer:
         decoder: Its ``tokenize`` makes the inputs.
         spec: The behaviour.
         scale: Mean and standard deviation of the behaviour.
-        unit_dropout: A random share of the units, at most this, is hidden. Default 0.
+        unit_dropout: A random share of the units, at most this, is hidden; one stays. Default 0.
     """
 
     def __init__(self, decoder: Any, spec: ModalitySpec, scale: Standardizer, *, unit_dropout: float = 0.0):

@@ -2,17 +2,16 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MeanMetric
 
+from neurobridge_tb.engine.modules.window_module import WindowModule
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup
-from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
 
 
-class ForecastModule(L.LightningModule):
+class ForecastModule(WindowModule):
     """Forecasting: a quarter of the training windows is rolled out, and all of the validation.
 
     Args:
@@ -30,21 +29,14 @@ class ForecastModule(L.LightningModule):
         self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
         self.model, self.lr, self.weight_decay = model, lr, weight_decay
         self.unit_dropout, self.rate_jitter = unit_dropout, rate_jitter
-        self.valid_loss = MeanMetric()
+        self.valid_loss = MeanMetric(nan_strategy="disable")  # to look for NaN would wait for the device
         # Buffers are constants. Were they broadcast, processes with fewer validation batches would be waited for.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [n for n, _ in self.named_buffers()])
 
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
         loss = self.model.training_loss(batch, unit_dropout=self.unit_dropout, rate_jitter=self.rate_jitter)
         size = len(batch["session_id"])
-        if not torch.isfinite(loss):
-            windows = zip(batch["session_id"], batch["absolute_start"].tolist(), strict=True)
-            raise InputError(
-                expected="a finite loss",
-                found=f"{loss.item()} in epoch {self.current_epoch} on windows "
-                + ", ".join(f"{s} at {t:.3f} s" for s, t in list(windows)[:4]),
-                fix="Check those windows for extreme values, or lower optimizer.lr.",
-            )
+        self.finite.note(loss, batch["target_values"], batch)
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
         return loss
 

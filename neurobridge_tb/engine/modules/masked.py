@@ -3,18 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
-import lightning as L
 import torch
 from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MeanMetric
 
-from neurobridge_tb.engine.finite_losses import FiniteLosses
+from neurobridge_tb.engine.modules.window_module import WindowModule
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup, factors_apart
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
 
 
-class PretrainingModule(L.LightningModule):
+class PretrainingModule(WindowModule):
     """Masked modelling: the loss is the modality's, on masked cells alone.
 
     Works in several processes (DDP): every parameter gets a gradient in every step, so none has to be looked for, and
@@ -47,7 +46,6 @@ class PretrainingModule(L.LightningModule):
         # To look for NaN in every step would wait for the device.
         self.train_losses: Any = torch.nn.ModuleDict({m: MeanMetric(nan_strategy="disable") for m in several})
         self.valid_losses: Any = torch.nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in schemes)
-        self.finite = FiniteLosses()
         # Buffers are constants. Were they broadcast, processes with fewer validation batches would be waited for.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [n for n, _ in self.named_buffers()])
 
@@ -65,14 +63,6 @@ class PretrainingModule(L.LightningModule):
             total = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
             loss = loss * (own * processes / total)
         return loss
-
-    def on_train_batch_end(self, outputs: Any, batch: dict, batch_idx: int) -> None:
-        trainer: Any = self.trainer
-        if (batch_idx + 1) % trainer.log_every_n_steps == 0:
-            self.finite.check(self.current_epoch)
-
-    def on_validation_start(self) -> None:
-        self.finite.check(self.current_epoch)
 
     def on_train_epoch_end(self) -> None:
         for modality, metric in self.train_losses.items():
