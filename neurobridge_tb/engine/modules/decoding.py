@@ -67,9 +67,11 @@ class DecodingModule(L.LightningModule):
         self._loss(batch, "val")
 
     def _loss(self, batch: dict, split: str) -> Tensor:
-        asked = batch["target_mask"]
-        loss = self.loss_fn(self.decoder(**batch["model_inputs"])[asked], batch["target_values"][asked])
-        self.log(f"{split}/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=int(asked.sum()))
+        predicted, wanted = (x.flatten(0, 1) for x in (self.decoder(**batch["model_inputs"]), batch["target_values"]))
+        exists = batch["target_mask"].flatten().to(predicted)  # a weight, not an index, which would wait for the device
+        loss = self.loss_fn(predicted, wanted, exists)
+        cells: Any = exists.sum()
+        self.log(f"{split}/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=cells)
         return loss
 
     def configure_optimizers(self) -> Any:
