@@ -160,7 +160,8 @@ class _Samples(torch.utils.data.Dataset):
         self.windows = copy.copy(dataset)  # shares the open files
         self.windows.transform = None
         self.tokenize = model.tokenize_with_targets
-        self._pasts = {r: RunningPast(dataset.get_recording(r), model.bin_size, RECENT) for r in dataset.recording_ids}
+        self._pasts: dict[str, RunningPast] = {}
+        self._bin_size = model.bin_size
         self._cache: dict[tuple[str, float, float], Any] = {}
         self._room = _CACHE_BYTES
 
@@ -169,13 +170,19 @@ class _Samples(torch.utils.data.Dataset):
         if key in self._cache:
             return self._cache[key]
         sample = self.tokenize(self.windows[index])
-        recent = self._pasts[index.recording_id].before(index.start)
+        recent = self._past(index.recording_id).before(index.start)
         for name, values in zip(("recent_spikes", "recent_bins"), recent, strict=True):
             sample["model_inputs"][name] = pad2d(torch.from_numpy(values))
         if self._room > 0:
             self._cache[key] = sample
             self._room -= _size(sample)
         return sample
+
+    def _past(self, recording_id: str) -> RunningPast:
+        if recording_id not in self._pasts:
+            recording = self.windows.get_recording(recording_id)
+            self._pasts[recording_id] = RunningPast(recording, self._bin_size, RECENT)
+        return self._pasts[recording_id]
 
 
 def _size(x: Any) -> int:
