@@ -4,22 +4,27 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.parts import MaskedTrainingConfig
-from neurobridge_tb.data.masked_windows import masked_loaders
+from neurobridge_tb.data.masked_windows import fixed_mask_loaders, masked_loaders
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.masked import PretrainingModule
 from neurobridge_tb.engine.optim import Group
 from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.masked import masked_example, masked_scores
+from neurobridge_tb.scoring.masked import fit_baselines, masked_example, masked_scores
+
+_TEST_WINDOWS = 300  # of each scheme
 
 
 def train_masked(
@@ -73,8 +78,25 @@ def train_masked(
             "dataset": ", ".join(dataset.recording_ids),
             "simulated": is_simulated(dataset),
             "command": config.command,
-            "rows": masked_scores(best, valid, train),
+            **_scores(config, dataset, best, train, valid),
             "seconds": time.monotonic() - began,
         }
     )
     return run.path
+
+
+def _scores(
+    config: MaskedTrainingConfig,
+    dataset: Dataset,
+    model: NeuroBridgeModel,
+    train: DataLoader,
+    valid: dict[str, DataLoader],
+) -> dict[str, Any]:
+    """Masked scores on the test split; the validation split chose the epoch, so its scores stand apart."""
+    baselines = fit_baselines(model, train, valid)
+    of_valid = masked_scores(model, valid, baselines)
+    try:
+        test = fixed_mask_loaders(config, dataset, model, "test", most=_TEST_WINDOWS)
+    except InputError:  # no test split, or no window in it
+        return {"split": "validation", "rows": of_valid}
+    return {"split": "test", "rows": masked_scores(model, test, baselines), "validation rows": of_valid}

@@ -88,3 +88,11 @@ def _checksum(source: str) -> str:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
+
+
+def masking_of_run(model: Path) -> dict[str, float] | None:
+    """Masking schemes of the run that left a model, ``RUN_DIR/model``; None where the model lies elsewhere."""
+    path = model.parent / "config.yaml"
+    saved = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+    masking = saved.get("masking") if isinstance(saved, DictConfig) else None
+    return None if masking is None else {str(name): float(weight) for name, weight in masking.items()}

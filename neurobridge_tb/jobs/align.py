@@ -18,6 +18,7 @@ from neurobridge_tb.engine.epoch_seeds import EpochSeeds, PairEpochs
 from neurobridge_tb.engine.linear_start import fit_linear_path
 from neurobridge_tb.engine.modules.alignment import AlignmentModule
 from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.engine.saved_settings import masking_of_run
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 from neurobridge_tb.scoring.masked import masked_scores
@@ -54,7 +55,8 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     model.fit_embedding_statistics(embeddings.lookup(images))
 
     replayed = replace(config.loader, batch_size=min(size, config.stage2.replay_batch))
-    masked_train, masked_valid = masked_loaders(replace(config, loader=replayed), dataset, encoder)
+    masking = masking_of_run(Path(config.pretrained)) or config.masking
+    masked_train, masked_valid = masked_loaders(replace(config, loader=replayed, masking=masking), dataset, encoder)
     stage1_model = run.path / "model_stage1" if config.stage2.epochs else run.model
     module = AlignmentModule(model, config, masked_train, (stage1_model, run.model))
     max_epochs = config.stage1.epochs + config.stage2.epochs

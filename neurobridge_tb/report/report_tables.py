@@ -41,7 +41,10 @@ def pretraining_table(pretrain: Content | None) -> Table | None:
         )
         for row in rows
     ]
-    notes = ["Masked MSE: lower is better. Bits/spike: higher is better, 0 is each unit's training mean rate."]
+    notes = [
+        f"On the {pretrain.get('split', 'validation')} split. "
+        "Masked MSE: lower is better. Bits/spike: higher is better, 0 is each unit's training mean rate."
+    ]
     return Table(["masking scheme, metric", "model", *map(label, baselines)], {"": cells}, notes)
 
 

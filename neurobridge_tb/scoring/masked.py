@@ -1,4 +1,4 @@
-"""How well a pretrained model fills in masked cells, beside baselines, on validation windows with fixed masks."""
+"""How well a pretrained model fills in masked cells, beside baselines, on windows with fixed masks."""
 
 from typing import Any
 
@@ -7,24 +7,56 @@ import torch
 from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Data
-from neurobridge_tb.estimators.masked_ridge import fit_masked_ridge
+from neurobridge_tb.estimators.factor_analysis import FactorAnalysis, choose_factor_analysis
+from neurobridge_tb.estimators.masked_ridge import MaskedRidge, fit_masked_ridge
 from neurobridge_tb.metrics.spikes import BitsPerSpike
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.scoring.unit_rates import bits_cells, training_rates
 
-_RIDGE_WINDOWS = 4000  # at most so many training windows are fitted
+_MOST_WINDOWS = 4000  # of training are fitted by baselines
+
+
+Baselines = dict[str, dict[str, MaskedRidge | FactorAnalysis]]  # of each recording, by name
+
+
+def fit_baselines(model: NeuroBridgeModel, train: DataLoader, valid: dict[str, DataLoader]) -> Baselines:
+    """Ridge and factor analysis from the units kept in a bin, fitted to each recording of MUA.
+
+    Args:
+        model: Its units' statistics standardise the values.
+        train: Training windows, which are fitted; the number of factors is chosen on them too.
+        valid: Loaders with fixed masks, some of which choose the penalty of ridge.
+    """
+    activity: dict[str, list[np.ndarray]] = {}
+    source: Any = train.dataset
+    indices = list(train.sampler)
+    for i in np.linspace(0, len(indices) - 1, min(_MOST_WINDOWS, len(indices))).astype(int):
+        window = source.window(indices[i])
+        if model.modality_of(window) == "mua":
+            activity.setdefault(str(window.session.id), []).append(_standard_grid(model, window))
+    fits: Baselines = {}
+    for session, schemes in _masked_windows(model, valid).items():
+        some = [rows[k] for rows in schemes.values() for k in range(0, len(rows), max(1, len(rows) // 10))]
+        training = np.concatenate(activity[session])
+        fits[session] = {
+            "ridge from the units kept": fit_masked_ridge(
+                training, *(np.concatenate(x) for x in zip(*some, strict=True))
+            ),
+            "factor analysis": choose_factor_analysis(training)[0],
+        }
+    return fits
 
 
 @torch.no_grad()
 def masked_scores(
-    model: NeuroBridgeModel, loaders: dict[str, DataLoader], train: DataLoader | None = None
+    model: NeuroBridgeModel, loaders: dict[str, DataLoader], baselines: Baselines | None = None
 ) -> list[dict[str, Any]]:
     """One row for each scheme: masked MSE in standard deviations (MUA), or bits/spike (counts).
 
     Args:
         model: In evaluation mode.
-        loaders: Validation loader of each scheme.
-        train: Training windows, for the ridge baseline of MUA; default: no such baseline.
+        loaders: A loader with fixed masks for each scheme.
+        baselines: From :func:`fit_baselines`, for MUA. Default: none.
 
     Returns:
         Rows of ``scheme``, ``metric``, ``model`` and ``baselines``; for bits/spike the training mean rate is the null
@@ -35,11 +67,10 @@ def masked_scores(
         {"scheme": s, **(_masked_mse(model, x) if s in amplitudes else _masked_bits_per_spike(model, x))}
         for s, x in loaders.items()
     ]
-    if train is not None and amplitudes:
-        ridge = _ridge_mse(model, train, amplitudes)
+    if baselines:
+        errors = _baseline_mse(model, amplitudes, baselines)
         for row in rows:
-            if row["scheme"] in ridge:
-                row["baselines"]["ridge from the units kept"] = ridge[row["scheme"]]
+            row["baselines"] |= errors.get(row["scheme"], {})
     return rows
 
 
@@ -65,34 +96,35 @@ def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
     }
 
 
-def _ridge_mse(model: NeuroBridgeModel, train: DataLoader, loaders: dict[str, DataLoader]) -> dict[str, float]:
-    """Masked MSE, in standard deviations, of a ridge regression from the units kept in a bin (one fit a recording)."""
-    activity: dict[str, list[np.ndarray]] = {}
-    source: Any = train.dataset
-    indices = list(train.sampler)
-    for i in np.linspace(0, len(indices) - 1, min(_RIDGE_WINDOWS, len(indices))).astype(int):
-        window = source.window(indices[i])
-        if model.modality_of(window) != "mua":
-            continue
-        activity.setdefault(str(window.session.id), []).append(_standard_grid(model, window))
+def _masked_windows(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> dict[str, dict[str, list[tuple]]]:
+    """Of each recording of MUA and each scheme: standardised values, kept and asked cells (T, N) of its windows."""
     masked: dict[str, dict[str, list[tuple]]] = {}
     for scheme, loader in loaders.items():
-        source = loader.dataset
+        source: Any = loader.dataset
         for index in loader.sampler:
             window = source.window(index)
-            mask = source.transform.draw(window)
-            rows = masked.setdefault(str(window.session.id), {}).setdefault(scheme, [])
-            rows.append((_standard_grid(model, window), mask.keep, mask.target))
-    squared, count = dict.fromkeys(loaders, 0.0), dict.fromkeys(loaders, 0)
-    for session, schemes in masked.items():
-        some = [rows[k] for rows in schemes.values() for k in range(0, len(rows), max(1, len(rows) // 10))]
-        fit = fit_masked_ridge(np.concatenate(activity[session]), *(np.concatenate(x) for x in zip(*some, strict=True)))
+            if model.modality_of(window) == "mua":
+                mask = source.transform.draw(window)
+                rows = masked.setdefault(str(window.session.id), {}).setdefault(scheme, [])
+                rows.append((_standard_grid(model, window), mask.keep, mask.target))
+    return masked
+
+
+def _baseline_mse(
+    model: NeuroBridgeModel, loaders: dict[str, DataLoader], baselines: Baselines
+) -> dict[str, dict[str, float]]:
+    """Masked MSE of each baseline for each scheme, in standard deviations."""
+    squared: dict[str, dict[str, float]] = {scheme: {} for scheme in loaders}
+    count = dict.fromkeys(loaders, 0)
+    for session, schemes in _masked_windows(model, loaders).items():
         for scheme, rows in schemes.items():
             values, keep, target = (np.concatenate(x) for x in zip(*rows, strict=True))
             asked = target & ~np.isnan(values)
-            squared[scheme] += float(((fit.predict(values, keep) - values)[asked] ** 2).sum())
+            for name, fit in baselines[session].items():
+                error = float(((fit.predict(values, keep) - values)[asked] ** 2).sum())
+                squared[scheme][name] = squared[scheme].get(name, 0.0) + error
             count[scheme] += int(asked.sum())
-    return {scheme: squared[scheme] / count[scheme] for scheme in loaders}
+    return {scheme: {name: x / count[scheme] for name, x in sums.items()} for scheme, sums in squared.items()}
 
 
 def _standard_grid(model: NeuroBridgeModel, window: Data) -> np.ndarray:

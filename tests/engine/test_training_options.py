@@ -14,7 +14,6 @@ from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_reco
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.modules.masked import PretrainingModule
 from neurobridge_tb.engine.run_folder import read_metrics
-from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.pretrain import pretrain
 
 
@@ -186,25 +185,8 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path, modality):
 def test_bfloat16_learns_as_float32_does(binned_root, tmp_path):
     precisions = {"half": "bf16-mixed", "full": "32-true"}
     half, full = (
-        losses(pretrain(config(binned_root, tmp_path / name, "factor_start=false", f"trainer.precision={precision}")))
+        pretrain(config(binned_root, tmp_path / name, "factor_start=false", f"trainer.precision={precision}"))
         for name, precision in precisions.items()
     )
-    np.testing.assert_allclose(half, full, rtol=0.02)
-    assert half[-1] < half[0]
-
-
-def test_the_window_at_fault_is_named_alone(binned_root):
-    dataset = BinnedRecordings(root=binned_root)
-    model = NeuroBridgeModel(modality="spike_counts", sequence_length=1.0, latent_step=0.5, dim=16, depth=1, dim_head=8)
-    model.init_vocabs(dataset)
-    batch = collate(
-        [model.tokenize_with_targets(dataset[DatasetIndex("session0", t, t + 1.0)]) for t in (2.0, 6.0, 9.0)]
-    )
-    module = PretrainingModule(model, lr=1e-3, factor_lr=1e-4, weight_decay=0.0, schemes=["neuron"])
-    batch["target_values"][1, 0, 0] = torch.inf
-    with pytest.raises(InputError, match=r"on windows session0 at 6.000 s\.\n"):
-        module.training_step(batch, 0)
-    with torch.no_grad():
-        model.unit_emb.weight.fill_(torch.nan)
-    with pytest.raises(InputError, match=r"session0 at 2.000 s, session0 at 6.000 s, session0 at 9.000 s\.\n"):
-        module.training_step(batch, 0)
+    np.testing.assert_allclose(losses(half), losses(full), rtol=0.02)
+    assert losses(half, "val/loss")[-1] < losses(half, "val/loss")[0]

@@ -118,7 +118,9 @@ def test_pretraining_reports_ridge_beside_the_model(pretrained):
     rows = {row["scheme"]: row for row in read_metrics(pretrained)["rows"]}
     assert set(rows) == {"neuron", "intra_region", "inter_region"}
     for row in rows.values():
-        assert 0 < row["baselines"]["ridge from the units kept"] < row["baselines"]["training mean"]
+        for name in ("ridge from the units kept", "factor analysis"):
+            assert 0 < row["baselines"][name] < row["baselines"]["training mean"]
+    assert read_metrics(pretrained)["split"] == "test"
 
 
 def test_stage_1_leaves_the_encoder_as_pretrained_and_stage_2_moves_its_last_layer_alone(pretrained, aligned):

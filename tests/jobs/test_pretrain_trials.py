@@ -48,7 +48,8 @@ def test_all_four_schemes_learn_from_windows_of_one_presentation(root, tmp_path)
     rows = {row["scheme"]: row for row in read_metrics(run)["rows"]}
     assert set(rows) == {"temporal", "neuron", "intra_region", "inter_region"}
     for scheme in ("neuron", "intra_region", "inter_region"):
-        assert rows[scheme]["model"] < 0.8 * rows[scheme]["baselines"]["training mean"]
+        baselines = rows[scheme]["baselines"]
+        assert max(rows[scheme]["model"], baselines["factor analysis"]) < 0.8 * baselines["training mean"]
     model = NeuroBridgeModel.load_pretrained(run / "model")
     assert model.config["sequence_length"] == pytest.approx(N_BINS * BIN)
     with np.load(run / "masked_example.npz", allow_pickle=False) as example:

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch.nn.parallel import DistributedDataParallel
-from torchmetrics import MeanMetric
 
 from neurobridge_tb.engine.modules.window_module import WindowModule
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup, factors_apart
+from neurobridge_tb.engine.weighted_mean import WeightedMean
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
 
@@ -43,9 +43,8 @@ class PretrainingModule(WindowModule):
         self.model, self.weight_decay, self.schemes = model, weight_decay, schemes
         self.groups = groups or (lambda total_steps: factors_apart(model.named_parameters(), lr, factor_lr))
         several = model.modalities if len(model.modalities) > 1 else ()
-        # To look for NaN in every step would wait for the device.
-        self.train_losses: Any = torch.nn.ModuleDict({m: MeanMetric(nan_strategy="disable") for m in several})
-        self.valid_losses: Any = torch.nn.ModuleList(MeanMetric(nan_strategy="disable") for _ in schemes)
+        self.train_losses: Any = torch.nn.ModuleDict({m: WeightedMean() for m in several})
+        self.valid_losses: Any = torch.nn.ModuleList(WeightedMean() for _ in schemes)
         # Buffers are constants. Were they broadcast, processes with fewer validation batches would be waited for.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [n for n, _ in self.named_buffers()])
 
