@@ -17,6 +17,7 @@ from neurobridge_tb._upstream import (
     pad8,
     track_mask8,
 )
+from neurobridge_tb.datasets.areas import unit_areas
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.masking.schemes import Mask
 from neurobridge_tb.models.unit_lookup import UnitLookup
@@ -119,8 +120,7 @@ class WindowTokens:
     @staticmethod
     def areas(data: Data) -> NDArray[np.str_]:
         """(N,) brain area of each unit, "" where unknown."""
-        units = data.units
-        return units.area.astype(str, copy=False) if "area" in units.keys() else np.full(len(units), "")
+        return unit_areas(data.units)
 
     def absent(self, data: Data) -> NDArray[np.bool_] | None:
         """(T, N) which values of a window are absent (NaN); None where all exist, as spikes and whole numbers do."""
