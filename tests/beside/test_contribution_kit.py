@@ -32,7 +32,7 @@ def test_a_piece_passes_upstreams_checks(environment, checkout, tmp_path, piece)
     git = ["git", "-C", str(upstream)]
     subject, changed = (
         subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
-        for command in (["log", "-1", "--format=%s"], ["diff", "--stat", "main", f"neurobridge/{piece}"])
+        for command in (["log", "-1", "--format=%s"], ["diff", "--name-only", "main", f"neurobridge/{piece}"])
     )
     assert ": " in subject and "CHANGELOG.md" in changed and "tests/" in changed
 
