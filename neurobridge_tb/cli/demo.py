@@ -32,6 +32,21 @@ def report(workspace: Path, out: Path | None) -> None:
 
 
 @click.command()
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FILE, default=None, help="HTML file; default: RUN/rate.html.")
+@click.option("--backend", default=None, help="Whose pictures; default: the model's.")
+def rate(run: Path, out: Path | None, backend: str | None) -> None:
+    """A blind test for people: which of two pictures was seen?
+
+    RUN is a run of `reconstruct`. The page is one file, works without a network and on a phone, and saves its answers
+    as a file, which goes into RUN/ratings; `report` scores them.
+    """
+    from neurobridge_tb.report.rating import write_rating_page
+
+    click.echo(f"Page: {write_rating_page(run, out, backend).resolve().as_uri()}")
+
+
+@click.command()
 def info() -> None:
     """Versions, devices and which optional parts are available."""
     from neurobridge_tb.cli.environment import describe

@@ -30,7 +30,7 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
     w = workspace
     data = ["dataset=tvsd", f"dataset.root={w}/processed", f"seed={seed}"]
     shown = w / "images" if images is None else class_photos(images, w / "photos.json")
-    embeddings, features = (f"{w}/embeddings/efficientnet_lite{k}.h5" for k in (0, 2))
+    embeddings = f"{w}/embeddings/efficientnet_lite2.h5"
     commands = {
         "simulate": ["neurobridge", "simulate", str(w), "--seed", str(seed)]
         + ([] if images is None else ["--images", str(shown)]),
@@ -38,17 +38,16 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         + ["--processed-dir", f"{w}/processed"],
         "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "model=laptop"]
         + ["optimizer.lr=3e-3", "trainer.max_epochs=8"],
-        "embed": ["neurobridge", "embed", f"images={shown}", f"out={embeddings}", "image_size=128"],
+        "embed": ["neurobridge", "embed", f"images={shown}", f"out={embeddings}", "encoder=timm:tf_efficientnet_lite2"]
+        + ["image_size=96", "layers=[blocks.1@4x4,blocks.2@4x4,blocks.3@4x4,blocks.4@4x4,final]"],
         "align": ["neurobridge", "align", *data, f"embeddings={embeddings}", f"pretrained={w}/runs/pretrain/model"]
         + [f"run_dir={w}/runs/align"],
         "evaluate": ["neurobridge", "evaluate", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"run_dir={w}/runs/evaluate"],
-        "features": ["neurobridge", "embed", f"images={shown}", f"out={features}", "encoder=timm:tf_efficientnet_lite2"]
-        + ["image_size=96", "layers=[blocks.1@4x4,blocks.2@4x4,blocks.3@4x4,blocks.4@4x4,final]"],
-        "train-decoder": ["neurobridge", "train-decoder", f"images={shown}", f"embeddings={features}"]
+        "train-decoder": ["neurobridge", "train-decoder", f"images={shown}", f"embeddings={embeddings}"]
         + [f"run_dir={w}/runs/decoder", f"exclude={w}/processed/tvsd/monkeyF_norm.h5", "steps=400", f"seed={seed}"],
         "reconstruct": ["neurobridge", "reconstruct", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
-        + [f"features={features}", f"images={shown}", f"run_dir={w}/runs/reconstruct"],
+        + [f"images={shown}", f"run_dir={w}/runs/reconstruct"],
         "report": ["neurobridge", "report", str(w)],
     }
     if images is None:

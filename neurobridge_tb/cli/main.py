@@ -6,7 +6,7 @@ import click
 
 from neurobridge_tb import __version__
 from neurobridge_tb.cli.data import bind, simulate, simulate_allen, simulate_ibl, validate
-from neurobridge_tb.cli.demo import demo, info, report
+from neurobridge_tb.cli.demo import demo, info, rate, report
 from neurobridge_tb.cli.heap import restart_with_bounded_heap
 from neurobridge_tb.cli.import_files import import_files
 from neurobridge_tb.cli.jobs import JobCommand, job_commands
@@ -38,6 +38,7 @@ def main() -> None:
       neurobridge evaluate      retrieval, beside its baselines
       neurobridge train-decoder a decoder of your own photos
       neurobridge reconstruct   pictures, beside their baselines
+      neurobridge rate          a blind test of the pictures for people, on one page
       neurobridge report        one HTML page of it all
     `neurobridge demo` does all of it on simulated data.
     """
@@ -54,7 +55,7 @@ def probe(arguments: tuple[str, ...]) -> None:
     )
 
 
-_TOOLS = [simulate, simulate_allen, simulate_ibl, import_files, validate, bind, demo, report, info, probe]
+_TOOLS = [simulate, simulate_allen, simulate_ibl, import_files, validate, bind, demo, rate, report, info, probe]
 for _command in [*job_commands(), *_TOOLS]:
     main.add_command(_command)
 

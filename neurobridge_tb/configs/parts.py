@@ -116,3 +116,4 @@ class PairsConfig(RecordingsConfig):
     )
     exclude_test_concepts: bool = setting(False, "Train on no image of a test image's concept.")
     train_share: float = setting(1.0, "Share of the training pairs that is used, e.g. 0.01.")
+    shared_test_images: bool = setting(False, "Go on where test images are trained on too.")

@@ -65,8 +65,8 @@ class IpAdapterConfig(StableDiffusionConfig):
 class JudgeConfig:
     """The network whose features judge the pictures, beside the standard ones with local weights."""
 
-    encoder: str = setting("timm:tf_efficientnet_lite0", "timm:NAME[@WEIGHTS] or open_clip:NAME/TAG.")
-    image_size: int = setting(128, "Pixels.")
+    encoder: str = setting("timm:tf_efficientnet_lite1", "timm:NAME[@WEIGHTS] or open_clip:NAME/TAG.")
+    image_size: int = setting(240, "Pixels.")
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Responses to images, as arrays: what baselines and evaluation work on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -159,6 +159,12 @@ def _presentations_of(
     return best
 
 
+def shared_test_images(splits: Mapping[str, Responses]) -> list[str]:
+    """Test images that training or validation presentations show too, sorted."""
+    shown = np.concatenate([splits[split].image_ids for split in ("train", "valid")])
+    return np.intersect1d(splits["test"].image_ids, shown).tolist()
+
+
 def pair_splits(
     dataset: Dataset, model: NeuroBridgeModel, recording_id: str, config: PairsConfig
 ) -> dict[str, Responses]:
@@ -169,8 +175,9 @@ def pair_splits(
         model: Knows what to read of a window.
         recording_id: Which recording.
         config: Its ``areas`` and ``time_window`` (see :meth:`Responses.only`); ``exclude_test_concepts``: leave
-            training and validation images out whose concept (the folder in their id) is that of a test image; and
-            ``train_share``: keep this share of the training presentations, spaced evenly.
+            training and validation images out whose concept (the folder in their id) is that of a test image;
+            ``train_share``: keep this share of the training presentations, spaced evenly; and ``shared_test_images``:
+            go on where test images are shown in training or validation too.
 
     Returns:
         ``train``, ``valid`` and ``test``.
@@ -196,6 +203,13 @@ def pair_splits(
                     fix="Leave exclude_test_concepts out, or split the recording by concept.",
                 )
             splits[split] = splits[split].rows(left)
+    shared = shared_test_images(splits)
+    if shared and not config.shared_test_images:
+        raise InputError(
+            expected=f"test images that {recording_id} shows in no training or validation presentation",
+            found=f"{len(shared)} that it does, e.g. {shared[0]}",
+            fix="Split the recording by image. With shared_test_images=true they are scored all the same, and counted.",
+        )
     n = len(splits["train"].values)
     kept = np.zeros(n, dtype=bool)
     kept[np.linspace(0, n - 1, max(2, round(config.train_share * n))).round().astype(int)] = True

@@ -1,12 +1,15 @@
 """Finished alignment runs: their model, their embeddings, the pairs that they were trained on."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
+from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.configs.evaluate import EvaluateConfig
 from neurobridge_tb.configs.reconstruct import ReconstructConfig
 from neurobridge_tb.errors import InputError
@@ -18,6 +21,37 @@ def load_aligned(run: str | Path, embeddings: str | Path) -> tuple[ImageAligner,
     model = ImageAligner.load_pretrained(Path(run) / "model")
     source = model.config["image_encoder"], model.config["preprocessing_hash"]
     return model, EmbeddingCache.load(embeddings, *source, layers=list(model.layers))
+
+
+def load_target_encoder(model: ImageAligner) -> ImageEncoder:
+    """The image encoder that a model was aligned to, with its preprocessing.
+
+    Raises:
+        InputError: It cannot be had, or the model does not tell its image size.
+    """
+    name, preprocessing = model.config["image_encoder"], model.config["preprocessing_hash"]
+    size = preprocessing.partition("px-")[0]
+    encoder = load_image_encoder(name, int(size) if size.isdecimal() else None)
+    if not same_source((encoder.name, encoder.preprocessing_hash), (name, preprocessing)):
+        raise InputError(
+            expected=f"an alignment that tells the image size of its embeddings, by {describe_source(name, None)}",
+            found=describe_source(name, preprocessing),
+            fix="Embed the images anew and align again.",
+        )
+    return encoder
+
+
+def is_independent(judge: str, guides: Iterable[str]) -> bool:
+    """Whether a judge is another network than those that pictures were aligned to, drawn or chosen by."""
+    return judge.partition("@")[0] not in {guide.partition("@")[0] for guide in guides}
+
+
+def unfinished(run: str | Path) -> str | None:
+    """What is to be said of an alignment run that did not come to its end, or None."""
+    run = Path(run)
+    if (run / "metrics.json").exists():
+        return None
+    return f"The alignment in {run} was not finished: its best epoch so far is scored. Run it again to resume."
 
 
 def check_same_pairs(config: EvaluateConfig | ReconstructConfig, *settings: str) -> None:

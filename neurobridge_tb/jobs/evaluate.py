@@ -7,9 +7,9 @@ import numpy as np
 
 from neurobridge_tb.alignment.source import describe_source
 from neurobridge_tb.configs.evaluate import EvaluateConfig
-from neurobridge_tb.data.responses import pair_splits
+from neurobridge_tb.data.responses import pair_splits, shared_test_images
 from neurobridge_tb.datasets import is_simulated
-from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned
+from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned, unfinished
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.metrics.retrieval import chance
@@ -45,8 +45,11 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     by_layer: dict[str, list[dict[str, Any]]] = {}
     by_area: dict[str, list[dict[str, Any]]] = {}
     options = {"resamples": config.resamples, "permutations": config.permutations, "seed": config.seed}
+    notes = [note] if (note := unfinished(config.aligned)) else []
+    shared = 0
     for recording_id in dataset.recording_ids:
         splits = pair_splits(dataset, model.encoder, recording_id, config)
+        shared += len(shared_test_images(splits))
         name = f" ({recording_id})" if len(dataset.recording_ids) > 1 else ""
         for layer, rows in retrieval_tables(splits, stages, cache, suffix=name, **options).items():
             by_layer.setdefault(layer, []).extend(rows)
@@ -55,6 +58,8 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
             tables = retrieval_tables(of_area, stages, cache, suffix=name, **options)
             by_area.setdefault(str(area), []).extend(tables["all layers"])
     n_images = len(np.unique(splits["test"].image_ids))
+    if shared:
+        notes.append(f"{shared} of the test images are trained on too: what is found again may be learnt by heart.")
     write_json(
         Path(config.run_dir) / "retrieval.json",
         {
@@ -65,6 +70,8 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
             "areas": list(config.areas) if config.areas else None,
             "time_window": list(config.time_window) if config.time_window else None,
             "test concepts in training": not config.exclude_test_concepts,
+            "test images in training": shared,
+            "notes": notes,
             "train_share": config.train_share,
             "embeddings": describe_source(cache.encoder, cache.preprocessing_hash),
             "layer weights": dict(zip(model.layers, model.layer_weights.tolist(), strict=True)),

@@ -1,5 +1,6 @@
 """Pictures of the test images from neural activity, beside baselines, with metrics."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -11,13 +12,19 @@ import torch
 from torch import Tensor
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
-from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
-from neurobridge_tb.alignment.source import describe_source, same_source
+from neurobridge_tb.alignment.encoders import load_image_encoder
+from neurobridge_tb.alignment.source import describe_source
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.configs.reconstruct import ReconstructConfig
-from neurobridge_tb.data.responses import Responses, embed_responses, pair_splits
+from neurobridge_tb.data.responses import Responses, embed_responses, pair_splits, shared_test_images
 from neurobridge_tb.datasets import StimulusImages, is_simulated
-from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned
+from neurobridge_tb.engine.aligned import (
+    check_same_pairs,
+    is_independent,
+    load_aligned,
+    load_target_encoder,
+    unfinished,
+)
 from neurobridge_tb.engine.code_reading import read_codes
 from neurobridge_tb.engine.config import check_name, open_dataset, settle
 from neurobridge_tb.errors import InputError
@@ -28,10 +35,11 @@ from neurobridge_tb.generation.base import check_source
 from neurobridge_tb.metrics.feature_networks import feature_networks
 from neurobridge_tb.metrics.image_metrics import SeenImages
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.scoring.target_context import nearest_training_images, predictability
 
 _CIRCULAR = (
-    "The network that judges the pictures is also the one whose last layer is the alignment target: its columns "
-    "flatter everything that is drawn or chosen by embedding."
+    "The network that judges the pictures is also the target, or the one that they are drawn by: its columns flatter "
+    "everything that is drawn or chosen by its features."
 )
 
 
@@ -65,22 +73,32 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
     model, cache = load_aligned(config.aligned, config.embeddings)
     check_same_pairs(config, "areas", "time_window", "exclude_test_concepts", "train_share")
     judge = load_image_encoder(config.judge.encoder, config.judge.image_size)
-    if config.candidates != 1:
-        _check_candidates(config.candidates, judge, model)
+    if config.candidates < 1:
+        raise InputError(expected="candidates of 1 or more", found=f"{config.candidates}", fix="Draw one at least.")
     splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config)
     train, test = splits["train"], splits["test"].averaged()
     stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])
     train_images = stimuli.load(list(train.image_ids), config.image_size)
     seen = stimuli.load(list(test.image_ids), config.image_size)
 
-    pictures, predicted = _generate(config, model, cache, judge, train, train_images, test)
+    pictures, predicted = _generate(config, model, cache, train, train_images, test)
+    guides = [cache.encoder]
     if "flow" in config.backends:
-        pictures |= _draw(config, train, splits["test"])
+        drawn, guide = _draw(config, train, splits["test"])
+        pictures |= drawn
+        guides.append(guide)
     truth = cache.lookup(list(test.image_ids))
+    near, cosine = nearest_training_images(
+        model.center(truth).detach(),
+        model.center(cache.lookup(list(train.image_ids))).detach(),
+        _channels_last(seen),
+        _channels_last(train_images),
+    )
     with write_aside(Path(config.run_dir) / "reconstructions.h5") as aside, h5py.File(aside, "w") as file:
         file.create_dataset("image_id", data=list(test.image_ids), dtype=h5py.string_dtype())
         file["seen"] = _channels_last(seen)
         file["cosine"] = torch.cosine_similarity(predicted - model.embedding_mean, truth - model.embedding_mean)
+        file["nearest_training_cosine"] = cosine
         for name, samples in pictures.items():
             file[name] = _channels_last(samples)
     shown = SeenImages(_channels_last(seen), feature_networks(encoder=judge))
@@ -88,6 +106,7 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
     for name, samples in {**pictures, "mean training image": _mean(train_images, len(seen))}.items():
         metrics, unavailable = shown.compare(_channels_last(samples)[:, 0])
         rows.append({"backend": name, "metrics": metrics, "unavailable": unavailable})
+    independent = is_independent(judge.name, guides)
     write_json(
         Path(config.run_dir) / "metrics.json",
         {
@@ -97,7 +116,13 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
             "areas": list(config.areas) if config.areas else None,
             "rows": rows,
             "chance": {"two-way": 0.5, "top-1": 1 / len(seen)},
-            "notes": [_CIRCULAR] if config.judge.encoder == model.config["image_encoder"] else [],
+            "judge": {"network": describe_source(judge.name, judge.preprocessing_hash), "independent": independent},
+            "notes": [_CIRCULAR] * (not independent) + ([note] if (note := unfinished(config.aligned)) else []),
+            "test concepts in training": not config.exclude_test_concepts,
+            "test images in training": len(shared_test_images(splits)),
+            "target": describe_source(cache.encoder, cache.preprocessing_hash),
+            "predictability": predictability(predicted, truth, model.layers),
+            "nearest training image": near,
             "predicted embedding": {
                 "cosine to true": float(torch.cosine_similarity(predicted, truth).mean()),
                 "cosine to true, less the training mean": float(
@@ -114,7 +139,6 @@ def _generate(
     config: ReconstructConfig,
     model: ImageAligner,
     cache: EmbeddingCache,
-    judge: ImageEncoder,
     train: Responses,
     train_images: Tensor,
     test: Responses,
@@ -144,7 +168,7 @@ def _generate(
                 init_images=layout[:, 0],
             )
             pictures[name] = (
-                drawn if config.candidates == 1 else choose(drawn, contrastive, model, judge, config.candidates)
+                drawn if config.candidates == 1 else choose(drawn, contrastive, _compared(model), config.candidates)
             )
     return pictures, regression
 
@@ -156,8 +180,11 @@ def _options(config: ReconstructConfig, backend: str) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _draw(config: ReconstructConfig, train: Responses, test: Responses) -> dict[str, Tensor]:
-    """Pictures (n, S, 3, H, W) of the flow decoder, from activity and, as its own ceiling, from true features."""
+def _draw(config: ReconstructConfig, train: Responses, test: Responses) -> tuple[dict[str, Tensor], str]:
+    """Pictures (n, S, 3, H, W) of the flow decoder, from activity and, as its own ceiling, from true features.
+
+    And the name of the network whose features it draws and chooses by.
+    """
     decoder: Any = load_generator("flow", **_options(config, "flow"))
     cache = EmbeddingCache.load(
         config.features or config.embeddings,
@@ -169,37 +196,37 @@ def _draw(config: ReconstructConfig, train: Responses, test: Responses) -> dict[
     mean, information = read_codes(train, codes, decoder.model.codes.variance.cpu(), test)
     draw = {"num_samples": config.num_samples, "seed": config.seed}
     seen = list(test.averaged().image_ids)
-    return {
+    pictures = {
         "flow": decoder.generate(mean, information=information, **draw),
         "flow from true features": decoder.generate(cache.lookup(seen), **draw),
     }
+    return pictures, cache.encoder
 
 
-def _check_candidates(candidates: int, judge: ImageEncoder, model: ImageAligner) -> None:
-    aligned = model.config["image_encoder"], model.config["preprocessing_hash"]
-    found = judge.name, judge.preprocessing_hash
-    if candidates < 1 or not same_source(found, aligned):
-        raise InputError(
-            expected=f"candidates of 1 or more, chosen by the encoder of the alignment: {describe_source(*aligned)}",
-            found=f"candidates={candidates}, judge {describe_source(*found)}",
-            fix="Set judge.encoder and judge.image_size to those of `neurobridge embed`, or leave candidates out.",
-        )
+def _compared(model: ImageAligner) -> Callable[[Tensor], Tensor]:
+    """Pictures (n, 3, H, W) as retrieval compares them, by the network that was aligned to."""
+    encoder = load_target_encoder(model)
+    layers = encoder.layers(list(model.layers))
+
+    def compare(pictures: Tensor) -> Tensor:
+        return model.center(torch.cat(list(encoder.targets(pictures, layers).values()), 1)).detach()
+
+    return compare
 
 
-def choose(drawn: Tensor, contrastive: Tensor, model: ImageAligner, encoder: ImageEncoder, candidates: int) -> Tensor:
+def choose(drawn: Tensor, contrastive: Tensor, compare: Callable[[Tensor], Tensor], candidates: int) -> Tensor:
     """Of each ``candidates`` pictures, the one whose embedding is nearest to the predicted one.
 
     Args:
         drawn: (n, num_samples * candidates, 3, H, W).
         contrastive: (n, E) predicted embeddings.
-        model: Centres embeddings.
-        encoder: The one that the model was aligned with.
+        compare: From pictures to what predicted embeddings are compared with.
         candidates: Pictures drawn for each sample.
 
     Returns:
         (n, num_samples, 3, H, W).
     """
-    codes = model.center(encoder.encode(drawn.flatten(0, 1))).detach().unflatten(0, drawn.shape[:2])
+    codes = compare(drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])
     likeness = (codes * contrastive[:, None]).sum(-1).unflatten(1, (-1, candidates))
     best = likeness.argmax(2)[:, :, None, None, None, None]
     sets = drawn.unflatten(1, (-1, candidates))

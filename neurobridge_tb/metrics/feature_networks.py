@@ -1,8 +1,9 @@
 """Which networks can judge reconstructions? Those whose weights are on disk; the others say what they need.
 
 The standard columns (Ozcelik and VanRullen 2023; MindEye, Scotti et al. 2023): two-way identification on AlexNet layers
-2 and 5, InceptionV3 and CLIP ViT-L/14, correlation distance on EfficientNet-B1 and SwAV-ResNet50. Nothing is downloaded
-here, and no network stands in for another. Any loaded timm encoder can add columns of its own.
+2 and 5, InceptionV3 and CLIP ViT-L/14, correlation distance on EfficientNet-B1 and SwAV-ResNet50; and LPIPS (Zhang et
+al. 2018), which does not saturate. Nothing is downloaded here, and no network stands in for another. Any loaded timm
+encoder can add columns of its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from neurobridge_tb.metrics.image_arrays import resize
 from neurobridge_tb.vision_imports import prepare_torchvision
 
 Features = dict[str, np.ndarray]
-Measure = Literal["two-way", "distance"]
+Measure = Literal["two-way", "distance", "squared distance"]
 
 EFFICIENTNET_LITE0_LAYERS: dict[str, Literal["map", "mean"]] = {"blocks.2": "map", "blocks.6": "mean"}
 
@@ -32,7 +33,8 @@ class FeatureNetwork:
 
     Attributes:
         columns: Names of the table columns it fills, e.g. ``("two-way AlexNet 2", "two-way AlexNet 5")``.
-        measure: "two-way" (higher is better, chance 0.5) or "distance" (lower is better).
+        measure: "two-way" (higher is better, chance 0.5), "distance" (correlation distance) or "squared distance";
+            both distances: lower is better.
         extract: uint8 images ``(n, H, W, 3)`` to float32 features ``(n, d)`` by column; None without weights.
         needs: What has to be done to have it, where ``extract`` is None.
     """
@@ -61,7 +63,7 @@ def feature_networks(
     """
     folder = Path(weights_dir or Path(torch.hub.get_dir()) / "checkpoints")
     own = [] if encoder is None else [_from_encoder(encoder, layers)]
-    return own + [_from_weights(entry, folder, device) for entry in _STANDARD]
+    return own + [_from_weights(entry, folder, device) for entry in (*_STANDARD, _LPIPS)]
 
 
 def _from_encoder(encoder: ImageEncoder, layers: Mapping[str, Literal["map", "mean"]]) -> FeatureNetwork:
@@ -100,6 +102,8 @@ def _from_weights(entry: _Standard, folder: Path, device: str | torch.device) ->
 
     def extract(images: np.ndarray) -> Features:
         resized = (resize(images, entry.image_size) * 255).round().to(torch.uint8)
+        if entry.measure == "squared distance":
+            return {columns[0]: perceptual_features(load(), resized)}
         layers = [layer for layer in entry.columns.values() if layer is not None]
         if not layers:
             return {columns[0]: load().encode(resized).numpy()}
@@ -107,6 +111,28 @@ def _from_weights(entry: _Standard, folder: Path, device: str | torch.device) ->
         return {column: _flat(maps[layer]) for column, layer in entry.columns.items() if layer}
 
     return FeatureNetwork(columns, entry.measure, extract)
+
+
+def perceptual_features(alexnet: ImageEncoder, images: Tensor) -> np.ndarray:
+    """Features (n, d) whose squared distance is LPIPS with AlexNet (Zhang et al. 2018, version 0.1).
+
+    Each place of five layers is scaled to unit length over channels; channels are weighted as people's judgements of
+    likeness are best met, and places averaged. The weights come with torchmetrics.
+
+    Args:
+        alexnet: torchvision's, with ImageNet's weights and standardisation.
+        images: uint8 (n, 3, H, W).
+    """
+    from importlib.resources import files
+
+    path = str(files("torchmetrics.functional.image") / "lpips_models" / "alex.pth")
+    heads = torch.load(path, map_location="cpu", weights_only=True)
+    parts = []
+    for k, maps in enumerate(alexnet.features(images, _LPIPS_LAYERS, grid=None).values()):
+        unit = maps / (maps.square().sum(1, keepdim=True) + 1e-8).sqrt()
+        weight = heads[f"lin{k}.model.1.weight"] / (maps.shape[2] * maps.shape[3])
+        parts.append((unit * weight.sqrt()).flatten(1))
+    return torch.cat(parts, 1).numpy()
 
 
 def _flat(values: Tensor, *, mean: bool = False) -> np.ndarray:
@@ -191,4 +217,13 @@ _STANDARD = (
         _torchvision("resnet50"),
         "distance",
     ),
+)
+_LPIPS_LAYERS = ("features.1", "features.4", "features.7", "features.9", "features.11")
+_LPIPS = _Standard(
+    {"distance LPIPS": None},
+    128,
+    "alexnet-owt-7be5be79.pth",
+    _TORCHVISION_SOURCE,
+    _torchvision("alexnet"),
+    "squared distance",
 )

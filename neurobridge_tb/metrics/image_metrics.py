@@ -142,6 +142,9 @@ class SeenImages:
             if network.measure == "distance":
                 metrics |= {column: correlation_distance(true[column], made[column]) for column in network.columns}
                 continue
+            if network.measure == "squared distance":
+                metrics |= {c: float(((true[c] - made[c]) ** 2).sum(1).mean()) for c in network.columns}
+                continue
             scores = {column: two_way_scores(true[column], made[column]) for column in network.columns}
             metrics |= {column: float(of_each.mean()) for column, of_each in scores.items()}
             last = network.columns[-1]  # among all at once: above every other image

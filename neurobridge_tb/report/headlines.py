@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neurobridge_tb.report import report_tables as tables
-from neurobridge_tb.report.result_names import is_baseline, label, main_name
+from neurobridge_tb.report.result_names import is_baseline, is_ceiling, is_model, label, main_name
 from neurobridge_tb.report.workspace import Results
 
 Content = Mapping[str, Any]
@@ -33,7 +33,10 @@ class Card:
 
 
 def headlines(results: Results) -> list[Card]:
-    """A card for each of: retrieval top-5, two-way identification, PixCorr, masked prediction, as far as there are."""
+    """A card for each of: retrieval top-1, two-way identification, PixCorr, masked prediction, as far as there are.
+
+    A baseline never heads a card: where no model was run there is none.
+    """
     cards = [
         _retrieval_card(results.retrieval),
         *_reconstruction_cards(results.reconstruct),
@@ -47,9 +50,11 @@ def _retrieval_card(retrieval: Content | None) -> Card | None:
     rows = groups.get("neural to image, repeat average") or next(iter(groups.values()), [])
     if retrieval is None or not rows:
         return None
-    scores = {row["model"]: row["top5"] for row in rows if "ceiling" not in row["model"]}
+    scores = {row["model"]: row["top1"] for row in rows if "ceiling" not in row["model"]}
     main = main_name(scores)
-    rivals = {name: score for name, score in scores.items() if is_baseline(name) and name != main}
+    if not is_model(main):
+        return None
+    rivals = {name: score for name, score in scores.items() if is_baseline(name)}
     verdict = ""
     if rivals:
         best = max(rivals, key=lambda name: rivals[name]["value"])
@@ -57,9 +62,9 @@ def _retrieval_card(retrieval: Content | None) -> Card | None:
         place = "above" if value > high else "below" if value < low else "within"
         bounds = f"{100 * low:.0f}–{100 * high:.0f}\N{NO-BREAK SPACE}%"
         verdict = f"{place} the 95\N{NO-BREAK SPACE}% interval of {best} ({bounds})"
-    values = {name: scores[name]["value"] for name in (main, *rivals)} | {"chance": retrieval["chance"]["top5"]}
+    values = {name: scores[name]["value"] for name in (main, *rivals)} | {"chance": retrieval["chance"]["top1"]}
     return Card(
-        f"Seen image among the first 5 of {retrieval['n_candidates']}",
+        f"Seen image found among {retrieval['n_candidates']}",
         tables.percent(scores[main]["value"]),
         _bars(values, tables.percent),
         verdict,
@@ -72,15 +77,22 @@ def _reconstruction_cards(reconstruct: Content | None) -> list[Card]:
         return []
     metrics = {row["backend"]: row["metrics"] for row in reconstruct["rows"]}
     main = main_name(metrics)
+    if not is_model(main):
+        return []
+    circular = "" if reconstruct.get("judge", {}).get("independent", True) else ", by the target's own network"
     two_way = [name for name in metrics[main] if name.startswith("two-way")][-1:]
     cards = []
     for name in [*two_way, *(["PixCorr"] if "PixCorr" in metrics[main] else [])]:
         values = {backend: found[name] for backend, found in metrics.items() if name in found}
         values = {main: values.pop(main), **values}
-        verdict = _against_best(values, main)
+        verdict = _against_best({k: v for k, v in values.items() if not is_ceiling(k)}, main)
         if name in two_way:
             values["chance"] = reconstruct.get("chance", {}).get("two-way", 0.5)
-        title = f"Two-way identification ({name.removeprefix('two-way ')})" if name in two_way else "Pixel correlation"
+        title = (
+            f"Two-way identification ({name.removeprefix('two-way ')}{circular})"
+            if name in two_way
+            else "Pixel correlation"
+        )
         text = tables.metric(name, values[main])
         bars = _bars(values, lambda value, name=name: tables.metric(name, value))
         cards.append(Card(title, text, bars, verdict, bool(reconstruct.get("simulated"))))

@@ -1,10 +1,8 @@
 """One self-contained HTML page of everything that a workspace holds: figures, tables, pictures, how they were made."""
 
-import io
-from base64 import b64encode
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,16 +15,15 @@ from neurobridge_tb.report.figure_style import to_data_uri
 from neurobridge_tb.report.figures import retrieval_bars, training_curves
 from neurobridge_tb.report.headlines import headlines
 from neurobridge_tb.report.image_grids import best_median_worst, spread_over_ranks
+from neurobridge_tb.report.layer_figure import layer_points
 from neurobridge_tb.report.masked_figure import masked_window
+from neurobridge_tb.report.pictures import picture
+from neurobridge_tb.report.rating import people_line
 from neurobridge_tb.report.result_names import label, main_name
 from neurobridge_tb.report.run_sections import overview, run_sections
 from neurobridge_tb.report.workspace import Gallery, Results, read_workspace
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
 _MARK = '<meta name="generator" content="NeuroBridge">'  # of the template
-_SHOWN_SIZE = 256  # px; larger pictures are shrunk for the page
 _GROUP = 6  # images that are shown as best, as median and as worst
 _RUN_TITLES = {"pretrain": "Masked pretraining", "align": "Alignment with image embeddings"}
 
@@ -86,6 +83,9 @@ def render(results: Results) -> str:
         gallery=_gallery(results.gallery),
         areas=_areas(results),
         reconstruction=tables.reconstruction_table(results.reconstruct),
+        predictability=tables.predictability_table(results.reconstruct),
+        without_concepts=_without_concepts(results),
+        people=[people_line(ratings) for ratings in results.ratings],
         stages=tables.stages_table(results),
         sections=run_sections(results.runs),
         overview=overview(results.runs),
@@ -111,10 +111,22 @@ def _retrieval(results: Results) -> dict[str, Any] | None:
     return {
         "candidates": results.retrieval["n_candidates"],
         "table": tables.retrieval_table(results.retrieval),
+        "layers": tables.layer_table(results.retrieval),
+        "layer_figure": to_data_uri(layer_points(results.retrieval))
+        if results.retrieval.get("rows by layer")
+        else None,
         "figures": [
             {"title": title, "figure": to_data_uri(retrieval_bars(rows, results.retrieval["chance"]))}
             for title, rows in groups.items()
         ],
+    }
+
+
+def _without_concepts(results: Results) -> dict[str, tables.Table | None]:
+    retrieval, reconstruct = (results.without_concepts.get(job) for job in ("evaluate", "reconstruct"))
+    return {
+        "retrieval": tables.retrieval_table(retrieval) if retrieval else None,
+        "reconstruct": tables.reconstruction_table(reconstruct),
     }
 
 
@@ -204,15 +216,3 @@ def _shown_samples(scores: np.ndarray) -> dict[str, int]:
         return {"": 0}
     order = np.argsort(-scores, kind="stable")
     return {", best": int(order[0]), ", median": int(order[len(order) // 2]), ", worst": int(order[-1])}
-
-
-def picture(image: np.ndarray) -> "Markup":
-    """An image ``(H, W, 3)`` uint8 as a ``data:`` address, JPEG without colour subsampling, at most 256 px wide."""
-    from markupsafe import Markup
-    from PIL import Image
-
-    shown = Image.fromarray(image)
-    shown.thumbnail((_SHOWN_SIZE, _SHOWN_SIZE))
-    stream = io.BytesIO()
-    shown.save(stream, "JPEG", quality=94, subsampling=0)
-    return Markup("data:image/jpeg;base64," + b64encode(stream.getvalue()).decode())  # noqa: S704 (base64)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from neurobridge_tb.report.result_names import is_baseline, label
+from neurobridge_tb.report.result_names import is_model, label
 from neurobridge_tb.report.workspace import Results
 
 Content = Mapping[str, Any]
+_SPREAD = ("least", "median", "largest")
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,34 @@ def retrieval_table(retrieval: Content) -> Table:
     return Table(["model", "top-1", "top-5"], groups, notes)
 
 
+def layer_table(retrieval: Content) -> Table | None:
+    """Top-1 from activity to image by each target layer alone and by all together, or None where there is one layer."""
+    by_layer = retrieval.get("rows by layer") or {}
+    if not by_layer:
+        return None
+    layers = {**by_layer, "all layers": retrieval["rows"]}
+    groups: dict[str, list[Row]] = {}
+    for trials in ("repeat average", "single trial"):
+        scores: dict[str, dict[str, Any]] = {}
+        for layer, rows in layers.items():
+            for row in rows:
+                if (row["trials"], row["direction"]) == (trials, "neural to image"):
+                    scores.setdefault(row["model"], {})[layer] = row["top1"]
+        groups[trials] = [
+            Row([name, *(interval(of[layer]) if layer in of else "–" for layer in layers)], _kind(name))
+            for name, of in scores.items()
+            if set(of) & set(by_layer)
+        ]
+    weights = retrieval.get("layer weights", {})
+    notes = [
+        "Top-1. Every decoder gets the same targets; the weights of “all layers” are the likeliest on validation "
+        "presentations, for each decoder its own."
+    ]
+    if weights:
+        notes.append("NeuroBridge's weights: " + ", ".join(f"{k} {v:.2f}" for k, v in weights.items()) + ".")
+    return Table(["decoder", *layers], groups, notes)
+
+
 def reconstruction_table(reconstruct: Content | None) -> Table | None:
     """One row a backend, then chance; columns without a feature network are named with what they need."""
     if not (reconstruct and reconstruct.get("rows")):
@@ -100,11 +129,36 @@ def reconstruction_table(reconstruct: Content | None) -> Table | None:
             if column not in needs.setdefault(reason, []):
                 needs[reason].append(column)
     notes = list(reconstruct.get("notes", []))
+    if judge := reconstruct.get("judge"):
+        notes.append(f"Two-way and top-1 identification by {judge['network']}.")
+    if near := reconstruct.get("nearest training image"):
+        notes.append(
+            "Nearest training image of each test image (least, median, largest): "
+            + "; ".join(f"{k} {', '.join(number(v[q]) for q in _SPREAD)}" for k, v in near.items())
+            + f". Cosine by {reconstruct['target']}, the target."
+        )
     if embedding := reconstruct.get("predicted embedding"):
         notes.append("Predicted image embedding: " + "; ".join(f"{k} {number(v)}" for k, v in embedding.items()) + ".")
     notes += [f"{', '.join(names)}: unavailable, {reason}." for reason, names in needs.items()]
     arrows = [f"{name} {'↓' if lower_is_better(name) else '↑'}" for name in columns]
     return Table(["backend", *arrows], {"": [*rows, Row(["chance", *chance], "chance")]}, notes)
+
+
+def predictability_table(reconstruct: Content | None) -> Table | None:
+    """How well each dimension of the target is predicted over the test images, by layer."""
+    layers = (reconstruct or {}).get("predictability") or {}
+    if not layers:
+        return None
+    columns = list(next(iter(layers.values())))
+    rows = [
+        Row([name, *(f"{of[c]:,}" if c == "dimensions" else number(of[c]) for c in columns)], "plain")
+        for name, of in layers.items()
+    ]
+    notes = [
+        "10 %, 50 %, 90 %: quantiles over dimensions of the correlation between predicted and true values. R²: share "
+        "of the layer's variance that is explained. Predictions from averaged repeats."
+    ]
+    return Table(["layer of the target", *(c.replace("R2", "R²") for c in columns)], {"": rows}, notes)
 
 
 def stages_table(results: Results) -> Table | None:
@@ -166,4 +220,4 @@ def memory(megabytes: float | None) -> str:
 
 
 def _kind(name: str) -> str:
-    return "baseline" if is_baseline(name) else "model"
+    return "model" if is_model(name) else "baseline"

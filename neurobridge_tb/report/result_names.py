@@ -1,7 +1,8 @@
-"""What the names of rows and backends say: which are baselines, and how people read them."""
+"""What the names of rows and backends say: which are baselines or ceilings, and how people read them."""
 
 from collections.abc import Iterable
 
+_NOT_PICTURES = {"image_id", "seen", "cosine", "nearest_training_cosine"}
 _BASELINES = ("chance", "shuffled", "mean", "ridge", "linear", "mlp", "plain mlp", "nearest", "noise ceiling", "random")
 
 
@@ -10,10 +11,25 @@ def is_baseline(name: str) -> bool:
     return label(name).lower().startswith(_BASELINES)
 
 
+def is_ceiling(name: str) -> bool:
+    """Whether a row is what a generator draws of true features or embeddings: its ceiling, which saw the image."""
+    return "true " in label(name).lower()
+
+
+def is_model(name: str) -> bool:
+    """Whether a row is a model's own: neither a baseline nor a ceiling."""
+    return not (is_baseline(name) or is_ceiling(name))
+
+
 def main_name(names: Iterable[str]) -> str:
-    """The model among the names: the last one that is not a baseline, or the last of all."""
+    """The model among the names: the last one that is neither a baseline nor a ceiling, or the last of all."""
     names = list(names)
-    return ([name for name in names if not is_baseline(name)] or names)[-1]
+    return ([name for name in names if is_model(name)] or names)[-1]
+
+
+def picture_names(stored: Iterable[str]) -> list[str]:
+    """Backends among the data sets of a reconstructions.h5, baselines first."""
+    return sorted(set(stored) - _NOT_PICTURES, key=lambda name: (not is_baseline(name), name))
 
 
 def label(name: str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.report.figures import Curve, read_curves
-from neurobridge_tb.report.result_names import is_baseline
+from neurobridge_tb.report.rating import Ratings, read_ratings
+from neurobridge_tb.report.result_names import picture_names
 from neurobridge_tb.report.runs import Run, find_runs, newest, read_json, unreadable
 
 MAX_IMAGES = 100
@@ -39,7 +40,9 @@ class Gallery:
 class Results:
     """All results found in a workspace; None or empty where a stage was not run.
 
-    ``gallery_by_area`` is of further reconstruction runs, of some areas each; ``runs`` are all that there are.
+    ``gallery_by_area`` is of further reconstruction runs, of some areas each; ``without_concepts`` holds the results
+    ``evaluate`` and ``reconstruct`` of runs that were trained without the test images' concepts; ``runs`` are all that
+    there are.
     """
 
     path: Path
@@ -54,6 +57,8 @@ class Results:
     stages: list[dict[str, Any]]
     configs: dict[str, str] = field(default_factory=dict)
     runs: list[Run] = field(default_factory=list)
+    without_concepts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ratings: list[Ratings] = field(default_factory=list)
 
     @property
     def summaries(self) -> list[dict[str, Any]]:
@@ -107,6 +112,8 @@ def read_workspace(workspace: str | Path) -> Results:
         stages=read_json(path / "stages.json", kind=list) or [],
         configs={run.name: run.config for run in runs if run.config},
         runs=runs,
+        without_concepts={job: _without_concepts(runs, main[job]) for job in ("evaluate", "reconstruct")},
+        ratings=read_ratings(folders["reconstruct"]),
     )
     if not (results.summaries or results.gallery or results.masked_example or any(results.curves.values()) or runs):
         raise InputError(
@@ -130,9 +137,7 @@ def _read_gallery(path: Path) -> Gallery:
         with h5py.File(path) as file:
             total = len(file["seen"])
             shown = min(total, MAX_IMAGES)
-            backends = sorted(
-                set(file) - {"image_id", "seen", "cosine"}, key=lambda name: (not is_baseline(name), name)
-            )
+            backends = picture_names(file)
             return Gallery(
                 image_id=[value.decode() for value in file["image_id"][:shown]],
                 seen=file["seen"][:shown],
@@ -161,3 +166,14 @@ def _read_area_galleries(runs: list[Run], main: Run | None) -> dict[str, Gallery
             if main and run.result.get("dataset") == main.result.get("dataset"):
                 galleries[", ".join(run.result["areas"])] = _read_gallery(file)
     return galleries
+
+
+def _without_concepts(runs: list[Run], main: Run | None) -> dict[str, Any]:
+    """The first run on the main one's recording and areas whose training had none of the tested concepts."""
+    for run in runs:
+        same = (
+            main and run.job == main.job and all(run.result.get(k) == main.result.get(k) for k in ("dataset", "areas"))
+        )
+        if same and run is not main and run.result.get("test concepts in training") is False:
+            return run.result
+    return {}

@@ -9,7 +9,7 @@ import torch
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.data.pairs import PairBatches
-from neurobridge_tb.data.responses import collect_responses, embed_responses, pair_splits
+from neurobridge_tb.data.responses import collect_responses, embed_responses, pair_splits, shared_test_images
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.linear_start import fit_linear_path
@@ -314,3 +314,20 @@ def test_an_aligner_of_before_there_were_layers_comes_back(started, recordings, 
     again = ImageAligner.load_pretrained(folder)
     for here, there in zip(*(embed_responses(a, recordings["test"][0]) for a in (aligner, again)), strict=True):
         torch.testing.assert_close(here, there)
+
+
+def test_test_images_that_are_trained_on_are_counted_and_refused_unless_wanted(tmp_path):
+    from neurobridge_tb._upstream import Interval
+
+    starts, test = WINDOW * np.arange(90), IDS[-1]
+    shown = Interval(
+        start=starts, end=starts + WINDOW / 2, image_id=np.array([test, *IDS[1:]]), repeat=np.zeros(90, int),
+        timekeys=["start", "end"],
+    )  # fmt: skip
+    save(tmp_path, "a", 8, seed=0, presentations=shown)
+    dataset = BinnedRecordings(tmp_path)
+    encoder = encoder_of(dataset)
+    with pytest.raises(InputError, match=f"Found 1 that it does, e.g. {test}"):
+        pair_splits(dataset, encoder, "a", PairsConfig())
+    splits = pair_splits(dataset, encoder, "a", PairsConfig(shared_test_images=True))
+    assert shared_test_images(splits) == [test]

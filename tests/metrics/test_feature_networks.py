@@ -7,6 +7,7 @@ import torch
 from neurobridge_tb.alignment.encoders import load_image_encoder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.metrics.feature_networks import feature_networks
+from neurobridge_tb.metrics.image_metrics import SeenImages
 from neurobridge_tb.vision_imports import prepare_torchvision
 
 STANDARD = [
@@ -16,6 +17,7 @@ STANDARD = [
     "two-way CLIP",
     "distance EffNet-B1",
     "distance SwAV",
+    "distance LPIPS",
 ]
 
 
@@ -60,6 +62,30 @@ def test_local_weights_are_used(images, tmp_path):
     network = next(n for n in feature_networks(weights_dir=tmp_path) if n.columns == ("distance SwAV",))
     features = network.extract(images)["distance SwAV"]
     assert features.shape == (2, 2048) and np.isfinite(features).all() and np.ptp(features) > 0
+
+
+def test_lpips_is_that_of_torchmetrics(tmp_path):
+    """The same random AlexNet in both: ours is a squared distance of features, theirs the published sum."""
+    prepare_torchvision()
+    from torchmetrics.functional.image.lpips import _LPIPS
+    from torchvision import models
+
+    torch.manual_seed(0)
+    alexnet = models.alexnet()
+    torch.save(alexnet.state_dict(), tmp_path / "alexnet-owt-7be5be79.pth")
+    network = next(n for n in feature_networks(weights_dir=tmp_path) if n.columns == ("distance LPIPS",))
+    rng = np.random.default_rng(0)
+    seen, made = (rng.integers(0, 256, (2, 128, 128, 3), dtype=np.uint8) for _ in range(2))
+    true, drawn = (network.extract(images)["distance LPIPS"] for images in (seen, made))
+    reference = _LPIPS(pretrained=True, net="alex", pnet_rand=True).eval()
+    for name, parameter in reference.net.named_parameters():
+        parameter.data.copy_(alexnet.features.state_dict()[name.partition(".")[2]])
+    pixels = [torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1 for images in (seen, made)]
+    with torch.no_grad():
+        expected = reference(*pixels).flatten().numpy()
+    np.testing.assert_allclose(((true - drawn) ** 2).sum(1), expected, rtol=1e-3)
+    metrics, _ = SeenImages(seen, [network]).compare(made)
+    assert metrics["distance LPIPS"] == pytest.approx(float(expected.mean()), rel=1e-3)
 
 
 @pytest.mark.parametrize("content", [{"some": torch.zeros(1)}, "text"])

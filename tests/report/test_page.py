@@ -82,9 +82,9 @@ def test_every_image_is_described_and_every_link_leads_somewhere(report):
 
 def test_figures_stand_beside_chance_and_baselines(report):
     _, page = report
-    for figure in ("75.0 %", "50.0 % (40–60)", "0.432", "1.000", "0.500", "0.300", "80.0 %", "0.450", "1.0 %", "5.0 %"):
+    for figure in ("37.5 %", "50.0 % (40–60)", "0.432", "1.000", "0.500", "0.300", "80.0 %", "0.450", "1.0 %", "5.0 %"):
         assert figure in page.text, figure
-    assert "Above the 95 % interval of ridge (40–60 %)." in page.text
+    assert "Above the 95 % interval of ridge (15–35 %)." in page.text
     assert "Better than the best baseline, nearest (higher is better)." in page.text
     assert "two-way CLIP: unavailable, needs some file." in page.text
     assert "Predicted image embedding: cosine to true 0.712." in page.text
@@ -224,3 +224,43 @@ def test_the_folder_of_one_run_is_enough(tmp_path):
     save_run(tmp_path / "one", "neurobridge decode target=x", rows=[{"decoder": "latents", "R2": 0.5}], target="x")
     page = Page(build_report(tmp_path / "one", tmp_path / "page.html").read_text(encoding="utf-8"))
     assert "one: x" in page.text and "0.500" in page.text
+
+
+def test_a_baseline_and_a_ceiling_never_head_the_page(tmp_path):
+    write_reconstruct(tmp_path)
+    file = tmp_path / "runs" / "reconstruct" / "metrics.json"
+    content = json.loads(file.read_text())
+    row = content["rows"][1]
+    content["rows"].append({**row, "backend": "flow from true features", "metrics": {"two-way toy": 0.99}})
+    file.write_text(json.dumps(content))
+    html, page = read(build_report(tmp_path))
+    assert '<div class="value">80.0' in html and "Better than the best baseline, nearest" in page.text
+    content["rows"] = [content["rows"][0], {**content["rows"][0], "backend": "mean training image"}]
+    file.write_text(json.dumps(content))
+    assert '<div class="value">' not in read(build_report(tmp_path))[0]
+
+
+def test_a_judge_that_is_the_target_is_said_where_its_figure_stands(tmp_path):
+    write_reconstruct(tmp_path)
+    file = tmp_path / "runs" / "reconstruct" / "metrics.json"
+    content = json.loads(file.read_text())
+    content["judge"] = {"network": "net at 64 px", "independent": False}
+    file.write_text(json.dumps(content))
+    _, page = read(build_report(tmp_path))
+    assert "(toy, by the target's own network)" in page.text
+    content["judge"]["independent"] = True
+    file.write_text(json.dumps(content))
+    assert "own network" not in read(build_report(tmp_path))[1].text
+
+
+def test_target_layers_have_a_figure_and_a_table(tmp_path):
+    write_evaluate(tmp_path)
+    file = tmp_path / "runs" / "evaluate" / "retrieval.json"
+    content = json.loads(file.read_text())
+    assert "By target layer" not in read(build_report(tmp_path))[1].text
+    content["rows by layer"] = {layer: content["rows"] for layer in ("blocks.3@3x3", "final")}
+    content["layer weights"] = {"blocks.3@3x3": 0.75, "final": 0.25}
+    file.write_text(json.dumps(content))
+    _, page = read(build_report(tmp_path))
+    for words in ("By target layer", "blocks.3@3x3", "all layers", "blocks.3@3x3 0.75, final 0.25"):
+        assert words in page.text
