@@ -1,9 +1,8 @@
 """DataLoaders of windows, from upstream's samplers and collate."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -27,17 +26,6 @@ from neurobridge_tb.errors import InputError
 
 _CACHED_WINDOWS = 4096
 _OPEN_FILES = 64  # at a time, of a dataset that does not keep its files open
-
-
-def spread_windows(recording: Data, interval: Interval, length: float, *, most: int) -> Iterator[Data]:
-    """Windows of ``length`` s or less, end to end in each of the intervals; at most ``most``, spread evenly."""
-    spans = [
-        (at, min(at + length, end))
-        for start, end in zip(interval.start, interval.end, strict=True)
-        for at in np.arange(start, end - 1e-6, length)
-    ]
-    for k in np.linspace(0, len(spans) - 1, min(most, len(spans))).astype(int):
-        yield recording.slice(*spans[k])
 
 
 class WindowSource(torch.utils.data.Dataset):

@@ -1,6 +1,5 @@
 """The closed-form start of a model's factors: fitted to the training activity, recording by recording."""
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -8,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Dataset, Interval
-from neurobridge_tb.data.windows import spread_windows
+from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis, choose_factor_analysis
 from neurobridge_tb.models import NeuroBridgeModel
 
-_MOST_WINDOWS, _MOST_BINS = 25_000, 50_000  # of each recording
+_MOST_BINS = 50_000  # of each recording
 
 
 def start_from_factor_analysis(
@@ -42,9 +41,10 @@ def start_from_factor_analysis(
     if model.factors is None:
         return {}
     most, kept = model.factors.loading_rows.embedding_dim, set(known)
+    recordings = Activity(model, dataset)
     errors: dict[str, dict[str, float]] = {}
     for group in _groups_that_share_units(dataset, [r for r, interval in intervals.items() if len(interval)]):
-        units, activity = _activity(model, dataset, intervals, group)
+        units, activity = _activity(recordings, intervals, group)
         fitted, tried = choose_factor_analysis(activity, numbers=[*(n for n in NUMBERS if n < most), most], seed=seed)
         loadings = _turned(model, units, fitted, kept)
         new = np.array([unit not in kept for unit in units])
@@ -68,20 +68,15 @@ def _groups_that_share_units(dataset: Dataset, recording_ids: list[str]) -> list
 
 
 def _activity(
-    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], recording_ids: list[str]
+    recordings: Activity, intervals: dict[str, Interval], recording_ids: list[str]
 ) -> tuple[list[str], NDArray[np.float64]]:
     """Unit ids, and standardised activity (bins, units) of recordings, one after the other; NaN where absent."""
     column: dict[str, int] = {}
     parts = []
     for recording_id in recording_ids:
-        recording = dataset.get_recording(recording_id)
-        units = recording.units.id.astype(str).tolist()
-        columns = [column.setdefault(unit, len(column)) for unit in units]
-        windows = spread_windows(recording, intervals[recording_id], model.sequence_length, most=_MOST_WINDOWS)
-        grids = [model.grid_values(window)[0] for window in windows]
-        values = torch.from_numpy(np.concatenate(grids)[:: math.ceil(sum(map(len, grids)) / _MOST_BINS)])
-        index = torch.tensor([model.unit_emb.tokenizer(units)])
-        parts.append((columns, model.standardize(values[None], index)[0].numpy()))
+        recording = recordings[recording_id]
+        columns = [column.setdefault(unit, len(column)) for unit in recording.unit_ids]
+        parts.append((columns, recording.standardized(intervals[recording_id], most_bins=_MOST_BINS)))
     activity = np.full((sum(len(x) for _, x in parts), len(column)), np.nan)
     row = 0
     for columns, x in parts:
