@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import h5py
+import numpy as np
 
 from neurobridge_tb.errors import InputError, remedy
 from neurobridge_tb.files import check_replaceable, write_json
@@ -125,7 +126,8 @@ def held_out_images(images: str | Path, recording: str | Path) -> set[str]:
 
     Args:
         images: Folder of the image files, or a binding.
-        recording: HDF5 file with a ``test_domain``, and presentations with a column ``image_id``.
+        recording: HDF5 file with presentations that have a column ``image_id``, and a ``test_domain`` or a column
+            ``split``.
 
     Returns:
         Ids as :func:`find_images` names them.
@@ -138,7 +140,7 @@ def held_out_images(images: str | Path, recording: str | Path) -> set[str]:
         shown = {image_id for group in file.values() if _has_images(group) for image_id in _shown_in_test(file, group)}
     if not shown:
         raise InputError(
-            expected=f"presentations within the test_domain of {recording}",
+            expected=f"presentations within the test_domain of {recording}, or with split 'test'",
             found="none",
             fix="Name the recording whose test images are to be left out, or leave exclude= out.",
         )
@@ -296,14 +298,14 @@ def _shown(presentations: h5py.Group) -> list[str]:
 
 
 def _shown_in_test(file: h5py.File, presentations: h5py.Group) -> Iterator[str]:
-    """Images of the presentations that lie within the test split."""
-    if "test_domain" not in file:
-        return
-    starts, ends = (file[f"test_domain/{key}"][:] for key in ("start", "end"))
+    """Images of the presentations that lie within the test split, or that a column ``split`` calls test."""
     ids = presentations["image_id"].asstr()[:]
-    for image_id, start, end in zip(ids, presentations["start"][:], presentations["end"][:], strict=True):
-        if image_id and ((starts <= start + _TOLERANCE_S) & (end <= ends + _TOLERANCE_S)).any():
-            yield str(image_id)
+    in_test = presentations["split"].asstr()[:] == "test" if "split" in presentations else np.zeros(len(ids), bool)
+    if "test_domain" in file:
+        start, end = (file[f"test_domain/{key}"][:] for key in ("start", "end"))
+        own = np.searchsorted(start, presentations["start"][:] + _TOLERANCE_S, side="right") - 1
+        in_test |= (own >= 0) & (presentations["end"][:] <= end[own] + _TOLERANCE_S)
+    yield from (str(image_id) for image_id in ids[in_test] if image_id)
 
 
 def _has_images(group: object) -> bool:
