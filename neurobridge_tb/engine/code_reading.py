@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurobridge_tb.data.responses import Responses
+from neurobridge_tb.estimators.class_prior import ClassPrior
 from neurobridge_tb.estimators.encoding_readout import EncodingReadout
 
 
@@ -13,7 +14,8 @@ def read_codes(train: Responses, codes: Tensor, variance: Tensor, test: Response
     """Read the codes of each test image from the average of its presentations.
 
     Responses are averaged over the bins of their window first. How presentations of one test image differ tells what
-    averaging removes; which image it is does not enter.
+    averaging removes; which image it is does not enter. Classes of the training images sharpen what was read, where
+    there are several images a class.
 
     Args:
         train: Presentations to fit to.
@@ -31,6 +33,9 @@ def read_codes(train: Responses, codes: Tensor, variance: Tensor, test: Response
     )
     presentations = len(test.image_ids) / len(averaged.image_ids)
     mean, information = readout.posterior(_over_time(averaged), presentations=presentations)
+    classes = ClassPrior.fit(codes, train.concepts)
+    if classes is not None:
+        mean, information = classes.update(mean, information)
     return torch.from_numpy(mean).float(), torch.from_numpy(information).float()
 
 

@@ -16,6 +16,7 @@ from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.flow import FlowDecoder, FlowModel
+from neurobridge_tb.generation.target_codes import TargetCodes
 from neurobridge_tb.jobs.align import align
 from neurobridge_tb.jobs.evaluate import evaluate
 from neurobridge_tb.jobs.pretrain import pretrain
@@ -233,6 +234,8 @@ def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monk
     torch.manual_seed(0)
     model = FlowModel({"final": DIM}, 4, {"encoder_channels": (8, 8, 8), "decoder_channels": (8, 8, 8, 8)},
                       {"dim": 16, "depth": 1, "heads": 2})  # fmt: skip
+    features = EmbeddingCache.load(workspace / "embeddings.h5").embeddings
+    model.codes.load_state_dict(TargetCodes.fit(features, {"final": DIM}, 4).state_dict())
     FlowDecoder(model, encoder_name="random", preprocessing_hash="none").save(workspace / "decoder")
     run = reconstruct(
         config(
