@@ -23,6 +23,7 @@ _SHARED: list[Callable] = [
     click.option("--area", metavar="COLUMN", help="Column of units that names the area.  [default: the usual names]"),
     click.option("--leave", multiple=True, metavar="NAME", help="Table or series to leave out."),
     click.option("--presentations", metavar="TABLE.COLUMN", help="Column that names the image that was shown."),
+    click.option("--count-in", type=float, metavar="S", help="Count spikes in bins of so many s, for alignment."),
     click.option(
         "--split", default="blocks", show_default=True, metavar="blocks|TABLE",
         help="Splits: blocks of time with gaps, or the rows of a table.",
@@ -61,7 +62,7 @@ def _source_command(name: str, text: str, *options: Callable) -> Callable:
     return add
 
 
-_NAMES = "session subject brainset where area leave presentations split shares gap block seed".split()
+_NAMES = "session subject brainset where area leave presentations count_in split shares gap block seed".split()
 
 
 def _write_all(

@@ -22,8 +22,9 @@ def latents(config: LatentsConfig | None = None, /, **settings: Any) -> Path:
     """Write the latents of each recording, and pictures of them; returns the folder.
 
     ``<recording>.npz`` (or ``.zarr``) holds ``latents`` (steps, J * D), ``times`` (steps,) in s, and of a table
-    ``<table>.<column>`` (steps,). The pictures: principal components, coloured by a column, and how dissimilar its
-    conditions are in latents and in spike counts.
+    ``<table>.<column>`` (steps,). The pictures: principal components of the steps in the order of time, or with
+    ``colour`` of the table's rows, coloured by a column; and how dissimilar its conditions are in latents and in spike
+    counts.
 
     Args:
         config: Complete settings, of the command or of a Hydra script. Default: those of :class:`LatentsConfig`.
@@ -51,17 +52,21 @@ def latents(config: LatentsConfig | None = None, /, **settings: Any) -> Path:
         }
         path = run_dir / f"{recording_id}.{config.file_format}"
         _save(path, arrays)
-        scores, shares = principal_components(series)
-        colours = columns.get(config.colour) if config.colour else None
         rows.append({"recording": recording_id, "steps": len(times), "width": series.shape[1], "file": path.name})
-        pictures: dict[str, Any] = {"scores": scores, "shares": shares, "colours": colours, "label": config.colour}
-        if examples is not None and examples.are_classes:
+        pictures: dict[str, Any] = {"label": config.colour, "colours": None}
+        points: Any = series
+        if examples is not None:
             its = examples.only(examples.recording == recording_id)
             bounds = row_windows(its, config.window)
-            pictures["dissimilarity"] = {
-                "latents": dissimilarity(latent_features(model, dataset, recording_id, bounds), its.label),
-                "spike counts": dissimilarity(count_features(dataset, recording_id, bounds), its.label),
-            }
+            points = latent_features(model, dataset, recording_id, bounds)
+            pictures["colours"] = its.label
+            if its.are_classes:
+                counts = count_features(dataset, recording_id, bounds)
+                pictures["dissimilarity"] = {
+                    "latents": dissimilarity(points, its.label),
+                    "spike counts": dissimilarity(counts, its.label),
+                }
+        pictures["scores"], pictures["shares"] = principal_components(points)
         save_latent_figures(pictures, run_dir / "figures", recording_id)
     write_json(
         run_dir / "metrics.json",

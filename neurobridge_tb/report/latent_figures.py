@@ -32,7 +32,7 @@ def save_latent_figures(pictures: Mapping[str, Any], folder: Path, name: str) ->
 
 @styled
 def components(scores: np.ndarray, shares: np.ndarray, colours: np.ndarray | None, label: str) -> "Figure":
-    """The first two principal components of the latents, a point a step.
+    """The first two principal components of the latents, a point a step or a row.
 
     Args:
         scores: (n, 2).
@@ -47,7 +47,7 @@ def components(scores: np.ndarray, shares: np.ndarray, colours: np.ndarray | Non
     colours = np.arange(len(scores), dtype=float) if colours is None else colours[chosen]
     figure = new_figure(5.4, 4.2)
     axes = figure.add_subplot()
-    style: dict[str, Any] = dict(s=5, linewidths=0, rasterized=True)
+    style: dict[str, Any] = dict(s=5 if len(scores) > 1000 else 18, linewidths=0, rasterized=True)
     if colours.dtype.kind in "US":
         axes.scatter(*scores[colours == ""].T, color=GRID, **style)
         names, counts = np.unique(colours[colours != ""], return_counts=True)
@@ -57,7 +57,7 @@ def components(scores: np.ndarray, shares: np.ndarray, colours: np.ndarray | Non
     else:
         known = np.isfinite(colours)
         axes.scatter(*scores[~known].T, color=GRID, **style)
-        points = axes.scatter(*scores[known].T, c=colours[known], cmap="viridis", alpha=0.7, **style)
+        points = axes.scatter(*scores[known].T, c=colours[known], cmap="viridis", alpha=0.7, **style)  # type: ignore[misc]
         figure.colorbar(points, ax=axes, label=label)
     axes.set(xlabel=f"component 1 ({shares[0]:.0%} of the variance)", ylabel=f"component 2 ({shares[1]:.0%})")
     axes.set_title("latents")
@@ -69,7 +69,7 @@ def dissimilarity_matrices(matrices: Mapping[str, tuple[np.ndarray, np.ndarray]]
     """1 - correlation of each pair of conditions, side by side for each kind of features."""
     count = len(next(iter(matrices.values()))[1])
     size = 2.4 + 0.16 * min(count, 30)
-    figure = new_figure(size * len(matrices) + 0.8, size)
+    figure = new_figure(size * len(matrices) + 1.4, size + 0.9)
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (title, (matrix, names)) in zip(panels, matrices.items(), strict=True):
         image = axes.imshow(matrix, cmap="magma", vmin=0, vmax=max(float(matrix.max()), 1e-9))

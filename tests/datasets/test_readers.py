@@ -111,6 +111,12 @@ def test_choices(tmp_path):
             read_nwb(path, choices)
 
 
+def test_spikes_can_be_counted(tmp_path):
+    recording = sound(read_phy(write_phy(tmp_path / "phy"), Choices(count_in=0.1), sampling_rate=30_000.0), tmp_path)
+    assert "spikes" not in recording.keys() and recording.spike_counts.sampling_rate == pytest.approx(10)
+    assert recording.spike_counts.value.sum(0).tolist() == [len(TRAINS[k]) for k in (0, 2, 3, 5)]
+
+
 def test_splits_keep_trials_whole_and_apart(tmp_path):
     pytest.importorskip("pynwb")
     recording = read_nwb(

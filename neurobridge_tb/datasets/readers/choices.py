@@ -34,6 +34,7 @@ class Choices:
         leave: Tables and series that are left out, by name.
         presentations: ``"table.column"``: the column names the image that each row of the table shows; makes
             ``presentations`` with ``image_id`` and ``repeat`` of it.
+        count_in: Bin width in s in which spikes are counted, as alignment needs it. Default: spikes stay events.
         split: How the recording is cut into training, validation and test.
     """
 
@@ -44,6 +45,7 @@ class Choices:
     area: str | None = None
     leave: tuple[str, ...] = ()
     presentations: str | None = None
+    count_in: float | None = None
     split: SplitPlan = field(default_factory=SplitPlan)
 
 

@@ -91,6 +91,10 @@ class Draft:
         if choices.presentations:
             tables["presentations"] = _presentations(tables, choices.presentations)
         grid = None if self.values is None else (self.values[0][:, kept], self.values[1])
+        counts = grid if self.are_counts else None
+        if trains is not None and choices.count_in:
+            counts, trains = _counted(trains, choices.count_in, start, end), None
+            end = start + choices.count_in * len(counts[0])
         units = self._unit_columns(kept, session, choices.area)
         with warnings.catch_warnings(record=True) as doubts:
             warnings.simplefilter("always", UserWarning)
@@ -100,7 +104,7 @@ class Draft:
                 subject_id=file_name(choices.subject or self.subject or "unknown"),
                 units=units,
                 spikes=trains,
-                counts=grid if self.are_counts else None,
+                counts=counts,
                 mua=None if self.are_counts else grid,
                 start=start,
                 end=None if grid is not None else end,
@@ -200,6 +204,12 @@ class Draft:
         table = tables[plan.by]
         labels = table[self.strata].astype(str).tolist() if self.strata in table else None
         return row_splits(table["start"].to_numpy(float), table["end"].to_numpy(float), plan, labels)
+
+
+def _counted(trains: list[NDArray], bin_size: float, start: float, end: float) -> tuple[NDArray, float]:
+    """Spike counts (bins, units) and the bin width; the last bin ends at or after ``end``."""
+    edges = start + bin_size * np.arange(int(np.ceil((end - start) / bin_size - 1e-6)) + 1)
+    return np.stack([np.histogram(train, edges)[0] for train in trains], axis=1).astype(np.int32), bin_size
 
 
 def _place(name: str) -> str:
