@@ -125,7 +125,7 @@ def test_commands_in_blocks_would_start(page):
 def test_commands_in_the_text_exist(page):
     """A command in the text may leave out what it needs, or write … for it."""
     for span in code_spans(page):
-        job, *arguments = (span.split() + [""])[1:] if span.startswith("neurobridge ") else [""]
+        job, *arguments = (shlex.split(span) + [""])[1:] if span.startswith("neurobridge ") else [""]
         arguments = [a for a in arguments if a and not re.search("[…<]", a)]
         if not re.fullmatch(r"[a-z][a-z-]*", job):
             continue

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurobridge_tb.errors import InputError, require
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.files import write_aside, write_folder, write_json
 
 LAB = "simulatedlab"
 STRUCTURES = {993: "MOs", 385: "VISp", 382: "CA1", 726: "DG", 218: "LP", 672: "CP"}  # ids of the Allen CCF
@@ -102,7 +102,7 @@ def simulate_ibl_sessions(
                 f"probe{probe:02d}/pykilosort/{file}": content
                 for file, content in _probe(behaviour, n_units, _AREAS[probe], rng).items()
             }
-        with write_aside(root / name) as aside:  # all of a session, or nothing
+        with write_folder(root / name, ["alf"], is_ours=lambda folder: True) as aside:  # all of a session, or nothing
             for file, content in files.items():
                 _write(aside / "alf" / (_with_uuid(file, rng) if with_uuids else file), content)
     return [root / name for name in names]

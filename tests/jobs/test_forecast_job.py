@@ -4,7 +4,6 @@ import json
 import runpy
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,8 +136,13 @@ def test_events_are_trained_on_too(tmp_path, no_figures):
     assert "PSTH R2 (median unit)" not in read_metrics(run)["rows"][0]  # no trials
 
 
-def test_the_example_does_the_same_job(root, tmp_path, no_figures, monkeypatch):
-    script = Path(__file__).parents[2] / "examples" / "forecast.py"
+def test_a_hydra_script_does_the_same_job(root, tmp_path, no_figures, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import hydra\n"
+        "from neurobridge_tb.jobs.forecast import forecast\n"
+        "hydra.main(version_base='1.3', config_path=None, config_name='forecast')(forecast)()\n"
+    )
     run = tmp_path / "run"
     overrides = config(root, run).command.split()[2:]
     monkeypatch.chdir(tmp_path)

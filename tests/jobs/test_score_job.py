@@ -2,6 +2,7 @@
 
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -106,7 +107,17 @@ def test_several_recordings_are_scored_one_by_one_and_together(root, tmp_path):
     folder.mkdir()
     for name in ("scored", "again"):
         shutil.copy(root / "scored.h5", folder / f"{name}.h5")
-    arguments = [f"dataset.root={folder}", f"pretrained={root}/model", f"run_dir={tmp_path}", "tasks=[co_smoothing]"]
+        with h5py.File(folder / f"{name}.h5", "r+") as file:
+            file["session"].attrs["id"] = name
+    model = NeuroBridgeModel.load_pretrained(root / "model")
+    model.extend_vocabs(BinnedRecordings(folder))
+    model.save_pretrained(tmp_path / "model")
+    arguments = [
+        f"dataset.root={folder}",
+        f"pretrained={tmp_path}/model",
+        f"run_dir={tmp_path}",
+        "tasks=[co_smoothing]",
+    ]
     rows = read_metrics(score(compose_config("score", [*arguments, "windows=trial", "held_out=8"])))["rows"]
     assert [row["recording"] for row in rows] == ["again", "scored", "all"]
     one, together = rows[0]["scores"]["Poisson GLM"], rows[2]["scores"]["Poisson GLM"]
