@@ -13,6 +13,7 @@ import pytest
 
 from neurobridge_tb.cli.jobs import JobCommand
 from neurobridge_tb.cli.main import main
+from neurobridge_tb.configs.catalog import JOBS
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation import base as generators
@@ -21,7 +22,7 @@ from neurobridge_tb.registry_ext import modalities, registry
 from neurobridge_tb.simulation import simulate_tvsd
 
 ROOT = Path(__file__).parents[1]
-GUIDES = sorted((ROOT / "docs").glob("*.md"))
+GUIDES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
 PAGES = [ROOT / "README.md", *GUIDES]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = "<!-- not run -->\n"  # before the fence of a snippet that needs what tests do not have
@@ -79,6 +80,7 @@ def unchanged_tables() -> Iterator[None]:
         patch.dict(generators._generators),
         patch.dict(modalities.MODALITY_REGISTRY),
         patch.dict(registry._ID_TO_MODALITY),
+        patch.dict(JOBS),
     ):
         yield
 

@@ -42,10 +42,15 @@ def _fill_store() -> None:
             for key in filter(None, package.split(".")):
                 node = {key: node}
             store.store(group=group, name=name, node=node, package="_global_")
-    for name, kind in JOBS.items():
-        store.store(name=f"{name}_settings", node=kind)
-        defaults = [{group: choice} for group, choice in kind.groups.items()]
-        store.store(name=name, node={"defaults": [f"{name}_settings", *defaults, "_self_"]})
+    for job in JOBS:
+        _store_job(job)
+
+
+def _store_job(job: str) -> None:
+    store, kind = ConfigStore.instance(), JOBS[job]
+    defaults = [{group: choice} for group, choice in kind.groups.items()]
+    store.store(name=f"{job}_settings", node=kind)
+    store.store(name=job, node={"defaults": [f"{job}_settings", *defaults, "_self_"]})
 
 
 _fill_store()
@@ -155,6 +160,7 @@ def _typed(job: str, argument: str) -> tuple[str, _Text]:
 def _compose(job: str, settings: Mapping[str, Any]) -> DictConfig:
     """The job's defaults with the chosen presets, and then the other settings."""
     groups, store = JOBS[job].groups, ConfigStore.instance()
+    _store_job(job)  # one that was added to the catalog since
     chosen = {name: value for name, value in settings.items() if name in groups and isinstance(value, str)}
     for group, preset in chosen.items():
         names = [str(entry).removesuffix(".yaml") for entry in store.list(group)]

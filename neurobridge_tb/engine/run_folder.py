@@ -1,7 +1,6 @@
 """A training run lives in one folder: config, checkpoints, logs, metrics and the exported model."""
 
 import json
-import logging
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
 from neurobridge_tb.engine.progress_lines import ProgressLines
+from neurobridge_tb.engine.quiet import quiet_lightning
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.engine.saved_settings import Settings
 from neurobridge_tb.errors import InputError
@@ -82,7 +82,7 @@ class RunFolder:
             monitor: Logged metric whose lowest value marks the best checkpoint.
             every_n_epochs: Validate and checkpoint after so many epochs (few labels make short epochs). Default 1.
         """
-        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its hints are not about this run
+        quiet_lightning()
         attempt = len(list((self.path / "logs").glob("version_*")))
         folder = self.path / "checkpoints"
         common: dict[str, Any] = {"enable_version_counter": False, "every_n_epochs": every_n_epochs}

@@ -1,0 +1,67 @@
+"""Which folders a run goes on in: a new one, its own wherever it lies; no other one's. And what a log shows of it."""
+
+import shutil
+import warnings
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.engine.config import settle
+from neurobridge_tb.engine.modules.masked import PretrainingModule
+from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.engine.saved_settings import Settings
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.jobs.pretrain import pretrain
+
+SHORT = {"dataset": "binned", "model": "tiny", "batch_size": 16, "max_epochs": 2, "accelerator": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def finished(binned_root, tmp_path_factory):
+    return pretrain(**SHORT, root=binned_root, run_dir=tmp_path_factory.mktemp("run") / "first")
+
+
+def test_a_folder_without_a_checkpoint_is_new(binned_root, tmp_path):
+    with pytest.raises(InputError, match="batch_size"):
+        pretrain(**SHORT | {"batch_size": 100_000}, root=binned_root, run_dir=tmp_path)
+    assert (pretrain(**SHORT, root=binned_root, run_dir=tmp_path) / "metrics.json").exists()
+
+
+def test_a_run_goes_on_where_it_was_moved_and_keeps_its_best_epoch(finished, binned_root, tmp_path, monkeypatch):
+    moved, data = shutil.copytree(finished, tmp_path / "moved"), shutil.copytree(binned_root, tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    best = RunFolder(settle(PretrainConfig, None, {**SHORT, "root": data, "run_dir": moved})).best_score()
+
+    def worse(module):
+        module.log("val/loss", best + 1.0)
+
+    monkeypatch.setattr(PretrainingModule, "on_validation_epoch_end", worse)
+    again = RunFolder(settle(PretrainConfig, None, {**SHORT, "root": "data", "run_dir": "moved"}))
+    pretrain(**SHORT | {"max_epochs": 3}, root="data", run_dir="moved")
+    assert len(pd.read_csv(moved / "metrics.csv")["train/loss"].dropna()) == 3
+    assert again.best_score() == best
+
+
+def test_other_settings_and_another_source_are_refused(finished, binned_root, tmp_path):
+    config = settle(PretrainConfig, None, {**SHORT, "root": binned_root, "run_dir": finished})
+    assert Settings(config).differences(finished) == []
+    assert Settings(replace(config, seed=1)).differences(finished) == ["seed (0, now 1)"]
+    (tmp_path / "a.ckpt").write_bytes(b"one")
+    started = replace(config, warm_start=str(tmp_path / "a.ckpt"))
+    Settings(started).save(tmp_path)
+    (tmp_path / "a.ckpt").rename(tmp_path / "b.ckpt")
+    moved = replace(config, warm_start=str(tmp_path / "b.ckpt"))
+    assert Settings(moved).differences(tmp_path) == []
+    (tmp_path / "b.ckpt").write_bytes(b"another")
+    assert Settings(moved).differences(tmp_path) == ["warm_start (of other contents)"]
+
+
+def test_a_log_has_lines_and_no_warning_that_is_not_about_the_run(binned_root, tmp_path, capsys):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pretrain(**SHORT, root=binned_root, run_dir=tmp_path)
+    assert [str(w.message) for w in caught if "lightning" in w.filename] == []
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    assert lines and "epoch 2/2, step" in lines[-1] and "train/loss" in lines[-1] and "left" in lines[-1]
