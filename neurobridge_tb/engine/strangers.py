@@ -1,5 +1,6 @@
 """Simulated strangers: in training, recordings are told by another reference window than the whole of their past."""
 
+import copy
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -12,7 +13,9 @@ from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.data.forecast_windows import ForecastSampler
 from neurobridge_tb.datasets.reference_features import window_features
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.estimators.smoothed_rate import SmoothedRate
 from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.scoring.forecasts import rolled_out_loss
 
 SHARES = (0.3, 0.5, 0.7, 0.85)  # of the training intervals that may be a reference window
 _FIT_EPOCHS, _FIT_RATE = 4, 0.1
@@ -119,15 +122,29 @@ def divide(intervals: Interval, seconds: float) -> tuple[Interval, Interval]:
     return early, later
 
 
-def fit_rate_filter(model: NeuroHorizonModel, train: DataLoader, strangers: SimulatedStrangers | None) -> None:
-    """Find the weights of the model's rate filter, the start of the training, by the likelihood of training windows.
+def fit_rate_filter(
+    model: NeuroHorizonModel,
+    train: DataLoader,
+    valid: DataLoader,
+    baseline: SmoothedRate,
+    strangers: SimulatedStrangers | None,
+) -> None:
+    """Find the weights of the model's rate filter, where the training starts, by the likelihood of training windows.
+
+    They begin at the smoothed rate drawn to the recent mean, and stay there if that is better in validation.
 
     Args:
         model: Its units are known. Nothing but its filter learns.
         train: Training windows.
+        valid: Validation windows.
+        baseline: That smoothed rate, its settings chosen on the validation windows.
         strangers: Draws references in each pass, where units are told by features.
     """
-    optimizer = torch.optim.Adam(model.rate_filter.parameters(), lr=_FIT_RATE)
+    assert baseline.constant is not None
+    rates = model.rate_filter
+    rates.set_to(constant=baseline.constant, prior=baseline.prior, decay=baseline.decay, strength=baseline.strength)
+    first, loss = copy.deepcopy(rates.state_dict()), rolled_out_loss(model, valid, start=True)
+    optimizer = torch.optim.Adam(rates.parameters(), lr=_FIT_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=_FIT_EPOCHS * max(len(train), 1))
     for epoch in range(_FIT_EPOCHS):
         if strangers is not None:
@@ -139,3 +156,5 @@ def fit_rate_filter(model: NeuroHorizonModel, train: DataLoader, strangers: Simu
             schedule.step()
     if strangers is not None:
         strangers.end()
+    if rolled_out_loss(model, valid, start=True) > loss:
+        rates.load_state_dict(first)

@@ -25,7 +25,7 @@ from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.report.figure_style import save_png
 from neurobridge_tb.report.forecast_figures import decay_curves, rasters, unit_scatter
-from neurobridge_tb.scoring.forecasts import check_scoring, forecast_scores, rolled_out_loss
+from neurobridge_tb.scoring.forecasts import DRIFTING, check_scoring, fit_baselines, forecast_scores, rolled_out_loss
 from neurobridge_tb.scoring.leave_one_out import leave_one_out_rows
 
 
@@ -53,7 +53,8 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     loaders = ForecastLoaders(config, trained, model)
     train, valid = loaders.of_split("train"), loaders.of_split("valid")
     strangers = _strangers(model, trained, train, config) if known and config.strangers else None
-    fit_rate_filter(model, train, strangers)
+    baselines = fit_baselines(model, trained, config, loaders)
+    fit_rate_filter(model, train, valid, baselines[DRIFTING], strangers)
     start = copy.deepcopy(model)
 
     module = ForecastModule(
@@ -71,7 +72,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     if losses["start"] <= losses["trained"]:
         best = start
     best.save_pretrained(run.model)
-    rows, arrays, baselines = forecast_scores(best, trained, config, loaders, group="trained")
+    rows, arrays = forecast_scores(best, trained, config, loaders, group="trained", baselines=baselines)
     _write_figures(arrays, run.path, "trained")
     if unseen is not None and best.identity is not None:
         for recording_id, features in unseen_features.items():
@@ -80,7 +81,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
             best.add_units(ids, features, seconds=seconds)
         best.identity.precompute()
         loaders = ForecastLoaders(config, unseen, best)
-        more, arrays, _ = forecast_scores(best, unseen, config, loaders, group="unseen", baselines=baselines)
+        more, arrays = forecast_scores(best, unseen, config, loaders, group="unseen", baselines=baselines)
         rows += more
         _write_figures(arrays, run.path, "unseen")
     run.write_metrics(

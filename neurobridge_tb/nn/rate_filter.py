@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 RECENT = (1.0, 4.0, 8.0, 16.0, 32.0, 128.0)  # s: time constants over which the running past is averaged
+_LEAST = 1e-3  # of a weight: smaller ones would not learn
 _DECAY, _STRENGTH, _PRIOR = 0.2, 0.5, 0.6  # s: where the weights start
 
 
@@ -32,7 +33,24 @@ class RateFilter(nn.Module):
         self.prior = nn.Parameter(_inverse(torch.tensor(_PRIOR / bin_size)))
         self.recent = nn.Parameter(_inverse((-2 * nearest).exp()))
         self.strength = nn.Parameter(_inverse(torch.full((n_future,), _STRENGTH / bin_size)))
-        self.past = nn.Parameter(_inverse((-age / _DECAY).exp().clamp_min(1e-3)).repeat(n_future, 1))
+        self.past = nn.Parameter(_inverse((-age / _DECAY).exp().clamp_min(_LEAST)).repeat(n_future, 1))
+
+    @torch.no_grad()
+    def set_to(self, *, constant: int, prior: float, decay: float, strength: float) -> None:
+        """Make it the smoothed rate drawn to the recent mean, for each bin of the future alike.
+
+        Args:
+            constant: Which of ``RECENT`` alone counts.
+            prior: k in bins.
+            decay: Of the weights of the past, in bins.
+            strength: s in bins.
+        """
+        age = torch.arange(self.past.shape[1] - 1, -1, -1)
+        self.prior.copy_(_inverse(torch.tensor(prior)))
+        self.recent.fill_(float(_inverse(torch.tensor(_LEAST))))
+        self.recent[constant] = _inverse(torch.tensor(1.0))
+        self.strength.fill_(float(_inverse(torch.tensor(strength))))
+        self.past.copy_(_inverse((-age / decay).exp().clamp_min(_LEAST)))
 
     def drifted_mean(self, mean: Tensor, spikes: Tensor, bins: Tensor) -> Tensor:
         """E, the mean count a bin of each unit by now.

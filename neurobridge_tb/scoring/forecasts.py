@@ -32,8 +32,8 @@ def forecast_scores(
     loaders: ForecastLoaders,
     *,
     group: str,
-    baselines: dict[str, SmoothedRate] | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray], dict[str, SmoothedRate]]:
+    baselines: dict[str, SmoothedRate],
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Rows of scores, and the arrays of which figures are drawn.
 
     Args:
@@ -42,20 +42,15 @@ def forecast_scores(
         config: The job's settings.
         loaders: Of the windows of ``dataset``.
         group: What these recordings are to the model: ``"trained"`` or ``"unseen"``.
-        baselines: Those of ``BASELINES``. Default: fitted on the validation split.
+        baselines: From :func:`fit_baselines`.
 
     Returns:
         A row for each forecast: ``recordings``, ``forecast``, and its scores; ``bits/spike by bin`` is how they decay
-        with the horizon. The arrays for :mod:`neurobridge_tb.report.forecast_figures`. And the baselines, which
-        other recordings may take as they are.
+        with the horizon. And the arrays for :mod:`neurobridge_tb.report.forecast_figures`.
     """
     trained = training_rates(model.encoder, dataset)
     null = trained.mean
     scored = _scored_units(model, config.units)
-    if baselines is None:
-        valid = [_windows(b, null, scored) for b in loaders.of_split("valid")]
-        priors = [seconds / model.bin_size for seconds in _PRIORS]
-        baselines = {SMOOTHED: fit_smoothed_rate(valid), DRIFTING: fit_smoothed_rate(valid, priors=priors)}
     names = (ROLLED, FORCED, START, *BASELINES)
     scores = {name: ForecastScores(null, model.n_future, trained.spikes) for name in names}
     gains = WindowGains(names)
@@ -93,16 +88,41 @@ def forecast_scores(
         padded = [np.pad(e[key], ((0, 0), (0, widest - e[key].shape[1]))) for e in examples[:_EXAMPLES]]
         arrays[f"example_{key}"] = np.stack(padded)
     arrays["example_name"] = np.array([e["name"] for e in examples[:_EXAMPLES]])
-    return rows, arrays, baselines
+    return rows, arrays
+
+
+def fit_baselines(
+    model: NeuroHorizonModel, dataset: Dataset, config: ForecastConfig, loaders: ForecastLoaders
+) -> dict[str, SmoothedRate]:
+    """The smoothed rates of ``BASELINES`` with the settings that are best on the validation split.
+
+    Args:
+        model: Knows the units of ``dataset``.
+        dataset: The recordings to choose on.
+        config: The job's settings.
+        loaders: Of the windows of ``dataset``.
+    """
+    null = training_rates(model.encoder, dataset).mean
+    scored = _scored_units(model, config.units)
+    valid = [_windows(batch, null, scored) for batch in loaders.of_split("valid")]
+    priors = [seconds / model.bin_size for seconds in _PRIORS]
+    return {SMOOTHED: fit_smoothed_rate(valid), DRIFTING: fit_smoothed_rate(valid, priors=priors)}
 
 
 @torch.no_grad()
-def rolled_out_loss(model: NeuroHorizonModel, loader: DataLoader) -> float:
-    """Poisson loss of a loader's windows, rolled out: nats a bin and unit."""
+def rolled_out_loss(model: NeuroHorizonModel, loader: DataLoader, *, start: bool = False) -> float:
+    """Poisson loss of a loader's windows, rolled out: nats a bin and unit.
+
+    Args:
+        model: In evaluation mode.
+        loader: Windows.
+        start: Of the rate filter alone. Default False.
+    """
+    forecast = model.start if start else model.generate
     total, cells = 0.0, 0
     for batch in loader:
         n = int(batch["target_mask"].sum())
-        total += n * float(model.loss(model.generate(**batch["model_inputs"]), batch))
+        total += n * float(model.loss(forecast(**batch["model_inputs"]), batch))
         cells += n
     return total / cells
 

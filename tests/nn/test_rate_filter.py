@@ -2,6 +2,7 @@
 
 import torch
 
+from neurobridge_tb.estimators.smoothed_rate import SmoothedRate, Windows
 from neurobridge_tb.nn.rate_filter import RECENT, RateFilter
 
 
@@ -62,3 +63,14 @@ def test_it_follows_a_drift_and_learns_how_fast():
     reference = float((constant.exp() - counts[100:] * constant).mean())
     oracle = float((log_rate[100:].exp() - counts[100:] * log_rate[100:]).mean())
     assert oracle < float(loss(rates).detach()) < before < reference
+
+
+def test_it_can_be_the_smoothed_rate_drawn_to_the_recent_mean():
+    mean, (spikes, bins), past, present = parts()
+    rates = RateFilter(n_past=4, n_future=2, bin_size=0.05)
+    rates.set_to(constant=2, prior=8.0, decay=4.0, strength=10.0)
+    baseline = SmoothedRate(decay=4.0, strength=10.0, constant=2, prior=8.0)
+    seen = Windows(past, present, mean[0].expand(2, -1), spikes, bins, past, present)
+    expected = torch.from_numpy(baseline.predict(seen)).float()[:, None].expand(-1, 2, -1)
+    found = rates(rates.drifted_mean(mean, spikes, bins), past, present, 2).exp()
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0)  # the other time constants keep a thousandth
