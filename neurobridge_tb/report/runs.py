@@ -92,7 +92,7 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _read(root: Path, folder: Path) -> Run:
-    result = next((read_json(folder / name) for name in RESULTS if (folder / name).is_file()), {})
+    result: dict = next((read_json(folder / name) for name in RESULTS if (folder / name).is_file()), {})
     config_file = folder / "config.yaml"
     config = config_file.read_text(encoding="utf-8", errors="replace") if config_file.is_file() else ""
     noted = _COMMAND.search(config)
