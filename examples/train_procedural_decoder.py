@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.datasets import StimulusImages
-from neurobridge_tb.engine.flow_training import train_flow
+from neurobridge_tb.engine.pictures.flow_training import train_flow
 from neurobridge_tb.estimators.encoding_readout import EncodingReadout
 from neurobridge_tb.generation.flow import FlowModel
 from neurobridge_tb.generation.target_codes import TargetCodes

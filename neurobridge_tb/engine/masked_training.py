@@ -22,7 +22,7 @@ from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.masked import fit_baselines, masked_example, masked_scores
+from neurobridge_tb.scoring.masked_rows import fit_baselines, masked_example, masked_scores
 
 _TEST_WINDOWS = 300  # of each scheme
 

@@ -21,7 +21,7 @@ from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.saved_settings import masking_of_run
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
-from neurobridge_tb.scoring.masked import masked_scores
+from neurobridge_tb.scoring.masked_rows import masked_scores
 
 
 def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:

@@ -14,7 +14,7 @@ from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.metrics.retrieval import chance
 from neurobridge_tb.models import ImageAligner
-from neurobridge_tb.scoring.retrieval import retrieval_tables
+from neurobridge_tb.scoring.retrieval_tables import retrieval_tables
 
 _STAGES = {"linear start": "model_start", "stage 1": "model_stage1", "stage 2": "model"}  # folders of an alignment run
 

@@ -25,8 +25,8 @@ from neurobridge_tb.engine.aligned import (
     load_target_encoder,
     unfinished,
 )
-from neurobridge_tb.engine.code_reading import read_codes
 from neurobridge_tb.engine.config import check_name, open_dataset, settle
+from neurobridge_tb.engine.pictures.code_reading import read_codes
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.controls import mean_image
 from neurobridge_tb.files import write_aside, write_json

@@ -11,10 +11,10 @@ from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.configs.train_decoder import TrainDecoderConfig
 from neurobridge_tb.datasets.image_binding import held_out_images
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
-from neurobridge_tb.engine.adapter_training import BACKENDS, train_adapter
 from neurobridge_tb.engine.config import settle
-from neurobridge_tb.engine.flow_training import AUTOENCODER_BATCH, FLOW_BATCH, StoredPictures, train_flow
-from neurobridge_tb.engine.step_training import Progress, Schedule
+from neurobridge_tb.engine.pictures.adapter_training import BACKENDS, train_adapter
+from neurobridge_tb.engine.pictures.flow_training import AUTOENCODER_BATCH, FLOW_BATCH, StoredPictures, train_flow
+from neurobridge_tb.engine.pictures.step_training import Progress, Schedule
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import FACTOR
 from neurobridge_tb.generation.flow import SHIPPED, FlowDecoder, FlowModel

@@ -12,9 +12,9 @@ from neurobridge_tb.configs.decode import DecodeConfig
 from neurobridge_tb.data.row_features import count_features, latent_features, row_windows
 from neurobridge_tb.data.targets import Examples, read_examples
 from neurobridge_tb.datasets.provenance import is_pseudo_population
-from neurobridge_tb.metrics.decoding import confusion
+from neurobridge_tb.metrics.decoded_scores import confusion
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.decoding import Decoded, come_in_blocks, decode, split_rows, table_rows, together
+from neurobridge_tb.scoring.decoding_splits import Decoded, come_in_blocks, decode, split_rows, table_rows, together
 
 LATENTS, BOTH, COUNTS, RANDOM = "latents", "latents and counts", "spike counts", "latents of random weights"
 _FEWEST_UNITS = 2  # of an area that is decoded by itself

@@ -13,8 +13,8 @@ from neurobridge_tb._upstream import Interval
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.alignment.encoders import ImageEncoder
 from neurobridge_tb.datasets import build_recording, save_recording
-from neurobridge_tb.engine.flow_training import PerceptualDistance, StoredPictures, train_flow
-from neurobridge_tb.engine.step_training import RandomRows, Schedule, train_steps
+from neurobridge_tb.engine.pictures.flow_training import PerceptualDistance, StoredPictures, train_flow
+from neurobridge_tb.engine.pictures.step_training import RandomRows, Schedule, train_steps
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import Autoencoder
 from neurobridge_tb.generation.conditions import RandomObserver, degrade

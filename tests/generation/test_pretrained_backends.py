@@ -12,8 +12,8 @@ from tiny_pipelines import SIZE, save_stable_diffusion, save_stable_unclip
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets.stimuli import StimulusImages
-from neurobridge_tb.engine.adapter_training import train_adapter
-from neurobridge_tb.engine.step_training import Schedule
+from neurobridge_tb.engine.pictures.adapter_training import train_adapter
+from neurobridge_tb.engine.pictures.step_training import Schedule
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.base import load_generator
 from neurobridge_tb.generation.ip_adapter import FILE

@@ -6,7 +6,7 @@ import torch
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.data.responses import Responses
-from neurobridge_tb.scoring.retrieval import retrieval_tables
+from neurobridge_tb.scoring.retrieval_tables import retrieval_tables
 
 N, UNITS = 60, 12
 

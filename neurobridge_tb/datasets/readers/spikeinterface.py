@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data
-from neurobridge_tb.datasets.readers.arrays import load_array
 from neurobridge_tb.datasets.readers.choices import Choices
 from neurobridge_tb.datasets.readers.draft import Draft
 from neurobridge_tb.datasets.readers.names import file_name
 from neurobridge_tb.datasets.readers.notes import Notes
+from neurobridge_tb.datasets.readers.npy_arrays import load_array
 from neurobridge_tb.errors import InputError, require
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from neurobridge_tb.alignment.encoders import ImageEncoder
-from neurobridge_tb.engine.step_training import Progress, RandomRows, Schedule, train_steps
+from neurobridge_tb.engine.pictures.step_training import Progress, RandomRows, Schedule, train_steps
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import FACTOR, Autoencoder
 from neurobridge_tb.generation.conditions import RandomObserver

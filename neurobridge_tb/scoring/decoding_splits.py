@@ -11,7 +11,7 @@ from neurobridge_tb.arrays import Floats
 from neurobridge_tb.data.targets import Examples
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.linear_decoders import fit_logistic, fit_value_ridge
-from neurobridge_tb.metrics.decoding import class_scores, interval_of_difference, value_scores
+from neurobridge_tb.metrics.decoded_scores import class_scores, interval_of_difference, value_scores
 
 _LEAST = 1e-9  # probability that a decoder gives to a class at least
 _BLOCKED = 0.3  # so much more often than by chance is the next row of the same class

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets.stimuli import StimulusImages
-from neurobridge_tb.engine.step_training import RandomRows, Schedule, train_steps
+from neurobridge_tb.engine.pictures.step_training import RandomRows, Schedule, train_steps
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import to_signed
 from neurobridge_tb.generation.conditions import degrade, principal_axes

@@ -1,0 +1,1 @@
+"""Training of picture decoders, and what they read of activity."""
