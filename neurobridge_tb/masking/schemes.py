@@ -8,7 +8,7 @@ The neuron, causal, intra- and inter-region schemes follow Zhang et al. 2024, "T
 dynamics at single-cell, single-spike resolution" (MtM, arXiv:2407.14668).
 """
 
-import functools
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from neurobridge_tb.errors import InputError
 
 BoolGrid = NDArray[np.bool_]
+# Units of each named area, of arrays that are the same ones in all windows of a recording
+_COUNTED: dict[int, tuple[weakref.ref, list[tuple[str, int]]]] = {}
+_MOST_COUNTED = 1024
 UNNAMED = ("", "root")  # areas that say nothing: unknown, and the root of Allen's ontology
 
 
@@ -42,14 +45,14 @@ def _masked_share(rng: np.random.Generator, n: int, ratio: float) -> NDArray[np.
 
 
 def _named_areas(areas: NDArray[np.str_], at_least: int) -> list[str]:
-    return [name for name, count in _counted(areas.dtype.str, areas.tobytes()) if count >= at_least]
-
-
-@functools.lru_cache(maxsize=1024)  # recordings; their areas are the same in all windows
-def _counted(dtype: str, areas: bytes) -> list[tuple[str, int]]:
-    """Named areas and how many units each has."""
-    names, counts = np.unique(np.frombuffer(areas, dtype), return_counts=True)
-    return [(name, n) for name, n in zip(names.tolist(), counts.tolist(), strict=True) if name not in UNNAMED]
+    known = _COUNTED.get(id(areas))
+    if known is None or known[0]() is not areas:
+        names, counts = np.unique(areas, return_counts=True)
+        named = [(name, n) for name, n in zip(names.tolist(), counts.tolist(), strict=True) if name not in UNNAMED]
+        if len(_COUNTED) >= _MOST_COUNTED:
+            _COUNTED.clear()
+        known = _COUNTED[id(areas)] = weakref.ref(areas), named
+    return [name for name, count in known[1] if count >= at_least]
 
 
 def temporal(rng: np.random.Generator, n_bins: int, areas: NDArray, ratio: float = 0.3) -> tuple:

@@ -126,8 +126,7 @@ class WindowTokens:
         """(T, N) which values of a window are absent (NaN); None where all exist, as spikes and whole numbers do."""
         if self.reads_events or (values := self.series_of(data).value).dtype.kind != "f":
             return None
-        absent = np.isnan(values)
-        return absent if absent.any() else None
+        return np.isnan(values) if _lacks_some(values) else None
 
     def grid_values(self, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Values (T, N) float32 and bin times (T,) float64 in s of a window; spike events are counted in bins."""
@@ -201,8 +200,9 @@ class WindowTokens:
     def _window(self, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
         """Values (T, N) of a window, 0 where absent; bin times (T,) in s from its start; which values exist (T, N)."""
         values, timestamps = self.grid_values(data)
-        present = ~np.isnan(values)
-        if not present.all():
+        present = np.ones(values.shape, dtype=bool)
+        if _lacks_some(values):
+            present = ~np.isnan(values)
             values = np.where(present, values, np.float32(0))
         return values, timestamps.astype(np.float32), present
 
@@ -262,10 +262,13 @@ class WindowTokens:
         """Sets of units seen, which of them each bin has, and for events the counts in bins."""
         if not self.has_factors:
             return {}
-        _, first, which = np.unique(np.packbits(keep, axis=1), axis=0, return_index=True, return_inverse=True)
+        rows = np.packbits(keep, axis=1)
+        number: dict[bytes, int] = {}  # of each set, in the order in which they come
+        which = [number.setdefault(row.tobytes(), len(number)) for row in rows]
+        first = [which.index(k) for k in range(len(number))]
         inputs = {
             "mask_patterns": pad2d(torch.from_numpy(keep[first])),
-            "mask_pattern_index": pad(torch.from_numpy(which.reshape(-1))),
+            "mask_pattern_index": pad(torch.tensor(which)),
         }
         if self.reads_events:
             inputs |= {
@@ -315,6 +318,12 @@ class WindowTokens:
     def series_of(self, data: Data) -> Any:
         """The series of values that is read of a recording, or of a window of it."""
         return getattr(data, MODALITY_REGISTRY[self.modality_of(data)].value_key.split(".")[0])
+
+
+def _lacks_some(values: NDArray[Any]) -> bool:
+    """Whether a value may be NaN: their sum is then, which takes less time to see."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return bool(np.isnan(values.sum()))
 
 
 def _listed(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
