@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def principal_axes(embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def whitening(embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean ``(E,)``, principal axes ``(E, E)`` in columns, and standard deviation along each ``(E,)``.
 
     Args:

@@ -14,7 +14,7 @@ from neurobridge_tb.datasets.stimuli import StimulusImages
 from neurobridge_tb.engine.pictures.step_training import RandomRows, Schedule, train_steps
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import to_signed
-from neurobridge_tb.generation.conditions import degrade, principal_axes
+from neurobridge_tb.generation.conditions import degrade, whitening
 from neurobridge_tb.generation.ip_adapter import adapter_modules, attach, fresh_state, save_adapter
 from neurobridge_tb.generation.sd_adapter import SdAdapter
 from neurobridge_tb.generation.stable_diffusion import StableDiffusion
@@ -71,7 +71,7 @@ def train_adapter(
     torch.manual_seed(seed)
     diffusion = StableDiffusion(weights, dtype=dtype, device=device, image_size=image_size)
     empty = diffusion.empty_prompt()
-    mean, axes, spread = principal_axes(embeddings)
+    mean, axes, spread = whitening(embeddings)
     scale = float(spread.square().mean().sqrt().clamp(min=1e-6))
     settings = {
         "backend": backend,
