@@ -37,11 +37,11 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         "prepare": ["brainsets", "prepare", "tvsd", "--single", "monkeyF_norm", "--raw-dir", f"{w}/raw"]
         + ["--processed-dir", f"{w}/processed"],
         "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "model=laptop"]
-        + ["optimizer.lr=3e-3", "trainer.max_epochs=3"],
+        + ["optimizer.lr=3e-3", "trainer.max_epochs=8"],
         "embed": ["neurobridge", "embed", f"images={shown}", f"out={embeddings}", "encoder=timm:tf_efficientnet_lite2"]
         + ["image_size=96", "layers=[blocks.1@4x4,blocks.2@4x4,blocks.3@4x4,blocks.4@4x4,final]"],
         "align": ["neurobridge", "align", *data, f"embeddings={embeddings}", f"pretrained={w}/runs/pretrain/model"]
-        + [f"run_dir={w}/runs/align", "stage1.epochs=2", "stage2.epochs=1"],
+        + [f"run_dir={w}/runs/align"],
         "evaluate": ["neurobridge", "evaluate", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"run_dir={w}/runs/evaluate"],
         "train-decoder": ["neurobridge", "train-decoder", f"images={shown}", f"embeddings={embeddings}"]
