@@ -230,7 +230,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         self.set_reference(unit_ids, features, seconds)
 
     def set_reference(self, unit_ids: list[str], features: np.ndarray, seconds: float) -> None:
-        """Tell known units by another reference window: features, mean count a bin, Poisson standard deviation.
+        """Take from another reference window what is known of units: features, mean count a bin, standard deviation.
 
         Args:
             unit_ids: Units of the vocabulary.
