@@ -17,12 +17,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import h5py
 import numpy as np
 
+from neurobridge_tb.datasets.containment import lie_within
 from neurobridge_tb.errors import InputError, remedy
 from neurobridge_tb.files import check_replaceable, write_json
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
 RASTER_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # PIL's names; nothing that runs a program
-_TOLERANCE_S = 1e-6
 _ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".7z"}
 
 
@@ -302,9 +302,8 @@ def _shown_in_test(file: h5py.File, presentations: h5py.Group) -> Iterator[str]:
     ids = presentations["image_id"].asstr()[:]
     in_test = presentations["split"].asstr()[:] == "test" if "split" in presentations else np.zeros(len(ids), bool)
     if "test_domain" in file:
-        start, end = (file[f"test_domain/{key}"][:] for key in ("start", "end"))
-        own = np.searchsorted(start, presentations["start"][:] + _TOLERANCE_S, side="right") - 1
-        in_test |= (own >= 0) & (presentations["end"][:] <= end[own] + _TOLERANCE_S)
+        bounds, domain = (np.stack([x["start"][:], x["end"][:]], 1) for x in (presentations, file["test_domain"]))
+        in_test |= lie_within(bounds, domain)
     yield from (str(image_id) for image_id in ids[in_test] if image_id)
 
 

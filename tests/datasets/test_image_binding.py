@@ -232,3 +232,13 @@ def test_a_test_image_that_is_not_found_is_an_error(tmp_path):
         held_out_images(images, recording)
     with pytest.raises(InputError, match="within the test_domain"):
         held_out_images(images, record(tmp_path / "s.h5", THINGS))
+
+
+def test_a_test_split_without_intervals_has_no_images(tmp_path):
+    recording = split(record(tmp_path / "r.h5", THINGS), 0)
+    with h5py.File(recording, "r+") as file:
+        for key in ("start", "end"):
+            del file[f"test_domain/{key}"]
+            file[f"test_domain/{key}"] = np.empty(0)
+    with pytest.raises(InputError, match="within the test_domain"):
+        held_out_images(save(tmp_path / "images", *THINGS), recording)

@@ -6,9 +6,10 @@ import h5py
 import numpy as np
 
 from neurobridge_tb.datasets.columns import as_text
+from neurobridge_tb.datasets.containment import lie_within
 from neurobridge_tb.datasets.validation.contents import Contents, Fault
 
-_TOLERANCE_S = 1e-6
+_SPLITS = ("train", "valid", "test")
 
 
 def shared_image_faults(file: h5py.File, contents: Contents) -> Iterator[Fault]:
@@ -22,17 +23,9 @@ def shared_image_faults(file: h5py.File, contents: Contents) -> Iterator[Fault]:
         if "image_id" not in columns or len(file[place]["image_id"]) != len(bounds):
             continue
         ids = as_text(file[place]["image_id"][:])
-        shown = {s: set(ids[_inside(bounds, contents, s) & (ids != "")]) for s in ("train", "valid", "test")}
+        domains = {s: contents.intervals.get(f"{s}_domain", (np.empty((0, 2)), []))[0] for s in _SPLITS}
+        shown = {s: set(ids[lie_within(bounds, domain) & (ids != "")]) for s, domain in domains.items()}
         for split in ("train", "valid"):
             if both := sorted(shown["test"] & shown[split]):
                 found = f"{len(both)} of {len(shown['test'])} test images are in {split} too: {', '.join(both[:3])}"
                 yield Fault(f"{place}/image_id", found, "Split by image: all presentations of one on one side.", False)
-
-
-def _inside(bounds: np.ndarray, contents: Contents, split: str) -> np.ndarray:
-    """Which intervals lie within a split."""
-    domain = contents.intervals.get(f"{split}_domain", (np.empty((0, 2)), []))[0]
-    if not len(domain):
-        return np.zeros(len(bounds), dtype=bool)
-    own = np.searchsorted(domain[:, 0], bounds[:, 0] + _TOLERANCE_S, side="right") - 1
-    return (own >= 0) & (bounds[:, 1] <= domain[own, 1] + _TOLERANCE_S)
