@@ -460,8 +460,34 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             return torch.zeros(len(unit_index), 1, 1, device=unit_index.device)
         if factors is None:
             factors = self.infer_factors(**inputs)
-        bin_times = inputs["count_timestamps" if self.reads_events else "input_timestamps"]
-        return self.factors.predict(factors.at(timestamps, bin_times), unit_index)
+        return self.factors.predict(factors.at(timestamps, self._bin_times(inputs)), unit_index)
+
+    def bin_features(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Any) -> Tensor:
+        """What the rows of a unit read at each time: the bin state, and the factors where there are some.
+
+        Args:
+            session_index: (B,).
+            output_timestamps: (B, K) in s.
+            **inputs: What :meth:`encode` takes.
+
+        Returns:
+            (B, K, D + num_factors).
+        """
+        factors = None if self.factors is None else self.infer_factors(**inputs)
+        states = self.decoder.bin_states(
+            self.encode(factors=factors, **inputs),
+            inputs["latent_timestamps"],
+            self.session_emb(session_index),
+            output_timestamps,
+            self.rotary_emb,
+        )
+        if factors is None:
+            return states
+        return torch.cat([states, factors.at(output_timestamps, self._bin_times(inputs)).to(states)], dim=-1)
+
+    def _bin_times(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(B, T) when the bins begin that the factors are inferred from, in s."""
+        return inputs["count_timestamps" if self.reads_events else "input_timestamps"]
 
     def _is(self, modality: str, modality_index: Tensor) -> Tensor:
         """(B, 1, 1) which windows are of this modality."""

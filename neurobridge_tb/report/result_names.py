@@ -3,7 +3,19 @@
 from collections.abc import Iterable
 
 _NOT_PICTURES = {"image_id", "seen", "cosine", "nearest_training_cosine"}
-_BASELINES = ("chance", "shuffled", "mean", "ridge", "linear", "mlp", "plain mlp", "nearest", "noise ceiling", "random")
+_BASELINES = (
+    "chance",
+    "shuffled",
+    "mean",
+    "ridge",
+    "linear",
+    "mlp",
+    "plain mlp",
+    "nearest",
+    "noise ceiling",
+    "random",
+    "factor analysis",
+)
 
 
 def is_baseline(name: str) -> bool:

@@ -16,6 +16,8 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.score import score
 from neurobridge_tb.masking.tasks import task_masks
 from neurobridge_tb.metrics.spikes import bits_per_spike, posterior_mean
+from neurobridge_tb.scoring.few_shot import readout_inputs
+from neurobridge_tb.scoring.split_windows import SplitWindows
 
 BINS = np.array([10, 14, 12])
 AREAS = ["V1"] * 14 + ["CA1"] * 16
@@ -75,7 +77,8 @@ def test_every_task_is_scored_beside_a_glm_that_learns(root, tmp_path):
         for scores in row["scores"].values():
             assert scores["low"] <= scores["value"] <= scores["high"]
     for task in ("co_smoothing", "intra_region", "inter_region"):
-        assert rows[task]["scores"]["Poisson GLM"]["value"] > 0.1  # units share a state
+        for closed_form in ("Poisson GLM", "factor analysis"):
+            assert rows[task]["scores"][closed_form]["value"] > 0.1  # units share a state
         assert abs(rows[task]["scores"]["NeuroBridge"]["value"]) < 0.1  # not trained: about the mean rate
 
 
@@ -100,6 +103,41 @@ def test_the_model_scores_as_computed_window_by_window(root, tmp_path):
     expected = bits_per_spike(np.concatenate(rates), np.concatenate(counts), null[units])
     assert row["scores"]["NeuroBridge"]["value"] == pytest.approx(expected.spike_weighted, abs=1e-5)
     assert row["scores"]["NeuroBridge"]["mean over units"] == pytest.approx(expected.unit_mean, abs=1e-5)
+
+
+def test_factor_analysis_has_the_mean_rate_where_nothing_is_seen_and_the_models_floor(root, tmp_path):
+    recording = SplitWindows.read(
+        NeuroBridgeModel.load_pretrained(root / "model"), BinnedRecordings(root=root), "scored", windows="trial"
+    )
+    factors, counts = recording.factors, recording.counts["test"][0]
+    np.testing.assert_allclose(factors.rates(counts, np.zeros(counts.shape, bool)), factors.mean + 0 * counts)
+    keep = np.random.default_rng(0).random(counts.shape) < 0.5
+    ratio = factors.fitted.predict(factors.inputs(counts), keep) * factors.inputs.std / factors.mean
+    floor = 1 + ratio + np.sqrt((1 + ratio) ** 2 + 0.2**2)
+    expected = factors.mean * floor / (1 + np.sqrt(1 + 0.2**2))
+    np.testing.assert_allclose(factors.rates(counts, keep)[~keep], expected[~keep])
+
+
+def test_a_readout_of_hidden_units_is_fitted_to_few_windows(root, tmp_path):
+    rows = run(root, tmp_path, "tasks=[few_shot]", "shots=[2,30]")
+    few, many = (rows[f"few_shot, {n} windows"]["scores"] for n in (2, 30))
+    for name in ("NeuroBridge", "Poisson GLM", "factor analysis"):
+        assert many[name]["value"] > max(0.1, few[name]["value"])
+    with pytest.raises(InputError, match="2 to 60"):
+        run(root, tmp_path, "tasks=[few_shot]", "shots=[61]")
+
+
+def test_few_shot_readouts_see_nothing_hidden(root):
+    model, dataset = NeuroBridgeModel.load_pretrained(root / "model").eval(), BinnedRecordings(root=root)
+    recording = SplitWindows.read(model, dataset, "scored", windows="trial")
+    window, counts = recording.windows["test"][0], recording.counts["test"][0]
+    (mask,) = task_masks("co_smoothing", len(counts), np.array(AREAS), held_out=8)
+    (seen,) = readout_inputs(model, [window], [mask])
+    assert seen.shape == (len(counts), 32 + 16)
+    window.spike_counts.value[mask.target] += 7
+    np.testing.assert_array_equal(readout_inputs(model, [window], [mask])[0], seen)
+    window.spike_counts.value[mask.keep] += 7
+    assert np.abs(readout_inputs(model, [window], [mask])[0] - seen).max() > 0.1
 
 
 def test_several_recordings_are_scored_one_by_one_and_together(root, tmp_path):

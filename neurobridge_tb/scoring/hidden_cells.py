@@ -1,0 +1,99 @@
+"""How well the cells that fixed masks hide are predicted: a model beside closed forms on the same inputs."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from neurobridge_tb._upstream import Data, collate
+from neurobridge_tb.configs.score import ScoreConfig
+from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm, lagged
+from neurobridge_tb.masking import Mask
+from neurobridge_tb.masking.tasks import task_masks
+from neurobridge_tb.metrics.spikes import PRIOR_SPIKES
+from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.scoring.bits_tally import Rates, Tally
+from neurobridge_tb.scoring.split_windows import SplitWindows
+from neurobridge_tb.scoring.unit_rates import UnitRates
+
+_BATCH = 64
+_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+_RECENT = 5  # bins before the cut that the GLM of forward prediction sees
+
+Masks = Callable[[Rates], list[Mask]]  # of windows, whose lengths differ
+
+
+def masks_of_task(config: ScoreConfig, task: str, recording: SplitWindows) -> list[Masks]:
+    """The masks of a task; each is a function of windows, as only its length differs between them."""
+    settings = dict(held_out=config.held_out, max_asked=config.max_asked, seed=config.seed)
+    lengths = {len(values) for some in recording.counts.values() for values in some}
+    variants = {n_bins: task_masks(task, n_bins, recording.areas, **settings) for n_bins in lengths}
+
+    def kth(k: int) -> Masks:
+        return lambda some: [variants[len(values)][k] for values in some]
+
+    return [kth(k) for k in range(len(next(iter(variants.values()))))]
+
+
+def score_task(config: ScoreConfig, task: str, model: NeuroBridgeModel, recording: SplitWindows) -> dict[str, Tally]:
+    """Tallies of the model, of a Poisson GLM and of factor analysis on the test windows of one recording."""
+    tallies: dict[str, list[Tally]] = {}
+    for masks in masks_of_task(config, task, recording):
+        test = masks(recording.counts["test"])
+        units = test[0].target.any(0)
+        targets = [_targets(values, mask) for values, mask in zip(recording.counts["test"], test, strict=True)]
+        trained = UnitRates(recording.trained.spikes[units], recording.trained.bins[units])
+        rates = {
+            "NeuroBridge": model_rates(model, recording.windows["test"], test),
+            "Poisson GLM": _glm_rates(recording, masks, tuple(config.glm_lags), trained),
+            "factor analysis": [
+                _targets(recording.factors.rates(values, mask.keep), mask)
+                for values, mask in zip(recording.counts["test"], test, strict=True)
+            ],
+        }
+        for name, some in rates.items():
+            tallies.setdefault(name, []).append(Tally.of(some, targets, trained))
+    return {name: Tally.side_by_side(some) for name, some in tallies.items()}
+
+
+def _targets(values: np.ndarray, mask: Mask) -> np.ndarray:
+    """(target bins, target units) of a window's values (T, N)."""
+    return values[np.ix_(mask.target.any(1), mask.target.any(0))]
+
+
+@torch.no_grad()
+def model_rates(model: NeuroBridgeModel, windows: Sequence[Data], masks: Sequence[Mask]) -> Rates:
+    """Expected counts (target bins, target units) of each window."""
+    rates = []
+    for start in range(0, len(windows), _BATCH):
+        some = [
+            model.tokenize_with_targets(w, m)
+            for w, m in zip(windows[start : start + _BATCH], masks[start : start + _BATCH], strict=True)
+        ]
+        inputs = collate(some)["model_inputs"]
+        for output, target in zip(model(**inputs).exp(), inputs["output_mask"], strict=True):
+            rates.append(output[target.any(1)][:, target.any(0)].numpy().astype(np.float64))
+    return rates
+
+
+def _glm_rates(recording: SplitWindows, masks: Masks, lags: tuple[int, ...], trained: UnitRates) -> Rates:
+    inputs, targets = {}, {}
+    for split, some in recording.counts.items():
+        pairs = list(zip(some, masks(some), strict=True))
+        inputs[split] = [glm_inputs(values, mask, lags) for values, mask in pairs]
+        targets[split] = np.concatenate([_targets(values, mask) for values, mask in pairs])
+    train, valid, test = (np.concatenate(inputs[split]) for split in ("train", "valid", "test"))
+    rates = fit_poisson_glm(
+        train, targets["train"], valid, targets["valid"], test,
+        prior=PRIOR_SPIKES / trained.bins, penalties=_PENALTIES,
+    )  # fmt: skip
+    return np.split(rates, np.cumsum([len(rows) for rows in inputs["test"]])[:-1])
+
+
+def glm_inputs(values: np.ndarray, mask: Mask, lags: tuple[int, ...]) -> np.ndarray:
+    """Features of every target bin of a window (T, N)."""
+    if mask.scheme == "forward":
+        bins = np.flatnonzero(mask.target.any(1))
+        recent = values[: bins[0]][-_RECENT:].mean(0)
+        return np.column_stack([np.tile(recent, (len(bins), 1)), bins - bins[0]])
+    return lagged(values[:, mask.keep.any(0)], lags)
