@@ -52,6 +52,7 @@ def start_from_factor_analysis(
             [unit for unit in units if unit not in kept],
             torch.from_numpy(loadings[new]),
             torch.from_numpy(fitted.noise[new]),
+            torch.from_numpy(fitted.bins[new]),
         )
         errors |= {recording_id: {str(n): error for n, error in tried.items()} for recording_id in group}
     return errors

@@ -1,13 +1,18 @@
-"""Factor analysis: what units share, fitted by expectation-maximisation to activity with or without gaps.
+"""Bayesian factor analysis: what units share, fitted to activity with or without gaps.
 
 A bin of activity is ``x = mean + L z + noise``: factors z have a standard normal prior, and each unit's noise has a
 variance of its own (Rubin and Thayer 1982). Given the units kept in a bin, the posterior of z is Gaussian and exact for
 any mask, so hidden units are predicted without a new fit.
+
+Loadings are estimates too. They have a normal prior, one variance a factor, itself fitted: weak factors are shrunk, and
+those that nothing supports vanish (automatic relevance determination, Bishop 1999; variational EM, Ghahramani and Beal
+2000). What is uncertain of the loadings of a unit fitted to n bins counts in the posterior of z as if the unit spoke
+1/n against every factor.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +25,10 @@ NUMBERS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
 _START_NOISE = 0.05  # variance added to every unit in the start: correlations are estimated, and may be singular
 _LEAST_NOISE = 0.01  # of a unit's variance is its own: a likelihood without bound (Heywood case) is kept finite
 _STEPS, _TOLERANCE = 100, 1e-3
+_LEAST_PRIOR, _UNUSED = 1e-10, 1e-6  # variances of loadings: kept above 0, and that of a factor that has vanished
 _HELD_OUT = 5  # one bin in so many chooses the number of factors
 _MASKS = 8
+_WORTH = 0.9997  # more factors are worth it if the error falls below this share
 
 
 @dataclass(frozen=True)
@@ -32,16 +39,18 @@ class FactorAnalysis:
         mean: ``(units,)``.
         loadings: ``(units, factors)`` L, in units of the activity; those that explain most come first.
         noise: ``(units,)`` each unit's own variance, above 0.
+        bins: ``(units,)`` number of bins that a unit's loadings were fitted to; infinite: they are known.
     """
 
     mean: Floats
     loadings: Floats
     noise: Floats
+    bins: Floats
 
     def gain(self, kept: NDArray[np.bool_]) -> Floats:
         """``(units, factors)``: the posterior mean given the units kept ``(units,)`` is ``(x - mean) @ gain``."""
         gain = np.zeros(self.loadings.shape)
-        gain[kept] = _posterior(self.loadings[kept], self.noise[kept])[0]
+        gain[kept] = self._posterior(kept)[0]
         return gain
 
     def posterior(self, values: Array, keep: Array) -> tuple[Floats, Floats]:
@@ -57,7 +66,7 @@ class FactorAnalysis:
         centred = to_floats(values) - self.mean
         mean, variance = np.zeros((2, len(centred), self.loadings.shape[1]))
         for pattern, rows in _patterns(to_numpy(keep).astype(bool) & ~np.isnan(centred)):
-            gain, covariance = _posterior(self.loadings[pattern], self.noise[pattern])
+            gain, covariance = self._posterior(pattern)
             mean[rows] = centred[np.ix_(rows, pattern)] @ gain
             variance[rows] = np.diag(covariance)
         return mean, variance
@@ -73,9 +82,19 @@ class FactorAnalysis:
         filled = self.posterior(raw, keep)[0] @ self.loadings.T + self.mean
         return np.where(to_numpy(keep).astype(bool) & ~np.isnan(raw), raw, filled)
 
+    def _posterior(self, units: NDArray[Any]) -> tuple[Floats, Floats]:
+        """Gain (units, factors), the posterior mean of z being ``x @ gain``, and covariance (factors, factors)."""
+        loadings = self.loadings[units]
+        if not (k := loadings.shape[1]):
+            return loadings, np.zeros((0, 0))
+        weighted = loadings / self.noise[units, None]
+        doubt = (1 / self.bins[units]).sum()
+        covariance = cho_solve(cho_factor((1 + doubt) * np.eye(k) + loadings.T @ weighted), np.eye(k))
+        return weighted @ covariance, covariance
+
 
 def fit_factor_analysis(x: Array, *, factors: int) -> FactorAnalysis:
-    """Maximum likelihood with a given number of factors, from an image-factor-analysis start.
+    """Fit with at most so many factors, from an image-factor-analysis start.
 
     Values that are NaN are left out exactly. Bins with the same units observed share their sums, so complete activity
     costs as much as its covariance, and activity whose gaps differ from bin to bin a small solve a bin.
@@ -94,10 +113,10 @@ def fit_factor_analysis(x: Array, *, factors: int) -> FactorAnalysis:
 def choose_factor_analysis(
     x: Array, *, numbers: Sequence[int] = NUMBERS, seed: int = 0
 ) -> tuple[FactorAnalysis, dict[int, float]]:
-    """Fit with the number of factors that predicts hidden units of held-out bins best.
+    """Fit with the fewest factors that predict hidden units of held-out bins as well as any.
 
     One bin in five is held out, in four stretches; each of eight masks hides 10 to 50 % of the units. Numbers are tried
-    from the least on, until the error has risen twice in a row.
+    from the least on, until twice in a row nothing is gained.
 
     Args:
         x: ``(n, units)`` activity, NaN where absent.
@@ -124,9 +143,9 @@ def choose_factor_analysis(
         first = replace(start, loadings=start.loadings[:, :number])
         errors[number] = _masked_error(_maximise(groups, first), test, keep)
         last = list(errors.values())[-3:]
-        if len(last) == 3 and last[0] < last[1] < last[2]:
+        if len(last) == 3 and min(last[1:]) > _WORTH * last[0]:
             break
-    number = min(errors, key=errors.__getitem__)
+    number = min(n for n, error in errors.items() if _WORTH * error <= min(errors.values()))
     return _on_scale_of(inputs, _maximise(_groups(z), image_factors(z, number))), errors
 
 
@@ -147,7 +166,8 @@ def image_factors(z: Floats, most: int) -> FactorAnalysis:
     values, vectors = np.linalg.eigh(correlation / np.sqrt(np.outer(noise, noise)))
     most = min(most, int((values > 1).sum()), len(z) - 1)
     values, vectors = values[::-1][:most], vectors[:, ::-1][:, :most]
-    return FactorAnalysis(np.zeros(n_units), vectors * np.sqrt(values - 1) * np.sqrt(noise)[:, None], noise)
+    loadings = vectors * np.sqrt(values - 1) * np.sqrt(noise)[:, None]
+    return FactorAnalysis(np.zeros(n_units), loadings, noise, np.full(n_units, np.inf))
 
 
 class _Group(NamedTuple):
@@ -176,7 +196,7 @@ def _on_scale_of(inputs: Standardizer, fitted: FactorAnalysis) -> FactorAnalysis
     order = np.argsort(-(fitted.loadings**2 / fitted.noise[:, None]).sum(0), kind="stable")
     loadings = fitted.loadings[:, order]
     loadings = loadings * np.where(loadings.sum(0) < 0, -1.0, 1.0)
-    return FactorAnalysis(inputs.mean, loadings * inputs.std[:, None], fitted.noise * inputs.std**2)
+    return FactorAnalysis(inputs.mean, loadings * inputs.std[:, None], fitted.noise * inputs.std**2, fitted.bins)
 
 
 def _patterns(observed: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -199,44 +219,61 @@ def _groups(z: Floats) -> list[_Group]:
     return groups
 
 
-def _posterior(loadings: Floats, noise: Floats) -> tuple[Floats, Floats]:
-    """Gain (units, factors), the posterior mean of z being ``x @ gain``, and covariance (factors, factors)."""
-    weighted = loadings / noise[:, None]
-    factor = cho_factor(np.eye(loadings.shape[1]) + loadings.T @ weighted) if loadings.shape[1] else None
-    covariance = cho_solve(factor, np.eye(loadings.shape[1])) if factor else np.zeros((0, 0))
-    return weighted @ covariance, covariance
-
-
 def _maximise(groups: list[_Group], model: FactorAnalysis) -> FactorAnalysis:
-    """Expectation-maximisation until no loading moves; factors are rescaled after each step (Liu et al. 1998)."""
-    loadings, noise = model.loadings, model.noise
-    n_units, k = loadings.shape
+    """Variational expectation-maximisation until no loading moves."""
+    n_units, k = model.loadings.shape
     power, observed = np.zeros(n_units), np.zeros((n_units, len(groups)), dtype=bool)
     for j, (units, rows, _) in enumerate(groups):
         power[units] += (rows**2).sum(0)
         observed[units, j] = True
-    bins = np.array([group.bins for group in groups])
-    count = np.maximum(observed @ bins, 1)
+    bins = np.maximum(observed @ np.array([group.bins for group in groups]), 1).astype(float)
     kinds, kind = np.unique(observed, axis=0, return_inverse=True)  # units observed in the same groups share a solve
-    for _ in range(_STEPS):
+    seen = observed.any(1)
+    model = replace(model, bins=bins)
+    prior = (model.loadings[seen] ** 2).sum(0) / max(1, seen.sum())
+    for _ in range(_STEPS if k else 0):
         cross, moments = np.zeros((n_units, k)), np.zeros((len(groups), k, k))
         for j, (units, rows, n) in enumerate(groups):
-            gain, covariance = _posterior(loadings[units], noise[units])
+            gain, covariance = model._posterior(units)
             scores = rows @ gain
             moments[j] = scores.T @ scores + n * covariance
             cross[units] += rows.T @ scores
-        new = np.zeros((n_units, k))
+        loadings, variance, fit = np.zeros((n_units, k)), np.zeros((n_units, k)), np.zeros(n_units)
         for j, shared in enumerate(kinds):
             if shared.any():
                 of_kind = kind.reshape(-1) == j
-                new[of_kind] = np.linalg.solve(np.tensordot(shared, moments, axes=(0, 0)), cross[of_kind].T).T
-        noise = np.where(observed.any(1), power / count - (new * cross).sum(1) / count, 1.0)
-        noise = np.maximum(noise, _LEAST_NOISE)
-        new = new @ np.linalg.cholesky(moments.sum(0) / bins.sum())
-        moved, loadings = np.abs(new - loadings).max(initial=0.0), new
+                moment = np.tensordot(shared, moments, axes=(0, 0))
+                loadings[of_kind], variance[of_kind], fit[of_kind] = _loadings(
+                    moment, cross[of_kind], model.noise[of_kind], prior
+                )
+        prior = np.maximum((loadings**2 + variance)[seen].mean(0), _LEAST_PRIOR)
+        noise = np.where(seen, (power - 2 * (loadings * cross).sum(1) + fit) / bins, 1.0)
+        moved = np.abs(loadings - model.loadings).max()
+        model = replace(model, loadings=loadings, noise=np.maximum(noise, _LEAST_NOISE))
         if moved < _TOLERANCE:
             break
-    return replace(model, loadings=loadings, noise=noise)
+    return replace(model, loadings=model.loadings[:, prior > _UNUSED])
+
+
+def _loadings(moment: Floats, cross: Floats, noise: Floats, prior: Floats) -> tuple[Floats, Floats, Floats]:
+    """Posterior of the loadings of units that are observed in the same bins.
+
+    Args:
+        moment: ``(factors, factors)`` sum of ``z z'`` over these bins.
+        cross: ``(units, factors)`` sum of ``x z``.
+        noise: ``(units,)``.
+        prior: ``(factors,)`` prior variance of the loadings.
+
+    Returns:
+        Mean and variance ``(units, factors)`` of the loadings, and ``(units,)`` the sum of ``(L z)^2`` expected.
+    """
+    scale = np.sqrt(prior)
+    values, vectors = np.linalg.eigh(scale[:, None] * moment * scale)
+    axes = scale[:, None] * vectors  # a unit's covariance is noise * axes diag(shrunk) axes'
+    shrunk = 1 / (np.maximum(values, 0) + noise[:, None])
+    mean = (cross @ axes * shrunk) @ axes.T
+    fit = ((mean @ moment) * mean).sum(1) + noise * (np.maximum(values, 0) * shrunk).sum(1)
+    return mean, noise[:, None] * shrunk @ (axes**2).T, fit
 
 
 def _masked_error(model: FactorAnalysis, test: Floats, keep: NDArray[np.bool_]) -> float:

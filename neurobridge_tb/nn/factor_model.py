@@ -3,14 +3,15 @@
 A bin of standardised activity is ``v_u = L_u . z + noise of variance psi_u`` with z standard normal. For the units O
 that are kept in a bin,
 
-    precision  P = I + sum_{u in O} L_u L_u' / psi_u
+    precision  P = I + sum_{u in O} (L_u L_u' / psi_u + I / n_u)
     mean       z = P^-1 sum_{u in O} L_u v_u / psi_u            variance  diag(P^-1)
 
-is exact for any mask, and ``L_u . z`` predicts any unit, hidden or not. Bins that share a mask share P. Units stay
+is exact for any mask, and ``L_u . z`` predicts any unit, hidden or not; n_u, the bins that L_u was fitted to, says how
+much of it is chance. Bins that share a mask share P. Units stay
 exchangeable, ragged and maskable. :mod:`neurobridge_tb.estimators.factor_analysis` fits the rows in closed form.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.nn.unit_rows import batch_rows
 
+_KNOWN = 40.0  # log of so many bins that loadings fitted to them are certain
 _SOFTNESS = 0.2  # of the floor of a predicted rate, in mean rates
 
 
@@ -53,26 +55,29 @@ class FactorModel(nn.Module):
         super().__init__()
         self.loading_rows = InfiniteVocabEmbedding(num_factors, init_scale=0.02)
         self.log_noise_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
+        self.log_bins_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
 
     @property
     def tables(self) -> list[InfiniteVocabEmbedding]:
-        """Its rows of units: loadings, and the log of each unit's own variance."""
-        return [self.loading_rows, self.log_noise_rows]
+        """Its rows of units: loadings, and the logs of each unit's own variance and of the bins it was fitted to."""
+        return [self.loading_rows, self.log_noise_rows, self.log_bins_rows]
 
     @torch.no_grad()
-    def set(self, unit_ids: list[str], loadings: Tensor, noise: Tensor) -> None:
+    def set(self, unit_ids: list[str], loadings: Tensor, noise: Tensor, bins: Tensor) -> None:
         """Set the rows of ``unit_ids``.
 
         Args:
             unit_ids: N units of the vocabulary.
             loadings: (N, k), k at most K; the other factors are left unused.
             noise: (N,) own variances, above 0.
+            bins: (N,) numbers of bins that the loadings were fitted to.
         """
         index = torch.tensor(self.loading_rows.tokenizer(unit_ids), device=self.loading_rows.weight.device)
         rows = torch.zeros(len(unit_ids), self.loading_rows.embedding_dim, dtype=loadings.dtype)
         rows[:, : loadings.shape[1]] = loadings
         self.loading_rows.weight[index] = rows.to(self.loading_rows.weight)
         self.log_noise_rows.weight[index] = noise.log()[:, None].to(self.log_noise_rows.weight)
+        self.log_bins_rows.weight[index] = bins.log()[:, None].to(self.log_bins_rows.weight)
 
     def forward(
         self,
@@ -99,7 +104,10 @@ class FactorModel(nn.Module):
             loadings = loadings.to(exact)
             weighted = loadings * torch.exp(-self.log_noise_rows(rows).to(exact))
             information = (values.to(exact) * keep) @ weighted[index]  # (B, T, K)
-            covariance = _stable_inverse(self._precision(loadings, weighted, patterns.to(exact), index))
+            patterns = patterns.to(exact)
+            doubt = (patterns @ torch.exp(-self.log_bins_rows(rows).to(exact))[index])[..., None]  # (B, P, 1, 1)
+            prior = (1 + doubt) * torch.eye(loadings.shape[1], dtype=exact, device=values.device)
+            covariance = _stable_inverse(prior + self._information(loadings, weighted, patterns, index))
             if patterns.shape[1] == 1:
                 mean, variance = information @ covariance[:, 0], covariance.diagonal(dim1=-2, dim2=-1)
                 return Factors(mean, variance.expand_as(mean))
@@ -109,23 +117,29 @@ class FactorModel(nn.Module):
             mean = (information[:, :, None] @ covariance)[:, :, 0]
             return Factors(mean, covariance.diagonal(dim1=-2, dim2=-1))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """As ever; in models from before the number of bins counted, loadings are taken as known."""
+        noise, bins = f"{prefix}log_noise_rows.", f"{prefix}log_bins_rows."
+        if noise + "weight" in state_dict and bins + "weight" not in state_dict:
+            state_dict[bins + "weight"] = torch.full_like(state_dict[noise + "weight"], _KNOWN)
+            state_dict[bins + "vocab"] = state_dict[noise + "vocab"].copy()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
     def predict(self, mean: Tensor, unit_index: Tensor) -> Tensor:
         """Standardised values (B, T, M) of units (B, M) that factors (B, T, K) predict."""
         with torch.autocast(mean.device.type, enabled=False):
             return mean @ self.loading_rows(unit_index).to(mean.dtype).mT
 
     @staticmethod
-    def _precision(loadings: Tensor, weighted: Tensor, patterns: Tensor, index: Tensor) -> Tensor:
-        """(B, P, K, K) of each pattern."""
+    def _information(loadings: Tensor, weighted: Tensor, patterns: Tensor, index: Tensor) -> Tensor:
+        """(B, P, K, K) sum over the units of each pattern of L_u L_u' / psi_u."""
         k = loadings.shape[1]
         if len(loadings) <= 4 * index.shape[1]:  # one product for the batch, from the outer products of all rows
             place = index[:, None].expand_as(patterns)
             kept = patterns.new_zeros(*patterns.shape[:2], len(loadings)).scatter_add(2, place, patterns)
             outer = (loadings[:, :, None] * weighted[:, None]).flatten(1)
-            precision = (kept @ outer).unflatten(2, (k, k))
-        else:
-            precision = (loadings[index][:, None] * patterns[..., None]).mT @ weighted[index][:, None]
-        return precision + torch.eye(k, dtype=precision.dtype, device=precision.device)
+            return (kept @ outer).unflatten(2, (k, k))
+        return (loadings[index][:, None] * patterns[..., None]).mT @ weighted[index][:, None]
 
 
 def _stable_inverse(precision: Tensor) -> Tensor:
