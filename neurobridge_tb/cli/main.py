@@ -8,6 +8,7 @@ from neurobridge_tb import __version__
 from neurobridge_tb.cli.data import bind, simulate, simulate_allen, simulate_ibl, validate
 from neurobridge_tb.cli.demo import demo, info, rate, report
 from neurobridge_tb.cli.heap import restart_with_bounded_heap
+from neurobridge_tb.cli.hub import models, push
 from neurobridge_tb.cli.import_files import import_files
 from neurobridge_tb.cli.jobs import JobCommand, job_commands
 from neurobridge_tb.cli.signals import end_with_a_sentence
@@ -40,6 +41,8 @@ def main() -> None:
       neurobridge reconstruct   pictures, beside their baselines
       neurobridge rate          a blind test of the pictures for people, on one page
       neurobridge report        one HTML page of it all
+      neurobridge models        the models that come with the package
+      neurobridge push          a model and its card to the Hugging Face hub
     `neurobridge demo` does all of it on simulated data.
     """
 
@@ -55,8 +58,8 @@ def probe(arguments: tuple[str, ...]) -> None:
     )
 
 
-_TOOLS = [simulate, simulate_allen, simulate_ibl, import_files, validate, bind, demo, rate, report, info, probe]
-for _command in [*job_commands(), *_TOOLS]:
+_FILES = [simulate, simulate_allen, simulate_ibl, import_files, validate, bind]
+for _command in [*job_commands(), *_FILES, demo, rate, report, models, push, info, probe]:
     main.add_command(_command)
 
 

@@ -17,6 +17,7 @@ from neurobridge_tb.generation.batches import draw_items
 from neurobridge_tb.generation.flow_network import FlowNetwork
 from neurobridge_tb.generation.folders import write_decoder
 from neurobridge_tb.generation.target_codes import TargetCodes
+from neurobridge_tb.hub import model_folder
 
 SHIPPED = Path(__file__).parent / "weights" / "procedural_64"
 _FORMAT = "neurobridge flow 1"
@@ -204,8 +205,8 @@ class FlowDecoder:
         """Load a saved decoder.
 
         Args:
-            weights: Folder with ``model.safetensors`` and ``config.json``; default: the weights for drawn pictures that
-                come with the package.
+            weights: Folder with ``model.safetensors`` and ``config.json``, or ``"organisation/model"`` on the hub;
+                default: the weights for drawn pictures that come with the package.
             encoder_name: The encoder whose features will be given; another one is refused.
             preprocessing_hash: Its preprocessing; another one is refused.
             **settings: ``steps``, ``candidates``, ``batch_size``, ``device``.
@@ -215,7 +216,7 @@ class FlowDecoder:
         """
         from safetensors.torch import load_file
 
-        folder = Path(weights)
+        folder = model_folder(weights)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if config.get("format") != _FORMAT:

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neurobridge_tb.files import check_folder, write_folder
+from neurobridge_tb.hub import CARD
 
-_FILES = ("config.json", "model.safetensors", "ip_adapter.safetensors", "loss.csv")
+_FILES = ("config.json", "model.safetensors", "ip_adapter.safetensors", "loss.csv", CARD)
 
 
 @contextmanager

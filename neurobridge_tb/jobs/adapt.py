@@ -42,7 +42,7 @@ def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
     dataset = open_dataset(config.dataset)
-    model = NeuroBridgeModel.load_pretrained(config.pretrained)
+    model = NeuroBridgeModel.from_pretrained(config.pretrained)
     known, train = set(model.unit_emb.vocab), dataset.get_sampling_intervals("train")
     model.extend_vocabs(dataset)
     model.fit_unit_statistics(dataset, train)

@@ -36,7 +36,7 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
     dataset = open_dataset(config.dataset)
-    encoder = NeuroBridgeModel.load_pretrained(config.pretrained)
+    encoder = NeuroBridgeModel.from_pretrained(config.pretrained)
     embeddings = EmbeddingCache.load(config.embeddings, layers=config.layers)
     model = ImageAligner(
         encoder=encoder.config,
@@ -75,7 +75,7 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
         return run.path  # the first process alone goes on
 
     final = ImageAligner.load_pretrained(run.model).eval()
-    before = masked_scores(NeuroBridgeModel.load_pretrained(config.pretrained).eval(), masked_valid)
+    before = masked_scores(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), masked_valid)
     after = masked_scores(final.encoder, masked_valid)
     run.write_metrics(
         {

@@ -33,7 +33,7 @@ def decode(config: DecodeConfig | None = None, /, **settings: Any) -> Path:
     config = settle(DecodeConfig, config, settings)
     dataset = open_dataset(config.dataset)
     spec = series_spec(dataset, config.target)
-    model = NeuroBridgeModel.load_pretrained(config.pretrained).eval()
+    model = NeuroBridgeModel.from_pretrained(config.pretrained).eval()
     content = (
         decode_column(config, dataset, model, _say)
         if spec is None

@@ -57,7 +57,7 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
             found=f"{config.target}, a column of a table",
             fix="Use `neurobridge decode`.",
         )
-    reader = NeuroBridgeModel.load_pretrained(config.pretrained).eval()
+    reader = NeuroBridgeModel.from_pretrained(config.pretrained).eval()
     splits = {
         split: sampling_intervals(reader, dataset, split, windows=config.windows)
         for split in ("train", "valid", "test")

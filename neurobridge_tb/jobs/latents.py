@@ -41,7 +41,7 @@ def latents(config: LatentsConfig | None = None, /, **settings: Any) -> Path:
     if config.colour is not None:
         series_spec(dataset, f"{config.table}.{config.colour}")  # refuses what is not there
         examples = read_examples(dataset, f"{config.table}.{config.colour}", align=config.align)
-    model = NeuroBridgeModel.load_pretrained(config.pretrained).eval()
+    model = NeuroBridgeModel.from_pretrained(config.pretrained).eval()
     run_dir, rows = Path(config.run_dir), []
     for recording_id in dataset.recording_ids:
         recording = dataset.get_recording(recording_id)

@@ -30,7 +30,7 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(ScoreConfig, config, settings)
-    dataset, model = open_dataset(config.dataset), NeuroBridgeModel.load_pretrained(config.pretrained).eval()
+    dataset, model = open_dataset(config.dataset), NeuroBridgeModel.from_pretrained(config.pretrained).eval()
     rows: list[dict[str, Any]] = []
     tallies: dict[str, list[dict[str, Tally]]] = {}
     for recording_id in dataset.recording_ids:

@@ -1,6 +1,7 @@
 """Saving and loading models: ``model.safetensors`` (weights) and ``config.json`` (settings and vocabularies)."""
 
 import json
+import tempfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Self
@@ -11,10 +12,11 @@ from torch import nn
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import check_folder, write_folder
+from neurobridge_tb.hub import CARD, model_folder, push_model
 from neurobridge_tb.models.checkpoints import read_checkpoint
 
 _VOCAB = ".vocab"
-_FILES = ("config.json", "model.safetensors", "factors.h5")
+_FILES = ("config.json", "model.safetensors", "factors.h5", CARD)
 
 
 class PretrainedModel(nn.Module):
@@ -36,6 +38,37 @@ class PretrainedModel(nn.Module):
             save_file(tensors, aside / "model.safetensors")
             (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         return Path(folder)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> Self:
+        """Load a model from a folder, from the package, or from the Hugging Face hub (kept in its cache).
+
+        Args:
+            name: What :meth:`load_pretrained` takes, a name that ``neurobridge models`` lists, or
+                ``"organisation/model"``.
+            revision: Branch, tag or commit on the hub; default: the newest.
+
+        Raises:
+            InputError: There is no such model, or it is another class's.
+        """
+        return cls.load_pretrained(model_folder(name, revision=revision))
+
+    def push_to_hub(self, repo: str, *, card: str, private: bool = False) -> str:
+        """Upload this model and its model card to the Hugging Face hub.
+
+        Args:
+            repo: ``"organisation/model"``; made where there is none.
+            card: Text of the model card, e.g. of :func:`neurobridge_tb.report.model_card.model_card`.
+            private: Whether a new repository can be seen by its organisation alone.
+
+        Returns:
+            Address of the commit.
+
+        Raises:
+            InputError: The hub refuses, or cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as aside:
+            return push_model(self.save_pretrained(Path(aside) / "model"), repo, card=card, private=private)
 
     @classmethod
     def load_pretrained(cls, path: str | Path) -> Self:

@@ -78,4 +78,6 @@ def row_cells(row: dict) -> Iterator[tuple[str, str]]:
 def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value)) if len(value) < 4 else f"{_text(value[0])} … {_text(value[-1])}"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) >= 5e-4 or not value else f"{value:.0e}"
+    return str(value)
