@@ -246,7 +246,7 @@ def _factor_scores(model: ImageAligner, responses: Responses, x: NDArray) -> "_S
     """The encoder's factors in each latent step, given the units that are seen in any presentation."""
     assert model.linear is not None and model.encoder.factors is not None
     steps, units = model.linear.num_steps, responses.model_inputs["input_unit_index"][0]
-    loadings, log_noise, log_bins = (table(units).double().numpy() for table in model.encoder.factors.tables)
+    loadings, log_noise, log_bins, _ = (table(units).double().numpy() for table in model.encoder.factors.tables)
     seen = ~np.isnan(x).all(0).reshape(steps, -1).all(0)
     fitted = FactorAnalysis(np.zeros(len(units)), loadings, np.exp(log_noise[:, 0]), np.exp(log_bins[:, 0]))
     gain = fitted.gain(seen)

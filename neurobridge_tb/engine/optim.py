@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+_FITTED = ("factors.loading_rows.", "factors.log_noise_rows.", "factors.log_bins_rows.")
 _UNDECAYED = ("_emb.", "_rows.", "quer")  # one row a unit, session, latent or query
 
 
@@ -25,7 +26,7 @@ class Group(NamedTuple):
 
 
 def factors_apart(parameters: Iterable[tuple[str, nn.Parameter]], lr: float, factor_lr: float) -> list[Group]:
-    """Two groups: the rows of a factor model, which start at a fit and learn slowly, and everything else.
+    """Two groups: the rows of a factor model that start at a fit, and learn slowly, and everything else.
 
     Args:
         parameters: ``module.named_parameters()``.
@@ -33,8 +34,8 @@ def factors_apart(parameters: Iterable[tuple[str, nn.Parameter]], lr: float, fac
         factor_lr: That of loadings and own variances; 0: they stay as they were fitted.
     """
     named = list(parameters)
-    factors = [(n, p) for n, p in named if "factors." in n]
-    return [Group([(n, p) for n, p in named if "factors." not in n], lr), Group(factors, factor_lr)]
+    fitted = [(n, p) for n, p in named if any(rows in n for rows in _FITTED)]
+    return [Group([(n, p) for n, p in named if not any(rows in n for rows in _FITTED)], lr), Group(fitted, factor_lr)]
 
 
 def adamw_with_warmup(

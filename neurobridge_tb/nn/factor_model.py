@@ -56,11 +56,12 @@ class FactorModel(nn.Module):
         self.loading_rows = InfiniteVocabEmbedding(num_factors, init_scale=0.02)
         self.log_noise_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
         self.log_bins_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
+        self.curve_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
 
     @property
     def tables(self) -> list[InfiniteVocabEmbedding]:
-        """Its rows of units: loadings, and the logs of each unit's own variance and of the bins it was fitted to."""
-        return [self.loading_rows, self.log_noise_rows, self.log_bins_rows]
+        """Its rows of units: what :meth:`set` sets, and how each unit's response curves, which training finds."""
+        return [self.loading_rows, self.log_noise_rows, self.log_bins_rows, self.curve_rows]
 
     @torch.no_grad()
     def set(self, unit_ids: list[str], loadings: Tensor, noise: Tensor, bins: Tensor) -> None:
@@ -118,17 +119,22 @@ class FactorModel(nn.Module):
             return Factors(mean, covariance.diagonal(dim1=-2, dim2=-1))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """As ever; in models from before the number of bins counted, loadings are taken as known."""
-        noise, bins = f"{prefix}log_noise_rows.", f"{prefix}log_bins_rows."
-        if noise + "weight" in state_dict and bins + "weight" not in state_dict:
-            state_dict[bins + "weight"] = torch.full_like(state_dict[noise + "weight"], _KNOWN)
-            state_dict[bins + "vocab"] = state_dict[noise + "vocab"].copy()
+        """As ever; models from before the number of bins counted take loadings as known, and responses as straight."""
+        noise = f"{prefix}log_noise_rows."
+        for rows, value in ((f"{prefix}log_bins_rows.", _KNOWN), (f"{prefix}curve_rows.", 0.0)):
+            if noise + "weight" in state_dict and rows + "weight" not in state_dict:
+                state_dict[rows + "weight"] = torch.full_like(state_dict[noise + "weight"], value)
+                state_dict[rows + "vocab"] = state_dict[noise + "vocab"].copy()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def predict(self, mean: Tensor, unit_index: Tensor) -> Tensor:
-        """Standardised values (B, T, M) of units (B, M) that factors (B, T, K) predict."""
+        """Standardised values (B, T, M) of units (B, M) that factors (B, T, K) predict.
+
+        A response may rise faster or slower than what drives it: ``L_u . z + c_u (L_u . z)^2``.
+        """
         with torch.autocast(mean.device.type, enabled=False):
-            return mean @ self.loading_rows(unit_index).to(mean.dtype).mT
+            drive = mean @ self.loading_rows(unit_index).to(mean.dtype).mT
+            return drive + self.curve_rows(unit_index).to(drive).mT * drive.square()
 
     @staticmethod
     def _information(loadings: Tensor, weighted: Tensor, patterns: Tensor, index: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.adapt import adapt, gradual_unfreezing
 
 ROWS = {"unit_emb", "gain_emb", "session_emb", "decoder.state_rows", "factors.loading_rows"}
-ROWS = {f"{name}.weight" for name in ROWS | {"factors.log_noise_rows", "factors.log_bins_rows"}}
+ROWS = {f"{name}.weight" for name in ROWS | {"factors.log_noise_rows", "factors.log_bins_rows", "factors.curve_rows"}}
 
 
 @pytest.fixture(scope="module")

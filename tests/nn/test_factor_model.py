@@ -70,12 +70,25 @@ def test_gradients(model):
     values, keep, index = batch(model)
     weights = [table.weight.detach().clone().requires_grad_() for table in model.tables]
 
-    def outputs(loadings, log_noise, log_bins, values):
-        rows = {"loading_rows": loadings, "log_noise_rows": log_noise, "log_bins_rows": log_bins}
+    def outputs(loadings, log_noise, log_bins, curve, values):
+        rows = {"loading_rows": loadings, "log_noise_rows": log_noise, "log_bins_rows": log_bins, "curve_rows": curve}
         replaced = {f"{name}.weight": weight for name, weight in rows.items()}
         return tuple(torch.func.functional_call(model, replaced, (values, keep, index)))
 
     assert torch.autograd.gradcheck(outputs, (*weights, values.requires_grad_()), fast_mode=True)
+
+
+def test_responses_curve(model):
+    values, keep, index = batch(model)
+    z = model(values, keep, index).mean
+    straight = model.predict(z, index)
+    with torch.no_grad():
+        model.curve_rows.weight[index[0, 2]] = 0.1
+    expected = straight.clone()
+    for b, units in enumerate(index):
+        curved = units == index[0, 2]
+        expected[b][:, curved] += 0.1 * straight[b][:, curved] ** 2
+    torch.testing.assert_close(model.predict(z, index), expected)
 
 
 def test_units_order_padding_and_batch_mates_do_not_matter(model):
