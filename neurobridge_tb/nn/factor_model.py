@@ -11,6 +11,7 @@ much of it is chance. Bins that share a mask share P. Units stay
 exchangeable, ragged and maskable. :mod:`neurobridge_tb.estimators.factor_analysis` fits the rows in closed form.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -130,11 +131,12 @@ class FactorModel(nn.Module):
     def predict(self, mean: Tensor, unit_index: Tensor) -> Tensor:
         """Standardised values (B, T, M) of units (B, M) that factors (B, T, K) predict.
 
-        A response may rise faster or slower than what drives it: ``L_u . z + c_u (L_u . z)^2``.
+        A response may rise faster above the mean than below it, as rectified ones do, or slower: with ``d = L_u . z``
+        it is ``d + c_u (sqrt(1 + d^2) - 1)``.
         """
         with torch.autocast(mean.device.type, enabled=False):
             drive = mean @ self.loading_rows(unit_index).to(mean.dtype).mT
-            return drive + self.curve_rows(unit_index).to(drive).mT * drive.square()
+            return drive + self.curve_rows(unit_index).to(drive).mT * ((1 + drive.square()).sqrt() - 1)
 
     @staticmethod
     def _information(loadings: Tensor, weighted: Tensor, patterns: Tensor, index: Tensor) -> Tensor:
@@ -169,4 +171,4 @@ def log_rate_ratio(predicted: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         std: (…) training standard deviations.
     """
     rate = 1 + predicted * torch.where(mean < 1e-3, 0.0, std / mean.clamp_min(1e-3))
-    return torch.log((rate + (rate**2 + _SOFTNESS**2).sqrt()) / (1 + (1 + _SOFTNESS**2) ** 0.5))
+    return torch.asinh(rate / _SOFTNESS) - math.asinh(1 / _SOFTNESS)  # log of rate + sqrt(rate^2 + softness^2)

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
-from neurobridge_tb.nn.factor_model import FactorModel
+from neurobridge_tb.nn.factor_model import FactorModel, log_rate_ratio
 
 UNITS = [f"u{i}" for i in range(9)]
 
@@ -87,7 +87,7 @@ def test_responses_curve(model):
     expected = straight.clone()
     for b, units in enumerate(index):
         curved = units == index[0, 2]
-        expected[b][:, curved] += 0.1 * straight[b][:, curved] ** 2
+        expected[b][:, curved] += 0.1 * ((1 + straight[b][:, curved] ** 2) ** 0.5 - 1)
     torch.testing.assert_close(model.predict(z, index), expected)
 
 
@@ -115,3 +115,14 @@ def test_limits_are_exact_and_half_precision_is_safe(model):
     with torch.no_grad():
         model.log_noise_rows.weight.fill_(-12.0)  # units that are nearly all shared
     assert torch.isfinite(model(1e3 * values.float(), keep, index).mean).all()
+
+
+def test_rates_stay_finite_however_low_the_prediction():
+    predicted = torch.tensor([-1e6, -30.0, -1.0, 0.0, 2.0, 1e6], requires_grad=True)
+    ratio = log_rate_ratio(predicted, torch.tensor(0.25), torch.tensor(0.5))
+    rate = 1 + 2 * predicted.detach().double().numpy()
+    exact = np.arcsinh(rate / 0.2) - np.arcsinh(1 / 0.2)
+    np.testing.assert_allclose(ratio.detach(), exact, rtol=1e-5, atol=1e-6)
+    ratio.sum().backward()
+    assert torch.isfinite(predicted.grad).all() and (predicted.grad > 0).all()
+    assert (log_rate_ratio(predicted, torch.tensor(1e-4), torch.tensor(0.01)) == 0).all()  # hardly a spike in training
