@@ -10,7 +10,7 @@ INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_hook/*)
 # What CI runs.
 check: lint types docs compat beside test
 
-.PHONY: check demo test lint audit types docs release compat beside contrib clean
+.PHONY: check demo test lint audit types docs look notebooks release compat beside contrib clean
 
 demo: $(VENV)/.demo
 	$(BIN)/neurobridge demo $(WORKSPACE)
@@ -28,6 +28,15 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# The built site in a browser (Chromium, by its path in CHROMIUM or as playwright installs it): screenshots in
+# site_pictures/; an error of the console, a dead link or a serious fault of accessibility ends it.
+look: docs
+	$(BIN)/python tests/site/look.py site site_pictures
+
+# The notebooks of examples/notebooks, executed in notebooks_run/ (minutes; a workflow of its own runs them).
+notebooks: $(VENV)/.notebooks
+	rm -rf notebooks_run && $(BIN)/python examples/notebooks/run.py notebooks_run
+
 # Wheel and source archive in dist/, checked, and the wheel tried in an environment of its own.
 release: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet build twine
@@ -35,8 +44,9 @@ release: $(VENV)/.dev
 	$(BIN)/twine check --strict dist/*
 	$(PYTHON) -m venv .venv-release
 	.venv-release/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt torch
-	.venv-release/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt dist/*.whl
-	cd dist && ../.venv-release/bin/neurobridge info && ../.venv-release/bin/brainsets list
+	.venv-release/bin/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt "$$(ls $(CURDIR)/dist/*.whl)[demo]"
+	mkdir .venv-release/tried && cd .venv-release/tried && ../bin/neurobridge info && ../bin/neurobridge models \
+	  && ../bin/brainsets list && ../bin/neurobridge demo demo --tiny
 	rm -rf .venv-release
 
 # Known weaknesses of the installed packages; needs the network.
@@ -73,6 +83,10 @@ $(VENV)/.dev: $(VENV)/.python $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(VENV)/.notebooks: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt -e '.[notebooks]'
+	touch $@
+
 $(VENV)/.docs: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[docs]'
 	touch $@
@@ -85,4 +99,4 @@ $(VENV)/.docs: $(VENV)/.dev
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-upstream01 .venv-release site dist demo .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .venv-upstream01 .venv-release site site_pictures notebooks_run dist demo .pytest_cache .ruff_cache .mypy_cache

@@ -42,11 +42,10 @@ def model_folder(name: str | Path, *, revision: str | None = None) -> Path:
     if str(name) in (shipped := shipped_models()):
         return shipped[str(name)]
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     try:
         if str(name).count("/") != 1:
-            raise HFValidationError("neither a folder nor organisation/model")
+            raise FileNotFoundError("there is no such folder")
         return Path(snapshot_download(str(name), revision=revision, allow_patterns=list(_FILES)))
     except (OSError, ValueError) as error:  # those of the hub, of the network and of names
         raise InputError(

@@ -142,6 +142,21 @@ def test_commands_in_the_text_exist(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_fit_a_screen(page):
+    """A line of a command has at most 120 characters, a command in a cell of a table at most 60."""
+    text = page.read_text(encoding="utf-8")
+    blocks = [block for kind, block in FENCE.findall(text) if not kind.startswith("python")]
+    assert [line for block in blocks for line in block.splitlines() if len(line) > 120] == []
+    rows = "\n".join(line for line in FENCE.sub("", text).splitlines() if line.startswith("|"))
+    commands = re.findall(r"`((?:neurobridge|brainsets|make|pip|python) [^`]+)`", rows)
+    assert [command for command in commands if len(command) > 60] == []
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_brainsets_commands_would_start(page):
     from torch_brain.pipeline import runner
     from torch_brain.pipeline._cli import cli

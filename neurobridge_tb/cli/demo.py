@@ -11,14 +11,15 @@ from neurobridge_tb.cli.options import FILE, FOLDER, IMAGES
 @click.argument("workspace", type=FOLDER)
 @click.option("--images", type=IMAGES, default=None, help="Folder of photos to show; default: drawn images.")
 @click.option("--seed", default=0, show_default=True)
-def demo(workspace: Path, images: Path | None, seed: int) -> None:
+@click.option("--tiny", is_flag=True, help="Smallest sizes: tests an installation, and learns nothing.")
+def demo(workspace: Path, images: Path | None, seed: int, tiny: bool) -> None:
     """Do the whole main job on simulated data, and end with an HTML report.
 
     Each stage is one command, printed before it runs. A demo that was cut goes on where it stopped.
     """
     from neurobridge_tb.cli.demo_stages import run_demo
 
-    click.echo(f"\nReport: {run_demo(workspace, images, seed).resolve().as_uri()}")
+    click.echo(f"\nReport: {run_demo(workspace, images, seed, tiny).resolve().as_uri()}")
 
 
 @click.command()

@@ -12,6 +12,18 @@ from neurobridge_tb.errors import NeuroBridgeError
 from neurobridge_tb.files import write_json
 from neurobridge_tb.simulation.shown_images import class_photos
 
+_SIZES = {
+    "pretrain": ["model=laptop", "optimizer.lr=3e-3", "trainer.max_epochs=8"],
+    "train-decoder": ["steps=400"],
+}
+_TINY_SIZES = {
+    "simulate": ["--concepts", "100", "--per-concept", "3", "--repeats", "4"],
+    "pretrain": ["model=tiny", "trainer.max_epochs=1"],
+    "align": ["readout.dim_hidden=64", "stage1.epochs=1", "stage2.epochs=1"],
+    "evaluate": ["resamples=100", "permutations=100"],
+    "train-decoder": ["steps=4"],
+    "reconstruct": ["flow.steps=2", "flow.candidates=1", "judge.image_size=96"],
+}
 _NEUROBRIDGE = [sys.executable, "-m", "neurobridge_tb.cli"]
 
 
@@ -19,13 +31,14 @@ class StageError(NeuroBridgeError):
     """A stage of the demo failed; its own message stands above."""
 
 
-def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[str]]:
+def stages(workspace: Path, images: Path | None, seed: int, tiny: bool = False) -> dict[str, list[str]]:
     """The command of each stage, as a user would type it.
 
     Args:
         workspace: Folder of everything that is made.
         images: Folder of photos to show to the virtual monkey, or None for drawn images.
         seed: Seed of simulation and trainings.
+        tiny: Sizes of a smoke test: everything runs, nothing is learnt. Default False.
     """
     w = workspace
     data = ["dataset=tvsd", f"dataset.root={w}/processed", f"seed={seed}"]
@@ -36,8 +49,7 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         + ([] if images is None else ["--images", str(shown)]),
         "prepare": ["brainsets", "prepare", "tvsd", "--single", "monkeyF_norm", "--raw-dir", f"{w}/raw"]
         + ["--processed-dir", f"{w}/processed"],
-        "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain", "model=laptop"]
-        + ["optimizer.lr=3e-3", "trainer.max_epochs=8"],
+        "pretrain": ["neurobridge", "pretrain", *data, f"run_dir={w}/runs/pretrain"],
         "embed": ["neurobridge", "embed", f"images={shown}", f"out={embeddings}", "encoder=timm:tf_efficientnet_lite2"]
         + ["image_size=96", "layers=[blocks.1@4x4,blocks.2@4x4,blocks.3@4x4,blocks.4@4x4,final]"],
         "align": ["neurobridge", "align", *data, f"embeddings={embeddings}", f"pretrained={w}/runs/pretrain/model"]
@@ -45,7 +57,7 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         "evaluate": ["neurobridge", "evaluate", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"run_dir={w}/runs/evaluate"],
         "train-decoder": ["neurobridge", "train-decoder", f"images={shown}", f"embeddings={embeddings}"]
-        + [f"run_dir={w}/runs/decoder", f"exclude={w}/processed/tvsd/monkeyF_norm.h5", "steps=400", f"seed={seed}"],
+        + [f"run_dir={w}/runs/decoder", f"exclude={w}/processed/tvsd/monkeyF_norm.h5", f"seed={seed}"],
         "reconstruct": ["neurobridge", "reconstruct", *data, f"embeddings={embeddings}", f"aligned={w}/runs/align"]
         + [f"images={shown}", f"run_dir={w}/runs/reconstruct"],
         "report": ["neurobridge", "report", str(w)],
@@ -54,16 +66,18 @@ def stages(workspace: Path, images: Path | None, seed: int) -> dict[str, list[st
         del commands["train-decoder"]  # weights for drawn images come with the package
     else:
         commands["reconstruct"].append(f"flow.weights={w}/runs/decoder")
-    return commands
+    sizes = _TINY_SIZES if tiny else _SIZES
+    return {stage: [*command, *sizes.get(stage, [])] for stage, command in commands.items()}
 
 
-def run_demo(workspace: Path, images: Path | None, seed: int) -> Path:
+def run_demo(workspace: Path, images: Path | None, seed: int, tiny: bool = False) -> Path:
     """Run every stage that has not been done in this workspace; returns the report's path.
 
     Args:
         workspace: Folder; a demo that was cut goes on where it stopped.
         images: Folder of photos, or None for drawn images.
         seed: Seed of simulation and trainings.
+        tiny: See :func:`stages`.
 
     Raises:
         StageError: A stage failed.
@@ -71,7 +85,7 @@ def run_demo(workspace: Path, images: Path | None, seed: int) -> Path:
     workspace.mkdir(parents=True, exist_ok=True)
     log = workspace / "stages.json"
     done = json.loads(log.read_text(encoding="utf-8")) if log.exists() else []
-    commands = stages(workspace, images, seed)
+    commands = stages(workspace, images, seed, tiny)
     for number, (stage, command) in enumerate(commands.items(), start=1):
         line = " ".join(command)
         if stage != "report" and any(d["stage"] == stage and d["command"] == line for d in done):

@@ -79,5 +79,5 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value)) if len(value) < 4 else f"{_text(value[0])} … {_text(value[-1])}"
     if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) >= 5e-4 or not value else f"{value:.0e}"
+        return f"{value:.3f}" if abs(value) >= 5e-4 or not value else f"{value:.1g}"
     return str(value)
