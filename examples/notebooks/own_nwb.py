@@ -41,8 +41,11 @@ def write_example(path: Path) -> Path:
     rng = np.random.default_rng(0)
     nwb = pynwb.NWBFile("simulated spikes", "example", datetime(2024, 1, 1, tzinfo=UTC))
     nwb.subject = pynwb.file.Subject(subject_id="virtual", species="Mus musculus", sex="U", age="P90D")
-    group = nwb.create_electrode_group("g", description="one probe", location="V1", device=nwb.create_device("probe"))
-    nwb.add_electrode(group=group, location="V1")
+    group = nwb.create_electrode_group(
+        "g", description="one probe", location="visual cortex", device=nwb.create_device("probe")
+    )
+    for area in ("V1", "V4"):
+        nwb.add_electrode(group=group, location=area)
     nwb.add_trial_column("stimulus", "what was shown")
     stimuli = rng.permutation(np.repeat(["cat", "dog", "house"], 80))
     for k, stimulus in enumerate(stimuli):
@@ -54,7 +57,7 @@ def write_example(path: Path) -> Path:
         prefers = ("cat", "dog", "house")[unit % 3]
         rate = 4 + rng.uniform(1, 4) * ((shown == prefers) & (since > 0.1) & (since < 0.6))
         spikes = times[rng.random(len(times)) < rate * 0.005]
-        nwb.add_unit(spike_times=spikes, electrodes=[0])
+        nwb.add_unit(spike_times=spikes, electrodes=[unit % 2])
     with pynwb.NWBHDF5IO(path, "w") as file:
         file.write(nwb)
     return path
