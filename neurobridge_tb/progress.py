@@ -25,6 +25,11 @@ def tracked(items: Iterable[T], what: str) -> Iterator[T]:
             show(what, done, total or done)
 
 
+def say(text: str) -> None:
+    """Print what begins now."""
+    print(f"{text} …", flush=True)
+
+
 @contextmanager
 def progress_bars() -> Iterator[Show]:
     """Progress of one stage after the other; yields ``show(stage, done, total)``.

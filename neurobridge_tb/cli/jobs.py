@@ -6,6 +6,7 @@ import click
 
 from neurobridge_tb.configs.catalog import JOBS
 from neurobridge_tb.configs.listing import presets, setting_lines
+from neurobridge_tb.progress import say
 
 
 class JobCommand(click.Command):
@@ -32,6 +33,7 @@ class JobCommand(click.Command):
                 formatter.write_dl(lines, col_max=44)
 
     def _call(self, arguments: tuple[str, ...]) -> None:
+        say(f"neurobridge {self.name}: loading")
         from neurobridge_tb.engine.config import compose_config
         from neurobridge_tb.report.terminal_table import print_rows
 

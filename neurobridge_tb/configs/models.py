@@ -11,7 +11,7 @@ class NetworkConfig:
     """Size and regularisation of a NeuroBridgeModel."""
 
     dim: int = setting(128, "Width of tokens and latents.")
-    depth: int = setting(6, "Processing layers.")
+    depth: int | None = setting(6, "Processing layers; null: by the number of training windows.")
     dim_head: int = setting(64, "Width of an attention head.")
     cross_heads: int = setting(2, "Heads of cross-attention.")
     self_heads: int = setting(4, "Heads of self-attention.")
@@ -20,8 +20,8 @@ class NetworkConfig:
     unit_value_maps: bool = setting(True, "Each unit has its own value direction; false: CaPOYO's, shared by all.")
     standardize_inputs: bool = setting(True, "false: grid values enter as they are, as in CaPOYO.")
     boundary_tokens: bool = setting(False, "Spike events with two more tokens a unit, as in POYO.")
-    ffn_dropout: float = setting(0.2, "Dropout in feed-forward networks.")
-    lin_dropout: float = setting(0.2, "Dropout after each processing layer.")
+    ffn_dropout: float | None = setting(0.2, "Dropout in feed-forward networks; null: as depth.")
+    lin_dropout: float | None = setting(0.2, "Dropout after each processing layer; null: as depth.")
     atn_dropout: float = setting(0.0, "Dropout in attention.")
     emb_init_scale: float = setting(0.02, "Standard deviation of embeddings at initialisation.")
     t_min: float = setting(1e-4, "Shortest rotary period (s).")

@@ -22,7 +22,7 @@ class DatasetConfig:
 class LoaderConfig:
     """Batches of windows."""
 
-    batch_size: int = setting(64, "Windows in a batch (of each process).")
+    batch_size: int = setting(64, "Windows in a batch (of each process); 0: by their number, 8 to 64.")
     num_workers: int = setting(0, "Worker processes that read windows.")
     recording_exponent: float = setting(
         0.5, "Recordings are drawn in proportion to size to this power; 1: as many windows as each has, 0: all alike."
@@ -101,6 +101,7 @@ class MaskedTrainingConfig(MaskedConfig):
     ema: float | None = setting(
         None, "E.g. 0.999: decay of a moving average of the weights, which is validated and exported."
     )
+    loader: LoaderConfig = setting(LoaderConfig(batch_size=0), "Batches of windows.")
     gradient_checkpointing: bool = setting(False, "Less memory, more time, the same gradients.")
     optimizer: MaskedOptimizerConfig = setting(MaskedOptimizerConfig(), "AdamW.")
 

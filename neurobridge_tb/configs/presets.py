@@ -51,7 +51,9 @@ WINDOWS: dict[str, Preset] = {
 }
 
 
-def _network(dim: int, depth: int, heads: tuple[int, int], dropout: float, dim_head: int = 64, **more: int) -> Preset:
+def _network(
+    dim: int, depth: int | None, heads: tuple[int, int], dropout: float | None, dim_head: int = 64, **more: int
+) -> Preset:
     return {
         "dim": dim, "depth": depth, "dim_head": dim_head, "cross_heads": heads[0], "self_heads": heads[1],
         "ffn_dropout": dropout, "lin_dropout": dropout, **more,
@@ -59,6 +61,8 @@ def _network(dim: int, depth: int, heads: tuple[int, int], dropout: float, dim_h
 
 
 MODELS: dict[str, Preset] = {
+    # `laptop` or `small`, by the number of training windows; the job says which.
+    "auto": _network(128, None, (2, 4), None),
     # Minutes on a laptop's processor: two layers. The demo's model.
     "laptop": _network(128, 2, (2, 4), 0.1),
     # About 3 M parameters, and some hundred numbers a unit: trains on a laptop.

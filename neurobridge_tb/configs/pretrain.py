@@ -15,7 +15,7 @@ class PretrainConfig(MaskedTrainingConfig):
     Example: neurobridge pretrain dataset=tvsd dataset.root=processed model=small trainer.max_epochs=50
     """
 
-    groups: ClassVar[dict[str, str]] = {"model": "small", "dataset": "tvsd", "window": "${dataset}"}
+    groups: ClassVar[dict[str, str]] = {"model": "auto", "dataset": "tvsd", "window": "${dataset}"}
 
     run_dir: str = setting("runs/pretrain", "Folder of the run.", path=True)
     warm_start: str | None = setting(None, "A CaPOYO, POYO+ or POYO checkpoint to start from.", source=True)

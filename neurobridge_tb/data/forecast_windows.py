@@ -20,6 +20,7 @@ from neurobridge_tb._upstream import (
 from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.running_past import RunningPast
 from neurobridge_tb.data.samplers import DistributedTrainingSampler
+from neurobridge_tb.data.windows import batch_size_for
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.nn.rate_filter import RECENT
@@ -228,16 +229,17 @@ class ForecastLoaders:
     def _loader(self, sampler: ForecastSampler) -> DataLoader:
         """An incomplete last batch is left out when the sampler shuffles."""
         sizes = self.config.loader
-        if sampler.shuffle and len(sampler) < sizes.batch_size:
+        batch_size = sizes.batch_size or batch_size_for(len(sampler))
+        if sampler.shuffle and len(sampler) < batch_size:
             raise InputError(
-                expected=f"at least {sizes.batch_size} windows to train on, a batch",
+                expected=f"at least {batch_size} windows to train on, a batch",
                 found=f"{len(sampler)}",
                 fix="Use a smaller loader.batch_size or stride.",
             )
         share = DistributedTrainingSampler if sampler.shuffle else DistributedEvaluationSamplerWrapper
         return DataLoader(
             self._samples,
-            batch_size=sizes.batch_size,
+            batch_size=batch_size,
             sampler=share(sampler, num_replicas=1, rank=0),
             collate_fn=collate,
             num_workers=sizes.num_workers,

@@ -105,20 +105,12 @@ class Responses:
         return replace(self, values=mean, image_ids=ids, repeats=np.zeros(len(ids), dtype=np.int64))
 
     def by_repeat(self) -> NDArray[np.intp]:
-        """(repeats, images) rows of this object, images in sorted order.
-
-        Raises:
-            InputError: Images were shown unequally often, or their repeats are not counted from 0 on.
-        """
-        order = np.lexsort((self.image_ids, self.repeats))
-        images = np.unique(self.image_ids)
-        if len(order) % len(images) or (self.image_ids[order].reshape(-1, len(images)) != images).any():
-            raise InputError(
-                expected="every test image shown equally often, its presentations counted by `repeat` from 0 on",
-                found=f"{len(order)} presentations of {len(images)} images, {(self.repeats == 0).sum()} with repeat 0",
-                fix="Correct `repeat`, or leave the surplus presentations out of test_domain.",
-            )
-        return order.reshape(-1, len(images))
+        """(repeats, images) rows of this object, images in sorted order, an image's presentations in the order of
+        ``repeat``; of images that were shown more often than others, the surplus is left out."""
+        order = np.lexsort((self.repeats, self.image_ids))
+        _, counts = np.unique(self.image_ids, return_counts=True)
+        firsts = np.cumsum(counts) - counts
+        return order[firsts[None] + np.arange(counts.min())[:, None]]
 
 
 def collect_responses(dataset: Dataset, model: NeuroBridgeModel, recording_id: str, split: str) -> Responses:

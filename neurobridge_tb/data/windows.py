@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -25,6 +26,7 @@ from neurobridge_tb.data.samplers import (
 from neurobridge_tb.errors import InputError
 
 _CACHED_WINDOWS = 4096
+_BATCHES = 32  # of an epoch at least, where the number of windows decides
 _OPEN_FILES = 64  # at a time, of a dataset that does not keep its files open
 
 
@@ -79,6 +81,11 @@ class WindowSource(torch.utils.data.Dataset):
         return self._recordings[recording_id]
 
 
+def batch_size_for(n_windows: int) -> int:
+    """The largest power of two, from 8 to 64, that leaves an epoch 32 batches."""
+    return int(2 ** np.clip(np.floor(np.log2(max(n_windows, 1) / _BATCHES)), 3, 6))
+
+
 def window_loader(
     dataset: Dataset,
     transform: Callable,
@@ -101,7 +108,7 @@ def window_loader(
         windows: ``"trial"``: each interval is a window; ``"continuous"``: windows of ``window_length`` lie anywhere
             inside the intervals, drawn at random when shuffled and end to end otherwise.
         window_length: In s.
-        batch_size: Windows in a batch.
+        batch_size: Windows in a batch; 0: see :func:`batch_size_for`.
         num_workers: Worker processes. Default 0.
         shuffle: Random order and placement, and an incomplete last batch is left out. Default False.
         seed: Seed of the order and placement.
@@ -123,6 +130,7 @@ def window_loader(
         return SequentialWindows(sampling_intervals=intervals, window_length=window_length)
 
     sampler: Any = sampler_of(intervals)
+    batch_size = batch_size or batch_size_for(len(sampler))
     if len(sampler) < (batch_size if shuffle else 1):
         raise InputError(
             expected=f"at least {batch_size if shuffle else 1} windows of {window_length} s",

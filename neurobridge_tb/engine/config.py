@@ -26,6 +26,7 @@ from neurobridge_tb.datasets.binned import BinnedRecordings
 from neurobridge_tb.datasets.validation.examination import refuse_faulty
 from neurobridge_tb.errors import InputError, NeuroBridgeError
 from neurobridge_tb.masking.schemes import SCHEMES
+from neurobridge_tb.progress import say
 
 Config = TypeVar("Config", bound=JobConfig)
 
@@ -110,6 +111,7 @@ def open_dataset(config: DatasetConfig) -> Dataset:
         InputError: It cannot be opened, or a recording has what ``neurobridge validate`` calls a fault.
     """
     arguments = {name: value for name, value in asdict(config).items() if name != "arguments"}
+    say(f"Opening the recordings{f' in {config.root}' if config.root else ''}")
     try:
         dataset = instantiate({**arguments, **config.arguments})
     except InstantiationException as error:

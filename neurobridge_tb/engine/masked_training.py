@@ -22,6 +22,7 @@ from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.progress import say
 from neurobridge_tb.scoring.masked_rows import fit_baselines, masked_example, masked_scores
 
 _TEST_WINDOWS = 300  # of each scheme
@@ -57,6 +58,7 @@ def train_masked(
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     trainer = run.trainer(config.trainer, callbacks, monitor="val/loss")
     start, at_start = run.path / "model_start", run.path / "start.json"
+    say(f"Training in batches of {train.batch_size} windows, {len(train)} an epoch")
     if not run.last_checkpoint.exists():
         trainer.validate(module, list(valid.values()), verbose=False)
         for metric in module.valid_losses:
@@ -68,6 +70,7 @@ def train_masked(
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on
 
+    say("Scoring beside the baselines")
     improved = run.best_score() < json.loads(at_start.read_text(encoding="utf-8"))["val/loss"]
     best = NeuroBridgeModel.load_pretrained(run.best_checkpoint if improved else start).eval()
     best.save_pretrained(run.model)

@@ -34,11 +34,7 @@ def decode(config: DecodeConfig | None = None, /, **settings: Any) -> Path:
     dataset = open_dataset(config.dataset)
     spec = series_spec(dataset, config.target)
     model = NeuroBridgeModel.from_pretrained(config.pretrained).eval()
-    content = (
-        decode_column(config, dataset, model, _say)
-        if spec is None
-        else decode_series(config, dataset, model, spec, _say)
-    )
+    content = decode_column(config, dataset, model) if spec is None else decode_series(config, dataset, model, spec)
     if is_pseudo_population(dataset):
         content["notes"].insert(0, "Pseudo-population: units were recorded apart, trials share no noise.")
     content = {
@@ -54,7 +50,3 @@ def decode(config: DecodeConfig | None = None, /, **settings: Any) -> Path:
     write_json(run_dir / "metrics.json", content)
     save_decoding_figures(content, run_dir / "figures")
     return run_dir
-
-
-def _say(text: str) -> None:
-    print(f"decode: {text} …", flush=True)

@@ -46,10 +46,12 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     by_area: dict[str, list[dict[str, Any]]] = {}
     options = {"resamples": config.resamples, "permutations": config.permutations, "seed": config.seed}
     notes = [note] if (note := unfinished(config.aligned)) else []
+    surplus = 0
     shared = 0
     for recording_id in dataset.recording_ids:
         splits = pair_splits(dataset, model.encoder, recording_id, config)
         shared += len(shared_test_images(splits))
+        surplus += len(splits["test"].values) - splits["test"].by_repeat().size
         name = f" ({recording_id})" if len(dataset.recording_ids) > 1 else ""
         for layer, rows in retrieval_tables(splits, stages, cache, suffix=name, **options).items():
             by_layer.setdefault(layer, []).extend(rows)
@@ -60,6 +62,8 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     n_images = len(np.unique(splits["test"].image_ids))
     if shared:
         notes.append(f"{shared} of the test images are trained on too: what is found again may be learnt by heart.")
+    if surplus:
+        notes.append(f"{surplus} test presentations of images shown more often than others are in averages only.")
     write_json(
         Path(config.run_dir) / "retrieval.json",
         {

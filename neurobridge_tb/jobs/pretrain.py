@@ -12,13 +12,17 @@ from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.engine.sizes import settle_size
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.warm_start import warm_start
+from neurobridge_tb.progress import say
 
 
 def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
     """Run masked pretraining, or resume it; returns the run folder.
+
+    With ``model="auto"``, the default, the network's size follows from the number of training windows.
 
     Args:
         config: Complete settings, of the command or of a Hydra script. Default: those of :class:`PretrainConfig`.
@@ -26,14 +30,18 @@ def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(PretrainConfig, config, settings)
-    run, began = RunFolder(config), time.monotonic()
-    L.seed_everything(config.seed, verbose=False)
+    began = time.monotonic()
     dataset = open_dataset(config.dataset)
+    config = settle_size(config, dataset)
+    run = RunFolder(config)
+    L.seed_everything(config.seed, verbose=False)
     model = NeuroBridgeModel(**asdict(config.model))
     model.init_vocabs(dataset)
     train = dataset.get_sampling_intervals("train")
+    say("Reading the units' statistics")
     model.fit_unit_statistics(dataset, train)
     if config.factor_start and not run.last_checkpoint.exists():
+        say("Fitting factors in closed form")
         errors = start_from_factor_analysis(model, dataset, train, seed=config.seed)
         write_json(run.path / "factors.json", errors)
     if config.warm_start:

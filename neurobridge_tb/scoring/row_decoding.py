@@ -14,22 +14,20 @@ from neurobridge_tb.data.targets import Examples, read_examples
 from neurobridge_tb.datasets.provenance import is_pseudo_population
 from neurobridge_tb.metrics.decoded_scores import confusion
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.progress import say
 from neurobridge_tb.scoring.decoding_splits import Decoded, come_in_blocks, decode, split_rows, table_rows, together
 
 LATENTS, BOTH, COUNTS, RANDOM = "latents", "latents and counts", "spike counts", "latents of random weights"
 _FEWEST_UNITS = 2  # of an area that is decoded by itself
 
 
-def decode_column(
-    config: DecodeConfig, dataset: Dataset, model: NeuroBridgeModel, say: Callable[[str], None]
-) -> dict[str, Any]:
+def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeModel) -> dict[str, Any]:
     """Content of ``metrics.json``: rows of the table, and what the figures show.
 
     Args:
         config: Settings.
         dataset: The recordings.
         model: The encoder.
-        say: Told what is going on.
     """
     examples = read_examples(dataset, config.target, kind=config.kind, align=config.align)
     parts = split_rows(examples, folds=config.folds, seed=config.seed, train_on=config.train_on, test_on=config.test_on)
@@ -55,7 +53,7 @@ def decode_column(
         return made
 
     bounds = row_windows(examples, config.window)
-    say(f"reading {len(examples)} windows of {np.ptp(bounds[0]):g} s")
+    say(f"Reading {len(examples)} windows of {np.ptp(bounds[0]):g} s")
     whole = decoded(bounds, single=True)
     content: dict[str, Any] = {
         "examples": len(examples),
@@ -68,12 +66,12 @@ def decode_column(
         content |= _of_classes(whole, examples)
         content["notes"].append(f"Chance: {content['chance']:.3f}, the share of the commonest class.")
     if config.bins:
-        say(f"time course in bins of {config.bins:g} s")
+        say(f"Time course in bins of {config.bins:g} s")
         content["time course"] = _time_course(config, examples, bounds, decoded)
     areas = {r: _areas(dataset, r) for r in dataset.recording_ids}
     names = sorted(set().union(*areas.values()))
     if config.areas and len(names) > 1:
-        say("single areas")
+        say("Single areas")
         content["areas"] = {}
         for name in names:
             units = {r: of_area.get(name, np.array([], dtype=int)) for r, of_area in areas.items()}

@@ -12,6 +12,7 @@ from neurobridge_tb.data.behavior import behavior_at, raw_samples, read_windows
 from neurobridge_tb.estimators.ridge import fit_ridge
 from neurobridge_tb.metrics.spikes import r2
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.progress import say
 from neurobridge_tb.registry_ext import ModalitySpec
 from neurobridge_tb.scoring.row_decoding import LATENTS, RANDOM, random_weights
 
@@ -20,7 +21,7 @@ _RESAMPLES = 2000
 
 
 def decode_series(
-    config: DecodeConfig, dataset: Dataset, model: NeuroBridgeModel, spec: ModalitySpec, say: Callable[[str], None]
+    config: DecodeConfig, dataset: Dataset, model: NeuroBridgeModel, spec: ModalitySpec
 ) -> dict[str, Any]:
     """Content of ``metrics.json``: R^2 and correlation on the test split, with intervals over windows.
 
@@ -32,7 +33,6 @@ def decode_series(
         dataset: The recordings.
         model: The encoder.
         spec: The series.
-        say: Told what is going on.
     """
     windows = {
         split: read_windows(
@@ -43,7 +43,7 @@ def decode_series(
         )
         for split in ("train", "valid", "test")
     }
-    say(f"reading {sum(map(len, windows.values()))} windows")
+    say(f"Reading {sum(map(len, windows.values()))} windows")
     untrained = random_weights(model, dataset, config.seed)
     features: dict[str, Callable] = {
         LATENTS: lambda some: latent_samples(model, some, spec, config.steps_around),

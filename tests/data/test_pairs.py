@@ -146,14 +146,15 @@ def test_a_presentation_that_only_touches_the_window_is_not_its_image(tmp_path):
     assert found.tolist() == [f"{i}" for i in range(60)]
 
 
-def test_single_trials_need_repeats_that_are_counted(recordings):
+def test_single_trials_are_as_many_of_each_image(recordings):
     test = recordings["test"][0]
     twice = replace(test, image_ids=np.repeat(["a", "b"], 5), repeats=np.tile(np.arange(5), 2))
     assert (twice.image_ids[twice.by_repeat()] == ["a", "b"]).all()
-    with pytest.raises(InputError, match="counted by `repeat`"):
-        replace(twice, repeats=np.arange(10)).by_repeat()
-    with pytest.raises(InputError, match="10 presentations of 3 images"):
-        replace(twice, image_ids=np.array(["a", "b", "c"] * 3 + ["a"])).by_repeat()
+    assert twice.by_repeat()[:, 0].tolist() == [0, 1, 2, 3, 4]
+    counted_over_all = replace(twice, repeats=10 - np.arange(10))
+    assert counted_over_all.by_repeat()[:, 1].tolist() == [9, 8, 7, 6, 5]
+    surplus = replace(twice, image_ids=np.array(["a", "b", "c"] * 3 + ["a"]))
+    assert surplus.by_repeat().tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
 def test_other_areas_and_times_are_hidden_from_encoder_and_baselines_alike(recordings):
