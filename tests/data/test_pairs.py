@@ -153,7 +153,7 @@ def test_single_trials_are_as_many_of_each_image(recordings):
     assert twice.by_repeat()[:, 0].tolist() == [0, 1, 2, 3, 4]
     counted_over_all = replace(twice, repeats=10 - np.arange(10))
     assert counted_over_all.by_repeat()[:, 1].tolist() == [9, 8, 7, 6, 5]
-    surplus = replace(twice, image_ids=np.array(["a", "b", "c"] * 3 + ["a"]))
+    surplus = replace(twice, image_ids=np.array(["a", "b", "c"] * 3 + ["a"]), repeats=np.arange(10) // 3)
     assert surplus.by_repeat().tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
