@@ -30,5 +30,6 @@ class DecodeConfig(RecordingsConfig):
     train_on: str | None = setting(None, "Train on rows of a condition only, e.g. position=upper,middle.")
     test_on: str | None = setting(None, "Test on rows of a condition only, e.g. position=lower, or recording=day2.")
     areas: bool = setting(True, "Also decode from the units of each area alone, where there are several.")
+    networks: bool = setting(True, "Of columns: also train networks on the labels: the encoder, fine-tuned, and a GRU.")
     steps_around: int = setting(4, "Of a series: latent steps before and after a bin's own that are read.")
     history: int = setting(10, "Of a series: bins of counts that are read, present and past.")

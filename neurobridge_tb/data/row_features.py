@@ -1,10 +1,13 @@
-"""Features of rows of a table: spike counts, or an encoder's latents, of the activity in a window around each."""
+"""Features of rows of a table: spike counts, or an encoder's latents and factors, of the activity around each row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from neurobridge_tb._upstream import Data, Dataset, collate
 from neurobridge_tb.data.targets import Examples
@@ -51,48 +54,101 @@ def _counts(recording: Data, bounds: Bounds) -> NDArray[np.float64]:
     return np.nan_to_num(np.stack(means))
 
 
-@torch.no_grad()
-def latent_features(
-    model: NeuroBridgeModel, dataset: Dataset, recording_id: str, bounds: Bounds, units: NDArray | None = None
-) -> NDArray[np.float64]:
-    """(n, J * D) latents of each window, averaged over its latent steps.
+@dataclass(frozen=True)
+class Piece:
+    """A row's window, or a part of one that is longer than the encoder's.
 
-    The encoder sees only the activity of the window itself, so that it knows no more than the counts do: what lies
-    outside is hidden from it. A window that is longer than the encoder's is read in several.
+    Attributes:
+        row: Number of the row.
+        tokens: What the encoder takes; what lies outside of the part is hidden.
+        steps: (S,) which latent steps lie in the part.
+        bins: (T,) which bins do.
+    """
+
+    row: int
+    tokens: dict[str, Any]
+    steps: NDArray[np.bool_]
+    bins: NDArray[np.bool_]
+
+
+def row_pieces(
+    model: NeuroBridgeModel, dataset: Dataset, recording_id: str, bounds: Bounds, units: NDArray | None = None
+) -> Iterator[Piece]:
+    """What an encoder reads of each window: the activity of the window itself, so that it knows no more than counts do.
 
     Args:
-        model: In evaluation mode.
+        model: Its tokens.
         dataset: Without a transform.
         recording_id: Whose activity.
         bounds: (n, 2) in s.
         units: Rows of the units that are seen. Default: all.
     """
     recording = dataset.get_recording(recording_id)
-    pieces = [
-        (row, a, b) for row, (low, high) in enumerate(bounds) for a, b in _pieces(low, high, model.sequence_length)
-    ]
-    sums, steps = np.zeros((len(bounds), model.num_latents_per_step * model.dim)), np.zeros(len(bounds))
-    for first in range(0, len(pieces), _BATCH):
-        chunk = pieces[first : first + _BATCH]
-        placed = [_placed(recording, a, b, model.sequence_length) for _, a, b in chunk]
-        windows = [recording.slice(start, start + model.sequence_length) for start in placed]
-        kept = [_tokens(model, w, a - s, b - s, units) for w, s, (_, a, b) in zip(windows, placed, chunk, strict=True)]
-        seen = [index for index, tokens in enumerate(kept) if tokens is not None]
-        if not seen:
-            continue
-        latents = model.encode(**collate([kept[index] for index in seen]))
-        latents = latents.unflatten(1, (-1, model.num_latents_per_step)).flatten(2).double().numpy()
-        times = model.latent_step * (np.arange(latents.shape[1]) + 0.5)
-        for index, states in zip(seen, latents, strict=True):
-            row, a, b = chunk[index]
-            inside = (times >= a - placed[index] - _TOLERANCE_S) & (times <= b - placed[index] + _TOLERANCE_S)
-            inside = inside if inside.any() else np.abs(times - ((a + b) / 2 - placed[index])) <= model.latent_step / 2
-            sums[row] += states[inside].sum(0)
-            steps[row] += inside.sum()
-    return sums / np.maximum(steps, 1)[:, None]
+    middles = model.latent_step * (np.arange(model.num_latents // model.num_latents_per_step) + 0.5)
+    for row, (low, high) in enumerate(bounds):
+        for a, b in _parts(low, high, model.sequence_length):
+            start = _placed(recording, a, b, model.sequence_length)
+            window = recording.slice(start, start + model.sequence_length)
+            times, areas = model.grid_values(window)[1], model.window_grid(window)[1]
+            width = times[1] - times[0] if len(times) > 1 else model.sequence_length
+            bins = _inside(times + width / 2, a - start, b - start)
+            seen = np.isin(np.arange(len(areas)), np.arange(len(areas)) if units is None else units)
+            keep = bins[:, None] & seen
+            if not keep.any():
+                continue
+            tokens = model.tokenize_with_targets(window, Mask("none", keep, np.zeros_like(keep)))["model_inputs"]
+            steps = _inside(middles, a - start, b - start)
+            nearest = np.abs(middles - ((a + b) / 2 - start)) <= model.latent_step / 2
+            yield Piece(row, tokens, steps if steps.any() else nearest, bins)
 
 
-def _pieces(low: float, high: float, length: float) -> list[tuple[float, float]]:
+def latent_features(
+    model: NeuroBridgeModel, dataset: Dataset, recording_id: str, bounds: Bounds, units: NDArray | None = None
+) -> NDArray[np.float64]:
+    """(n, J * D) latents of each window, averaged over its latent steps; arguments as :func:`row_pieces` takes them."""
+    pieces = row_pieces(model, dataset, recording_id, bounds, units)
+    return _averaged(pieces, len(bounds), lambda some: (latent_steps(model, some), [p.steps for p in some]))
+
+
+def factor_features(
+    model: NeuroBridgeModel, dataset: Dataset, recording_id: str, bounds: Bounds, units: NDArray | None = None
+) -> NDArray[np.float64]:
+    """(n, K) posterior mean of the factors, averaged over a window's bins; arguments: :func:`row_pieces`."""
+
+    def read(some: Sequence[Piece]) -> tuple[Tensor, list[NDArray[np.bool_]]]:
+        return model.infer_factors(**collate([piece.tokens for piece in some])).mean, [piece.bins for piece in some]
+
+    return _averaged(row_pieces(model, dataset, recording_id, bounds, units), len(bounds), read)
+
+
+def latent_steps(model: NeuroBridgeModel, pieces: Sequence[Piece]) -> Tensor:
+    """(B, S, J * D) latents of pieces."""
+    latents = model.encode(**collate([piece.tokens for piece in pieces]))
+    return latents.unflatten(1, (-1, model.num_latents_per_step)).flatten(2)
+
+
+@torch.no_grad()
+def _averaged(
+    pieces: Iterator[Piece], n_rows: int, read: Callable[[Sequence[Piece]], tuple[Tensor, list[NDArray[np.bool_]]]]
+) -> NDArray[np.float64]:
+    """(n, D) means over the times of each row's pieces; 0 for a row without any."""
+    waiting, sums, counts = list(pieces), np.zeros((n_rows, 0)), np.zeros((n_rows, 1))
+    for first in range(0, len(waiting), _BATCH):
+        some = waiting[first : first + _BATCH]
+        states, inside = read(some)
+        for piece, values, chosen in zip(some, states.double().numpy(), inside, strict=True):
+            if not sums.shape[1]:
+                sums = np.zeros((n_rows, values.shape[1]))
+            sums[piece.row] += values[: len(chosen)][chosen].sum(0)
+            counts[piece.row] += chosen.sum()
+    return sums / np.maximum(counts, 1)
+
+
+def _inside(times: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
+    return (times >= low - _TOLERANCE_S) & (times <= high + _TOLERANCE_S)
+
+
+def _parts(low: float, high: float, length: float) -> list[tuple[float, float]]:
     """A window in parts of at most ``length`` s, of equal length."""
     edges = np.linspace(low, high, max(1, int(np.ceil((high - low) / length - _TOLERANCE_S))) + 1)
     return list(zip(edges[:-1], edges[1:], strict=True))
@@ -102,16 +158,3 @@ def _placed(recording: Data, low: float, high: float, length: float) -> float:
     """Start of the encoder's window around a part, inside the recording where that can be."""
     start, end = float(recording.domain.start[0]), float(recording.domain.end[-1])
     return float(np.clip((low + high - length) / 2, start, max(start, end - length)))
-
-
-def _tokens(model: NeuroBridgeModel, window: Data, low: float, high: float, units: NDArray | None) -> dict | None:
-    """A window's tokens of ``units`` between ``low`` and ``high`` s, the rest hidden; None if nothing is left."""
-    times, areas = model.grid_values(window)[1], model.window_grid(window)[1]
-    width = times[1] - times[0] if len(times) > 1 else model.sequence_length
-    inside = (times + width / 2 >= low - _TOLERANCE_S) & (times + width / 2 <= high + _TOLERANCE_S)
-    seen = np.isin(np.arange(len(areas)), np.arange(len(areas)) if units is None else units)
-    keep = inside[:, None] & seen
-    if not keep.any():
-        return None
-    nothing = np.zeros_like(keep)
-    return model.tokenize_with_targets(window, Mask("none", keep, nothing))["model_inputs"]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from neurobridge_tb.arrays import Floats, Standardizer
 
-PENALTIES = tuple(np.logspace(-3, 1, 5))  # for features whose squares add up to 1 a row
+PENALTIES = tuple(np.logspace(-3, 3, 7))  # for features whose squares add up to 1 a row; the largest: the mean
 _FOLDS = 3
 
 
@@ -23,12 +23,14 @@ class LogisticDecoder:
         axes: (features, r) rotation to the axes along which the training rows vary; the penalty does not see it.
         model: scikit-learn's.
         penalty: The penalty chosen.
+        held_out: (n, classes) probabilities of the training rows, by decoders of that penalty fitted to other rows.
     """
 
     inputs: Standardizer
     axes: Floats
     model: Any
     penalty: float
+    held_out: Floats
 
     @property
     def classes(self) -> NDArray[np.str_]:
@@ -53,28 +55,40 @@ def fit_logistic(
     from sklearn.model_selection import StratifiedKFold
 
     folds = StratifiedKFold(_fold_count(labels), shuffle=True, random_state=seed)
-    losses = np.zeros(len(penalties))
+    classes, known = np.unique(labels, return_inverse=True)
+    held_out = np.zeros((len(penalties), len(labels), len(classes)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of folds in which the solver stops at its limit
         for train, held in folds.split(labels, labels):
             inputs, axes = _axes(x[train])
             projected = inputs(x) @ axes
-            fits = [_fit(projected[train], labels[train], penalty) for penalty in penalties]
-            losses += [_log_loss(model, projected[held], labels[held]) for model in fits]
-        best = int(np.argmin(losses))
+            for of_penalty, penalty in zip(held_out, penalties, strict=True):
+                model = _fit(projected[train], labels[train], penalty)
+                at = np.ix_(held, np.searchsorted(classes, model.classes_))
+                of_penalty[at] = model.predict_proba(projected[held])
+        best = int(np.argmin([log_loss(of_penalty, known) for of_penalty in held_out]))
         inputs, axes = _axes(x)
         fitted = _fit(inputs(x) @ axes, labels, penalties[best])
-        return LogisticDecoder(inputs, axes, fitted, float(penalties[best]))
+        return LogisticDecoder(inputs, axes, fitted, float(penalties[best]), held_out[best])
 
 
 @dataclass(frozen=True)
 class RidgeDecoder:
-    """A fitted ridge regression to one value."""
+    """A fitted ridge regression to one value.
+
+    Attributes:
+        inputs: How features are standardised.
+        weights: (features,).
+        offset: Mean of the training values.
+        penalty: The penalty chosen.
+        held_out: (n,) predictions of the training rows, by decoders of that penalty fitted to other rows.
+    """
 
     inputs: Standardizer
     weights: Floats
     offset: float
     penalty: float
+    held_out: Floats
 
     def predict(self, x: NDArray) -> Floats:
         """(n,) of features (n, d)."""
@@ -94,18 +108,21 @@ def fit_value_ridge(
     """
     from sklearn.model_selection import KFold
 
-    errors = np.zeros(len(penalties))
+    held_out = np.zeros((len(penalties), len(values)))
     for train, held in KFold(min(_FOLDS, len(values)), shuffle=True, random_state=seed).split(values):
-        fits = _ridges(x[train], values[train], penalties)
-        errors += [((fit.predict(x[held]) - values[held]) ** 2).sum() for fit in fits]
-    return _ridges(x, values, [penalties[int(np.argmin(errors))]])[0]
+        inputs, weights = _ridges(x[train], values[train], penalties)
+        held_out[:, held] = weights @ inputs(x[held]).T + values[train].mean()
+    best = int(np.argmin(((held_out - values) ** 2).sum(1)))
+    inputs, weights = _ridges(x, values, [penalties[best]])
+    return RidgeDecoder(inputs, weights[0], float(values.mean()), float(penalties[best]), held_out[best])
 
 
-def _ridges(x: NDArray, values: Floats, penalties: Sequence[float]) -> list[RidgeDecoder]:
-    inputs, offset = _standardizer(x), float(values.mean())
+def _ridges(x: NDArray, values: Floats, penalties: Sequence[float]) -> tuple[Standardizer, Floats]:
+    """How features are standardised, and weights (penalties, features)."""
+    inputs = _standardizer(x)
     left, spread, right = np.linalg.svd(inputs(x), full_matrices=False)
-    projected = left.T @ (values - offset)
-    return [RidgeDecoder(inputs, right.T @ (spread / (spread**2 + p) * projected), offset, p) for p in penalties]
+    projected = left.T @ (values - values.mean())
+    return inputs, np.stack([right.T @ (spread / (spread**2 + p) * projected) for p in penalties])
 
 
 def _standardizer(x: NDArray) -> Standardizer:
@@ -133,6 +150,6 @@ def _fit(x: Floats, labels: NDArray[np.str_], penalty: float) -> Any:
     return LogisticRegression(C=1 / penalty, max_iter=100, tol=1e-3).fit(x, labels)
 
 
-def _log_loss(model: Any, x: Floats, labels: NDArray[np.str_]) -> float:
-    known = np.searchsorted(model.classes_, labels)
-    return float(-np.log(np.maximum(model.predict_proba(x)[np.arange(len(labels)), known], 1e-12)).sum())
+def log_loss(probabilities: Floats, known: NDArray[np.intp]) -> float:
+    """Mean negative log-probability, nats, that (n, classes) ``probabilities`` give to the classes (n,) by number."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(known)), known], 1e-12)).mean())

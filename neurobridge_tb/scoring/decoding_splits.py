@@ -1,7 +1,8 @@
 """Decoding of rows of a table: which rows train and which test, and every decoder's predictions of the latter."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from neurobridge_tb.arrays import Floats
 from neurobridge_tb.data.targets import Examples
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.estimators.linear_decoders import fit_logistic, fit_value_ridge
+from neurobridge_tb.estimators.linear_decoders import fit_logistic, fit_value_ridge, log_loss
 from neurobridge_tb.metrics.decoded_scores import class_scores, interval_of_difference, value_scores
 
 _LEAST = 1e-9  # probability that a decoder gives to a class at least
+_STEPS = 4  # of the weights of pooled decoders
 _BLOCKED = 0.3  # so much more often than by chance is the next row of the same class
 
 Parts = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
@@ -27,11 +29,13 @@ class Decoded:
         rows: (m,) index of each test row among the examples.
         classes: (C,) names of classes, sorted; empty for values.
         outputs: (m, C) probabilities, or (m,) values.
+        held_out: Of each part, the same of its training rows, by decoders fitted to others of them.
     """
 
     rows: NDArray[np.int64]
     classes: NDArray[np.str_]
     outputs: Floats
+    held_out: tuple[Floats, ...] = ()
 
     def scores(self, examples: Examples, seed: int) -> dict[str, Any]:
         """As :func:`class_scores` or :func:`value_scores` give them."""
@@ -136,25 +140,61 @@ def decode(features: Floats, examples: Examples, parts: Parts, *, seed: int = 0)
     """
     tested = np.concatenate([test for _, test in parts])
     classes = np.unique(examples.label) if examples.are_classes else np.array([], dtype=str)
-    outputs = np.zeros((len(tested), len(classes)) if examples.are_classes else len(tested))
-    first = 0
+    outputs, held_out = [], []
     for train, test in parts:
-        at = slice(first, first + len(test))
         if examples.are_classes:
             fitted = fit_logistic(features[train], examples.label[train], seed=seed)
-            outputs[at, np.searchsorted(classes, fitted.classes)] = fitted.probabilities(features[test])
+            of_test, of_train = fitted.probabilities(features[test]), fitted.held_out
+            outputs.append(_of_all(classes, fitted.classes, of_test))
+            held_out.append(_of_all(classes, fitted.classes, of_train))
         else:
-            outputs[at] = fit_value_ridge(features[train], examples.label[train], seed=seed).predict(features[test])
+            ridge = fit_value_ridge(features[train], examples.label[train], seed=seed)
+            outputs.append(ridge.predict(features[test]))
+            held_out.append(ridge.held_out)
+    return Decoded(tested, classes, np.concatenate(outputs), tuple(held_out))
+
+
+def _of_all(classes: NDArray[np.str_], own: NDArray[np.str_], probabilities: Floats) -> Floats:
+    """Probabilities of all classes, 0 for those that a decoder does not know."""
+    full = np.zeros((len(probabilities), len(classes)))
+    full[:, np.searchsorted(classes, own)] = probabilities
+    return full
+
+
+def pooled(decoders: Sequence[Decoded], examples: Examples, parts: Parts) -> Decoded:
+    """Several decoders of the same rows as one: the weighted geometric mean of probabilities, or mean of values.
+
+    The weights, in steps of a quarter and all on one decoder among them, are those of least log-loss or squared error
+    on the training rows of a part, held out in turn (stacking, Wolpert 1992).
+    """
+    outputs, first = [], 0
+    for part, (train, test) in enumerate(parts):
+        label = examples.label[train]
+        known = np.searchsorted(decoders[0].classes, label) if examples.are_classes else label
+        inner = [decoder.held_out[part] for decoder in decoders]
+
+        def loss(weights: tuple[float, ...], inner: list[Floats] = inner, known: NDArray = known) -> float:
+            mixed = _mixed(inner, weights)
+            return log_loss(mixed, known) if examples.are_classes else float(((mixed - known) ** 2).mean())
+
+        best = min(_shares(len(decoders)), key=loss)
+        outputs.append(_mixed([decoder.outputs[first : first + len(test)] for decoder in decoders], best))
         first += len(test)
-    return Decoded(tested, classes, outputs)
+    return replace(decoders[0], outputs=np.concatenate(outputs), held_out=())
 
 
-def together(first: Decoded, second: Decoded) -> Decoded:
-    """Two decoders of the same rows as one: the geometric mean of probabilities, the mean of values."""
-    if not len(first.classes):
-        return replace(first, outputs=(first.outputs + second.outputs) / 2)
-    mean = np.sqrt(np.maximum(first.outputs, _LEAST) * np.maximum(second.outputs, _LEAST))
-    return replace(first, outputs=mean / mean.sum(1, keepdims=True))
+def _shares(count: int) -> list[tuple[float, ...]]:
+    """Weights that add up to 1, in steps of a quarter."""
+    steps = product(range(_STEPS + 1), repeat=count)
+    return [tuple(k / _STEPS for k in ks) for ks in steps if sum(ks) == _STEPS]
+
+
+def _mixed(outputs: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    if outputs[0].ndim == 1:
+        return np.sum([weight * values for weight, values in zip(weights, outputs, strict=True)], axis=0)
+    logs = [weight * np.log(np.maximum(p, _LEAST)) for weight, p in zip(weights, outputs, strict=True)]
+    mean = np.exp(np.sum(logs, axis=0))
+    return mean / mean.sum(1, keepdims=True)
 
 
 def table_rows(decoded: dict[str, Decoded], examples: Examples, seed: int) -> list[dict[str, Any]]:

@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.decode import DecodeConfig
-from neurobridge_tb.data.row_features import count_features, latent_features, row_windows
+from neurobridge_tb.data.row_features import count_features, factor_features, latent_features, row_windows
 from neurobridge_tb.data.targets import Examples, read_examples
 from neurobridge_tb.datasets.provenance import is_pseudo_population
 from neurobridge_tb.metrics.decoded_scores import confusion
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
-from neurobridge_tb.scoring.decoding_splits import Decoded, come_in_blocks, decode, split_rows, table_rows, together
+from neurobridge_tb.scoring.decoding_splits import Decoded, come_in_blocks, decode, pooled, split_rows, table_rows
+from neurobridge_tb.scoring.row_networks import decode_fine_tuned, decode_gru
 
-LATENTS, BOTH, COUNTS, RANDOM = "latents", "latents and counts", "spike counts", "latents of random weights"
+LATENTS, FACTORS, COUNTS, POOLED = "latents", "factors", "spike counts", "latents, factors and counts"
+RANDOM, FINE_TUNED, GRU = "latents of random weights", "fine-tuned", "GRU"
 _FEWEST_UNITS = 2  # of an area that is decoded by itself
 
 
@@ -37,19 +39,32 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
     def decoded(
         bounds: NDArray, units: dict[str, NDArray] | None = None, *, single: bool = False
     ) -> dict[str, Decoded]:
-        """What is decoded from windows, of all units or some; by ``single`` features or by latents and counts alone."""
+        """What is decoded from windows, of all units or some: pooled and from counts; with ``single`` by each alone."""
 
-        def by(read: Callable[[str, NDArray], NDArray], apart: bool = False) -> Decoded:
-            return decode(_gather(examples, bounds, read, apart=apart), examples, parts, seed=config.seed)
+        def gather(read: Callable[[str, NDArray], NDArray], apart: bool = False) -> NDArray[np.float64]:
+            return _gather(examples, bounds, read, apart=apart)
 
-        latents = by(lambda r, b: latent_features(model, dataset, r, b, _of(units, r)))
-        if crosses:  # units of one recording say nothing about those of another
-            made = {LATENTS: latents}
-        else:
-            counts = by(lambda r, b: count_features(dataset, r, b, _of(units, r)), apart=True)
-            made = {BOTH: together(latents, counts), COUNTS: counts} | ({LATENTS: latents} if single else {})
+        def by(features: NDArray[np.float64]) -> Decoded:
+            return decode(features, examples, parts, seed=config.seed)
+
+        frozen = gather(lambda r, b: latent_features(model, dataset, r, b, _of(units, r)))
+        made = {LATENTS: by(frozen)}
+        if not crosses:  # units of one recording say nothing about those of another
+            if model.has_factors:
+                made[FACTORS] = by(
+                    gather(lambda r, b: factor_features(model, dataset, r, b, _of(units, r)), apart=True)
+                )
+            made[COUNTS] = by(gather(lambda r, b: count_features(dataset, r, b, _of(units, r)), apart=True))
+            both = {POOLED: pooled(list(made.values()), examples, parts), COUNTS: made.pop(COUNTS)}
+            made = both | made if single else both
         if single:
-            made[RANDOM] = by(lambda r, b: latent_features(untrained, dataset, r, b, _of(units, r)))
+            made[RANDOM] = by(gather(lambda r, b: latent_features(untrained, dataset, r, b, _of(units, r))))
+        if single and config.networks:
+            say("Training the encoder and a GRU on the labels")
+            given = (model, dataset, examples, bounds, parts)
+            made[FINE_TUNED] = decode_fine_tuned(*given, frozen, seed=config.seed)
+            if len(dataset.recording_ids) == 1:
+                made[GRU] = decode_gru(*given, seed=config.seed)
         return made
 
     bounds = row_windows(examples, config.window)
@@ -124,7 +139,7 @@ def _of_classes(decoded: dict[str, Decoded], examples: Examples) -> dict[str, An
         "confusion": {
             name: confusion(its.classes[its.outputs.argmax(1)], labels, its.classes).tolist()
             for name, its in decoded.items()
-            if name in (BOTH, LATENTS, COUNTS)
+            if name in (POOLED, LATENTS, COUNTS)
         },
     }
 

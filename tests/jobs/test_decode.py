@@ -7,6 +7,7 @@ import pytest
 
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.decode import decode
 from neurobridge_tb.models import NeuroBridgeModel
@@ -66,16 +67,23 @@ def workspace(tmp_path_factory):
             num_latents_per_step=2,
             dim=16,
             depth=1,
+            num_factors=4,
             bin_size=0.05,
         )
         model.init_vocabs(dataset)
         model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+        start_from_factor_analysis(model, dataset, dataset.get_sampling_intervals("train"))
         model.save_pretrained(folder / f"model_{which}")
     return folder
 
 
 def run(workspace, out, which="one", **settings):
-    own = {"root": str(workspace / which), "pretrained": str(workspace / f"model_{which}"), "folds": 3}
+    own = {
+        "root": str(workspace / which),
+        "pretrained": str(workspace / f"model_{which}"),
+        "folds": 3,
+        "networks": False,
+    }
     content = json.loads((decode(run_dir=str(out), **own | settings) / "metrics.json").read_text())
     return content, {row["decoder"]: row for row in content["rows"]}
 
@@ -83,11 +91,11 @@ def run(workspace, out, which="one", **settings):
 def test_classes_with_time_course_areas_and_figures(workspace, tmp_path):
     content, rows = run(workspace, tmp_path, target="trials.kind", bins=0.5)
     assert content["classes"] == ["cat", "dog"] and content["chance"] == 0.5 and content["examples"] == N
-    counts, both = rows["spike counts"], rows["latents and counts"]
+    counts, both = rows["spike counts"], rows["latents, factors and counts"]
     assert counts["accuracy"]["low"] > 0.6 and counts["p"] < 0.01 and counts["AUC"] > 0.8
     assert both["accuracy"]["value"] >= counts["accuracy"]["value"] - 0.1
     assert [row["verdict"] for row in rows.values()].count("best") == 1
-    assert np.sum(content["confusion"]["latents and counts"]) == N
+    assert np.sum(content["confusion"]["latents, factors and counts"]) == N
     course = [point["value"] for point in content["time course"]["rows"]["spike counts"]]
     assert np.argmax(course) == 1 and course[0] < 0.7 and content["time course"]["times"] == [0.25, 0.75, 1.25]
     assert (
@@ -96,6 +104,18 @@ def test_classes_with_time_course_areas_and_figures(workspace, tmp_path):
     )
     made = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert made == [f"{name}.{kind}" for name in ("areas", "confusion", "time_course") for kind in ("png", "svg")]
+
+
+def test_networks_learn_classes_and_values(workspace, tmp_path):
+    settings = {"areas": False, "networks": True, "folds": 2}
+    _, rows = run(workspace, tmp_path, target="trials.kind", **settings)
+    assert rows["fine-tuned"]["accuracy"]["low"] > 0.5 and rows["GRU"]["accuracy"]["low"] > 0.5
+    assert set(rows) == {
+        "latents, factors and counts", "spike counts", "latents", "factors", "latents of random weights", "fine-tuned",
+        "GRU",
+    }  # fmt: skip
+    _, rows = run(workspace, tmp_path, target="trials.strength", **settings)
+    assert rows["fine-tuned"]["R2"]["value"] > 0 and rows["GRU"]["R2"]["value"] > 0
 
 
 def test_what_is_not_there_is_not_decoded(workspace, tmp_path):
