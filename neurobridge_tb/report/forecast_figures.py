@@ -128,6 +128,8 @@ def unit_scatter(arrays: Mapping[str, np.ndarray]) -> "Figure":
     third = (np.asarray(arrays["rate_correlation"]), "rate correlation")
     if has_psth:
         third = (psth, "PSTH R² (below -1: at -1)")
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = style.new_figure(8.4, 3.0)
     left, middle, right = figure.subplots(1, 3)
     dots = {"s": 14 if len(bits) < 300 else 5, "color": style.BLUE, "alpha": 0.6, "linewidth": 0}
@@ -141,6 +143,9 @@ def unit_scatter(arrays: Mapping[str, np.ndarray]) -> "Figure":
     left.set(xlabel="bits/spike, smoothed rate\ndrawn to the recent mean", ylabel="bits/spike, forecast")
     middle.scatter(np.maximum(np.asarray(arrays["mean_rate"]), 1e-2), bits, **dots)
     middle.set_xscale("log")
+    middle.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    middle.xaxis.set_major_formatter("{x:g}")
+    middle.xaxis.set_minor_formatter(NullFormatter())
     middle.set(xlabel="mean rate (Hz)", ylabel="bits/spike, forecast", ylim=(low - margin, high + margin))
     right.hist(np.clip(third[0][np.isfinite(third[0])], -1, 1), bins=np.linspace(-1, 1, 41), color=style.BLUE)
     right.set(xlabel=third[1], ylabel="units", xlim=(-1.05, 1.05))
