@@ -38,7 +38,7 @@ notebooks: $(VENV)/.notebooks
 	rm -rf notebooks_run && $(BIN)/python examples/notebooks/run.py notebooks_run
 
 # Wheel and source archive in dist/, checked, and the wheel tried in an environment of its own.
-release: $(VENV)/.dev
+release: $(VENV)/.python
 	$(BIN)/python -m pip install --quiet build twine
 	rm -rf dist && $(BIN)/python -m build --outdir dist
 	$(BIN)/twine check --strict dist/*

@@ -41,7 +41,8 @@ simulate_tvsd(W, n_concepts=100, images_per_concept=6, n_repeats=8, seed=0)
 # %%
 brainsets = Path(sys.executable).parent / "brainsets"
 command = [brainsets, "prepare", "tvsd", "--single", "monkeyF_norm", "--raw-dir", W / "raw", "--use-active-env"]
-subprocess.run([*command, "--processed-dir", W / "processed"], check=True, capture_output=True)
+done = subprocess.run([*command, "--processed-dir", W / "processed"], check=True, capture_output=True, text=True)
+print(done.stdout.splitlines()[0], "done")
 
 # %% [markdown]
 # ## Pretrain, embed the images, align
