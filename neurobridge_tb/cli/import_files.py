@@ -10,6 +10,8 @@ from neurobridge_tb.cli.options import FOLDER
 from neurobridge_tb.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from neurobridge_tb.datasets.readers import Choices, Notes
 
 _SHARED: list[Callable] = [
@@ -37,7 +39,7 @@ _SHARED: list[Callable] = [
 
 @click.group("import")
 def import_files() -> None:
-    """Recordings from NWB, Phy, SpikeInterface, MATLAB or ALF files.
+    """Recordings from NWB, Phy, SpikeInterface, MATLAB, ALF or NLB files.
 
     Prints what was taken, what was left and what was assumed. `neurobridge import KIND --help` tells the options.
 
@@ -93,12 +95,16 @@ def _write_all(
             )
         save_recording(recording, path)
         written[path] = source
-        for title, lines in (("Taken", notes.taken), ("Left", notes.left), ("Assumed", notes.assumed)):
-            if lines:
-                console.print(f"[bold]{title}[/]")
-            for line in lines:
-                console.print(f"  {line}", highlight=False, markup=False)
-        console.print(f"The recording lies in {path}", highlight=False, markup=False, soft_wrap=True)
+        _print_notes(console, notes, path)
+
+
+def _print_notes(console: "Console", notes: "Notes", path: Path) -> None:
+    for title, lines in (("Taken", notes.taken), ("Left", notes.left), ("Assumed", notes.assumed)):
+        if lines:
+            console.print(f"[bold]{title}[/]")
+        for line in lines:
+            console.print(f"  {line}", highlight=False, markup=False)
+    console.print(f"The recording lies in {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 @_source_command(
@@ -165,6 +171,30 @@ def _matlab(source: str, choices: "Choices", notes: "Notes", behavior: Any, tabl
     from neurobridge_tb.datasets.readers import read_matlab
 
     return read_matlab(source, choices, notes=notes, behavior=_pairs(behavior), tables=_pairs(tables), **own)
+
+
+@import_files.command("nlb")
+@click.argument("train", metavar="TRAIN.nwb")
+@click.argument("test", metavar="[TEST.nwb]", required=False)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the recording.")
+@click.option("--session", help="Name of the recording.  [default: mc_maze, mc_maze_large, …, by the file's name]")
+def _nlb(train: str, test: str | None, out: Path, session: str | None) -> None:
+    """A set of MC_Maze, of the Neural Latents Benchmark: the file of training trials, and that of test trials.
+
+    \b
+    Example: neurobridge import nlb sub-Jenkins_ses-small_desc-train_behavior+ecephys.nwb \\
+               sub-Jenkins_ses-small_desc-test_ecephys.nwb --out processed/nlb
+    """
+    from rich.console import Console
+
+    from neurobridge_tb.datasets import save_recording
+    from neurobridge_tb.datasets.readers import Notes, read_mc_maze
+
+    notes = Notes()
+    recording = read_mc_maze(train, test, session=session, notes=notes)
+    path = out / f"{recording.session.id}.h5"
+    save_recording(recording, path)
+    _print_notes(Console(), notes, path)
 
 
 def _pairs(given: tuple[str, ...]) -> dict[str, str]:

@@ -24,7 +24,7 @@ def main() -> None:
     The main job, step by step:
       neurobridge simulate      raw files of a virtual monkey (or use your own recordings)
       brainsets prepare tvsd    raw files -> HDF5
-      neurobridge import        NWB, Phy, SpikeInterface, MATLAB, ALF -> HDF5
+      neurobridge import        NWB, Phy, SpikeInterface, MATLAB, ALF, NLB -> HDF5
       neurobridge validate      what is in an HDF5 recording, and what is wrong with it
       neurobridge images        does each image that was shown have its file?
       neurobridge pretrain      masked pretraining of the encoder
@@ -34,6 +34,8 @@ def main() -> None:
       neurobridge latents       its latents of whole recordings, as arrays and pictures
       neurobridge finetune      train it on a behaviour, from many labels or few
       neurobridge forecast      spikes up to a second ahead, also of units never seen
+      neurobridge submit-nlb    rates for the Neural Latents Benchmark
+      neurobridge submit-bwb    predictions for BrainWideBench
       neurobridge embed         embeddings of the stimulus images
       neurobridge align         neural activity -> image embedding (two stages)
       neurobridge evaluate      retrieval, beside its baselines

@@ -12,6 +12,8 @@ from neurobridge_tb.configs.pretrain import PretrainConfig
 from neurobridge_tb.configs.reconstruct import ReconstructConfig
 from neurobridge_tb.configs.score import ScoreConfig
 from neurobridge_tb.configs.settings import JobConfig
+from neurobridge_tb.configs.submit_bwb import SubmitBwbConfig
+from neurobridge_tb.configs.submit_nlb import SubmitNlbConfig
 from neurobridge_tb.configs.train_decoder import TrainDecoderConfig
 
 JOBS: dict[str, type[JobConfig]] = {
@@ -27,4 +29,6 @@ JOBS: dict[str, type[JobConfig]] = {
     "evaluate": EvaluateConfig,
     "train_decoder": TrainDecoderConfig,
     "reconstruct": ReconstructConfig,
+    "submit_bwb": SubmitBwbConfig,
+    "submit_nlb": SubmitNlbConfig,
 }

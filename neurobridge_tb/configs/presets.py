@@ -22,11 +22,23 @@ DATASETS: dict[str, Preset] = {
         "windows": "continuous",
         "masking": _WITHOUT_AREAS,
     },
+    # BrainWideBench's published recordings; dataset.arguments.regime=eval: those that it scores.
+    "bwb": {
+        "dataset": {"_target_": f"{_DATASETS}.IblBrainWideBench2026", "root": None},
+        "windows": "continuous",
+        "masking": {"causal": 1.0, **_WITH_AREAS},
+    },
     # Spikes and the wheel, prepared by `brainsets prepare ibl_brain_wide_map_2025`.
     "ibl": {
         "dataset": {"_target_": f"{_DATASETS}.IblBrainWideMap2025", "root": None},
         "windows": "continuous",
         "masking": _WITHOUT_AREAS,
+    },
+    # MC_Maze of the Neural Latents Benchmark, imported by `neurobridge import nlb`.
+    "nlb": {
+        "dataset": {"_target_": f"{_DATASETS}.BinnedRecordings"},
+        "windows": "trial",
+        "masking": {"neuron": 1.0, "causal": 1.0},
     },
     # One value a channel and presentation, prepared by `brainsets prepare tvsd`.
     "tvsd": {"dataset": {"_target_": f"{_DATASETS}.Tvsd", "root": None}, "windows": "trial", "masking": _WITH_AREAS},
@@ -43,7 +55,16 @@ _ONE_SECOND = {"sequence_length": 1.0, "latent_step": 0.125, "num_latents_per_st
 WINDOWS: dict[str, Preset] = {
     "allen": {"modality": "spikes", **_ONE_SECOND, "bin_size": 0.05},
     "binned": {"modality": "spike_counts", **_ONE_SECOND},
+    "bwb": {"modality": "spikes", **_ONE_SECOND, "bin_size": 0.02},
     "ibl": {"modality": "spikes", **_ONE_SECOND, "bin_size": 0.02},
+    # From 0.25 s before a movement's onset to 0.65 s after it; the last 0.2 s are predicted only.
+    "nlb": {
+        "modality": "spikes",
+        "sequence_length": 0.9,
+        "latent_step": 0.05,
+        "num_latents_per_step": 8,
+        "bin_size": 0.005,
+    },
     # One presentation, one value a channel: a single latent step.
     "tvsd": {"modality": "mua", "sequence_length": 0.4, "latent_step": 0.4, "num_latents_per_step": 16},
     # From 0.1 s before to 0.2 s after onset.

@@ -101,6 +101,19 @@ class PretrainedModel(nn.Module):
         return model
 
 
+def saved_class(path: str | Path) -> str:
+    """Name of the class of a saved model.
+
+    Args:
+        path: As :meth:`PretrainedModel.load_pretrained` takes it.
+
+    Raises:
+        InputError: There is no saved model.
+    """
+    path = Path(path)
+    return (_read_run(path) if path.is_file() else _read_folder(path, "model"))[0]
+
+
 def check_model_folder(folder: str | Path) -> None:
     """Refuse a folder to which no model can be saved without losing what is there. Call it before training.
 

@@ -11,7 +11,12 @@ from neurobridge_tb import NeuroBridgeModel, NeuroHorizonModel
 from neurobridge_tb._upstream import DatasetIndex, collate
 from neurobridge_tb.datasets import IblBrainWideBench2026
 from neurobridge_tb.datasets.areas import unit_areas
+from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.jobs.adapt import adapt
+from neurobridge_tb.jobs.forecast import forecast
+from neurobridge_tb.jobs.pretrain import pretrain
+from neurobridge_tb.jobs.submit_bwb import submit_bwb
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.metrics.spikes import poisson_d2
 from neurobridge_tb.scoring.brain_wide_bench import write_bench_predictions
@@ -138,6 +143,31 @@ def test_neurohorizon_forecasts_too(dataset, session, tmp_path):
         assert file.get_tensor("predictions").shape[1:] == (5, N_UNITS)
     with pytest.raises(InputError, match="NeuroHorizonModel"):
         write_bench_predictions(forecaster, dataset, session, "co_smoothing", out=tmp_path, label="h", seed=43)
+
+
+def test_pretraining_adaptation_and_submission_by_command(root, session, tmp_path):
+    settings = {"dataset": "bwb", "dataset.root": str(root), "trainer.max_epochs": 1, "trainer.limit_train_batches": 2}
+    model = pretrain(**settings, window="bwb", model="tiny", run_dir=str(tmp_path / "pretrain")) / "model"
+    evaluation = {"dataset.root": str(root), "dataset.arguments.regime": "eval"}
+    adapted = adapt(**settings | evaluation, pretrained=str(model), run_dir=str(tmp_path / "adapt")) / "model"
+    submission = submit_bwb(**evaluation, pretrained=str(adapted), label="ours", run_dir=str(tmp_path / "submission"))
+    rows = read_metrics(submission)["rows"]
+    assert [row["task"] for row in rows] == ["co_smoothing", "forecasting"]
+    assert rows[0]["file"] == f"ours/ts2-co_smoothing/{session}/seed_43.safetensors"
+    assert all((submission / row["file"]).exists() for row in rows)
+    with pytest.raises(InputError, match="regime=eval"):
+        submit_bwb(**{"dataset.root": str(root)}, pretrained=str(adapted))
+
+
+def test_neurohorizon_is_trained_and_submitted_by_command(root, tmp_path):
+    run = forecast(
+        **{"dataset": "bwb", "dataset.root": str(root), "dataset.arguments.regime": "eval"},
+        **{"model.bin_size": 0.02, "model.history": 0.9, "model.horizon": 0.1, "forecaster": "tiny"},
+        **{"trainer.max_epochs": 1, "trainer.limit_train_batches": 2, "stride": 100, "run_dir": str(tmp_path / "run")},
+    )
+    evaluation = {"dataset.root": str(root), "dataset.arguments.regime": "eval"}
+    submission = submit_bwb(**evaluation, pretrained=str(run / "model"), run_dir=str(tmp_path / "submission"))
+    assert [row["task"] for row in read_metrics(submission)["rows"]] == ["forecasting"]
 
 
 def test_the_folder_is_named_where_it_is_empty(tmp_path):

@@ -3,6 +3,7 @@
 from neurobridge_tb.datasets.readers.alf import read_alf
 from neurobridge_tb.datasets.readers.choices import Choices
 from neurobridge_tb.datasets.readers.matlab import read_matlab
+from neurobridge_tb.datasets.readers.neural_latents import read_mc_maze
 from neurobridge_tb.datasets.readers.notes import Notes
 from neurobridge_tb.datasets.readers.nwb import read_nwb
 from neurobridge_tb.datasets.readers.phy import read_phy
@@ -15,6 +16,7 @@ __all__ = [
     "SplitPlan",
     "read_alf",
     "read_matlab",
+    "read_mc_maze",
     "read_nwb",
     "read_phy",
     "read_spikeinterface",

@@ -52,21 +52,21 @@ def read_nwb(
         name = PurePosixPath(urlparse(str(source)).path).stem
         draft = Draft(file_name(name), f"NWB file {Path(str(source)).name}", pd.DataFrame(), notes)
         draft.subject = str(nwb.subject.subject_id) if nwb.subject is not None and nwb.subject.subject_id else None
-        series = [o for o in objects if _is(o, "TimeSeries")]
+        series = [o for o in objects if is_kind(o, "TimeSeries")]
         if values is None and nwb.units is not None and "spike_times" in nwb.units.colnames:
-            draft.units = _units(nwb, notes)
+            draft.units = unit_rows(nwb, notes)
             draft.spikes = lambda row: np.asarray(nwb.units["spike_times"][row], dtype=np.float64)
         else:
             chosen = _value_series(series, values, source)
             draft.units, draft.values = _value_units(chosen), _grid(chosen, notes)
             notes.assumed.append(f"{chosen.name} ({chosen.parent.name}) holds the units' values")
             series.remove(chosen)
-        draft.intervals = _intervals([o for o in objects if _is(o, "TimeIntervals")], notes)
-        shown = [s for s in series if _is(s, "IndexSeries") and len(s.data)]
+        draft.intervals = _intervals([o for o in objects if is_kind(o, "TimeIntervals")], notes)
+        shown = [s for s in series if is_kind(s, "IndexSeries") and len(s.data)]
         if len(shown) == 1 and "presentations" not in draft.intervals:
             draft.intervals["presentations"] = _presentations(shown[0], notes)
             series.remove(shown[0])
-        draft.behavior = _behavior(series, notes)
+        draft.behavior = behavior_series(series, notes)
         return draft.recording(choices or Choices())
 
 
@@ -91,17 +91,17 @@ def open_nwb(source: str | Path) -> Iterator[Any]:
         ) from error
 
 
-def _is(item: Any, kind: str) -> bool:
+def is_kind(item: Any, kind: str) -> bool:
     """Whether an object is of a type of NWB's schema, or of one derived from it."""
     return any(base.__name__ == kind for base in type(item).__mro__)
 
 
-def _scalar_columns(table: Any, notes: Notes, owner: str) -> pd.DataFrame:
+def scalar_columns(table: Any, notes: Notes, owner: str) -> pd.DataFrame:
     """Columns with one number or text a row, without reading the others."""
     columns = {}
     for name in table.colnames:
         column = table[name]
-        if type(column).__name__ == "VectorIndex" or _is(column, "DynamicTableRegion"):
+        if type(column).__name__ == "VectorIndex" or is_kind(column, "DynamicTableRegion"):
             if name not in ("spike_times", "electrodes", "tags", "timeseries"):
                 notes.leave(f"{owner}.{name}", "not one value a row")
         elif np.ndim(column.data) == 1 and len(column.data) == len(table):
@@ -117,8 +117,9 @@ def _textual(values: NDArray) -> bool:
     return values.dtype.kind == "S" or all(isinstance(value, str | bytes) for value in values)
 
 
-def _units(nwb: Any, notes: Notes) -> pd.DataFrame:
-    table = _scalar_columns(nwb.units, notes, "units")
+def unit_rows(nwb: Any, notes: Notes) -> pd.DataFrame:
+    """Columns of the sorted units with one value a row, and their electrodes' ``location``."""
+    table = scalar_columns(nwb.units, notes, "units")
     if nwb.electrodes is None or {"area", "area_name", "brain_region", "region", "location"} & set(table):
         return table
     places = nwb.electrodes["location"].data[:] if "location" in nwb.electrodes.colnames else None
@@ -145,11 +146,11 @@ def _electrode_rows(nwb: Any, units: pd.DataFrame) -> NDArray[np.int64] | None:
 
 def _value_series(series: list[Any], name: str | None, source: str | Path) -> Any:
     """The series of values that was named, or the calcium traces."""
-    tabular = [s for s in series if np.ndim(s.data) == 2 and not _is(s, "ImageSeries")]
+    tabular = [s for s in series if np.ndim(s.data) == 2 and not is_kind(s, "ImageSeries")]
     if name is not None:
         found = [s for s in tabular if name in (s.name, f"{s.parent.name}/{s.name}")]
     else:
-        traces = [s for s in tabular if _is(s, "RoiResponseSeries")]
+        traces = [s for s in tabular if is_kind(s, "RoiResponseSeries")]
         kinds = [[s for s in traces if kind in f"{s.parent.name}/{s.name}"] for kind in _PREFERRED]
         found = next((some for some in kinds if some), traces)
     if len(found) != 1:
@@ -164,10 +165,10 @@ def _value_series(series: list[Any], name: str | None, source: str | Path) -> An
 
 def _value_units(series: Any) -> pd.DataFrame:
     n_units = series.data.shape[1]
-    if not _is(series, "RoiResponseSeries"):
+    if not is_kind(series, "RoiResponseSeries"):
         return pd.DataFrame(index=pd.Index(np.arange(n_units)))
     rows, plane = np.asarray(series.rois.data[:]), series.rois.table
-    table = _scalar_columns(plane, Notes(), "rois").iloc[rows]
+    table = scalar_columns(plane, Notes(), "rois").iloc[rows]
     location = getattr(getattr(plane, "imaging_plane", None), "location", None)
     if location and "location" not in table:
         table = table.assign(location=str(location))
@@ -198,11 +199,12 @@ def _grid(series: Any, notes: Notes) -> tuple[NDArray, float, float]:
     return data, step, float(times[0])
 
 
-def _behavior(series: list[Any], notes: Notes) -> dict[str, tuple[NDArray, NDArray]]:
+def behavior_series(series: list[Any], notes: Notes) -> dict[str, tuple[NDArray, NDArray]]:
+    """Times in s and values of each series that is a behaviour, by name."""
     taken: dict[str, tuple[NDArray, NDArray]] = {}
     for its in series:
         shape, name = np.shape(its.data), identifier(its.name)
-        if any(_is(its, kind) for kind in (*_NO_BEHAVIOR, "RoiResponseSeries", "IntervalSeries")):
+        if any(is_kind(its, kind) for kind in (*_NO_BEHAVIOR, "RoiResponseSeries", "IntervalSeries")):
             notes.leave(its.name, f"of type {type(its).__name__}")
         elif not shape or len(shape) > 2 or (len(shape) == 2 and shape[1] > _MOST_COLUMNS):
             notes.leave(its.name, f"shape {shape}")
@@ -244,6 +246,6 @@ def _intervals(tables: list[Any], notes: Notes) -> dict[str, pd.DataFrame]:
         if not len(table):
             notes.leave(name, "empty")
             continue
-        columns = _scalar_columns(table, notes, name)
+        columns = scalar_columns(table, notes, name)
         taken[name] = columns.rename(columns={"start_time": "start", "stop_time": "end"}).reset_index(drop=True)
     return taken

@@ -1,0 +1,121 @@
+"""Rates for the Neural Latents Benchmark's MC_Maze sets (Pei et al. 2021, arXiv:2109.04463), as ``nlb_tools`` and the
+benchmark's server score them.
+
+Windows begin 0.25 s before a movement's onset. The model sees the held-in units in the first 0.7 s. Predicted are these
+and the held-out units there (co-smoothing), and all units in the 0.2 s that follow (forward prediction).
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from neurobridge_tb._upstream import Data, Dataset, DatasetIndex, collate
+from neurobridge_tb.arrays import Floats
+from neurobridge_tb.datasets.readers.neural_latents import AFTER_S, BEFORE_S, FORWARD_S, mc_maze_window
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import write_aside
+from neurobridge_tb.masking import Mask
+from neurobridge_tb.metrics.spikes import bits_per_spike
+from neurobridge_tb.models import NeuroBridgeModel
+
+SEEN_S, WINDOW_S = BEFORE_S + AFTER_S, BEFORE_S + AFTER_S + FORWARD_S
+_BINS_S = (0.005, 0.02)  # that the benchmark scores
+_SMALLEST = 1e-9  # rate, as in nlb_tools
+_BATCH = 32
+
+
+def write_nlb_rates(
+    model: NeuroBridgeModel, dataset: Dataset, recording_id: str, *, out: str | Path, trials: str = "val"
+) -> dict[str, float]:
+    """Write a submission of one recording made by :func:`neurobridge_tb.datasets.readers.read_mc_maze`.
+
+    Args:
+        model: Of spikes, with ``sequence_length`` 0.9 s and ``bin_size`` 0.005 or 0.02 s; it knows the units.
+        dataset: Where the recording is.
+        recording_id: The recording, called as the benchmark calls the set, e.g. ``"mc_maze_small"``.
+        out: HDF5 file. A file that is there is replaced.
+        trials: Which are predicted: ``"val"``, to be scored here, or ``"test"``, for the benchmark's server. Rates of
+            the trials before them (``"train"``, and for ``"test"`` also ``"val"``) are written too; the scorer fits its
+            decoder of hand velocity to these. Default ``"val"``.
+
+    Returns:
+        ``co-bps`` and ``fp-bps`` of the predicted trials: bits/spike above each unit's mean rate in these trials, as
+        the benchmark has it. Empty for ``"test"``, whose targets are not public.
+
+    Raises:
+        InputError: The model does not fit, or there are no such trials.
+    """
+    recording = dataset.get_recording(recording_id)
+    split = np.asarray(recording.trials.nlb_split).astype(str) if "trials" in recording.keys() else np.empty(0)
+    _check(model, recording_id, split, trials)
+    held_out = np.asarray(recording.units.held_out, dtype=bool)
+    starts, _ = mc_maze_window(np.asarray(recording.trials.move_onset), model.bin_size)
+    before = ("train",) if trials == "val" else ("train", "val")
+    n_seen = round(SEEN_S / model.bin_size)
+    rates, _ = _predict(model, dataset, recording_id, starts[np.isin(split, before)], held_out, n_seen)
+    predicted, counts = _predict(model, dataset, recording_id, starts[split == trials], held_out, n_seen)
+    forward, predicted = predicted[:, n_seen:], predicted[:, :n_seen]
+    arrays = {
+        "train_rates_heldin": rates[:, :n_seen, ~held_out],
+        "train_rates_heldout": rates[:, :n_seen, held_out],
+        "eval_rates_heldin": predicted[:, :, ~held_out],
+        "eval_rates_heldout": predicted[:, :, held_out],
+        "eval_rates_heldin_forward": forward[:, :, ~held_out],
+        "eval_rates_heldout_forward": forward[:, :, held_out],
+    }
+    suffix = "" if model.bin_size < 0.01 else "_20"
+    with write_aside(out) as aside, h5py.File(aside, "w") as file:
+        for name, values in arrays.items():
+            file.create_dataset(f"{recording_id}{suffix}/{name}", data=values.astype(np.float32), compression="gzip")
+    if trials == "test":
+        return {}
+    return {
+        "co-bps": _bits(predicted[:, :, held_out], counts[:, :n_seen, held_out]),
+        "fp-bps": _bits(forward, counts[:, n_seen:]),
+    }
+
+
+def _check(model: NeuroBridgeModel, recording_id: str, split: np.ndarray, trials: str) -> None:
+    if not model.reads_events or abs(model.sequence_length - WINDOW_S) > 1e-9 or model.bin_size not in _BINS_S:
+        raise InputError(
+            expected=f"a NeuroBridgeModel of spikes in windows of {WINDOW_S:g} s and bins of 0.005 or 0.02 s",
+            found=f"modality {model.modality!r}, windows of {model.sequence_length:g} s, bins of {model.bin_size:g} s",
+            fix="Train one with the preset window=nlb.",
+        )
+    if trials not in ("val", "test") or trials not in split or "train" not in split:
+        raise InputError(
+            expected=f"trials of 'train' and '{trials}' ('val' or 'test') in recording {recording_id}",
+            found=", ".join(np.unique(split)) or "no trials",
+            fix="Import it with `neurobridge import nlb`; with the test file there are test trials.",
+        )
+
+
+@torch.no_grad()
+def _predict(
+    model: NeuroBridgeModel, dataset: Dataset, recording_id: str, starts: Floats, held_out: np.ndarray, n_seen: int
+) -> tuple[Floats, Floats]:
+    """Expected and observed counts (windows, bins, units) of the windows that begin at ``starts``."""
+    keep = np.zeros((round(WINDOW_S / model.bin_size), len(held_out)), dtype=bool)
+    keep[:n_seen, ~held_out] = True
+    mask = Mask("nlb", keep, np.ones_like(keep))
+    device = next(model.parameters()).device
+    model.eval()
+    rates, counts = [], []
+    for first in range(0, len(starts), _BATCH):
+        windows = [_window(dataset, recording_id, start) for start in starts[first : first + _BATCH]]
+        inputs = collate([model.tokenize_with_targets(window, mask) for window in windows])["model_inputs"]
+        log_rates = model(**{name: x.to(device) for name, x in inputs.items()})
+        rates.append(log_rates.double().exp().cpu().numpy())
+        counts += [model.grid_values(window)[0] for window in windows]
+    return np.concatenate(rates), np.stack(counts).astype(np.float64)
+
+
+def _window(dataset: Dataset, recording_id: str, start: float) -> Data:
+    return dataset[DatasetIndex(recording_id, start, start + WINDOW_S)]
+
+
+def _bits(rates: Floats, counts: Floats) -> float:
+    null = np.maximum(counts.mean((0, 1)), _SMALLEST)
+    return bits_per_spike(rates, counts, null).spike_weighted
