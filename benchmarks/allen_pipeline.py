@@ -23,8 +23,7 @@ import h5py
 ROOT = Path(__file__).parents[1]
 BRAINSET = "allen_visual_coding_neuropixels_2019"
 PIPELINE = ROOT / "brainsets_pipelines" / BRAINSET / "pipeline.py"
-KEEP_ALL = ["--quality=any", "--out-of-brain", *(f"--{m}=none" for m in ("isi-violations", "amplitude-cutoff"))]
-KEEP_ALL += ["--presence-ratio=none"]
+KEEP_ALL = ["--all-units"]
 SECONDS = 9600.0  # of a published session
 
 
@@ -42,7 +41,7 @@ def measured(code: str, *arguments: str) -> tuple[float, float]:
 def prepare(workspace: Path, *options: str) -> tuple[float, float]:
     folders = [f"--raw-dir={workspace / 'raw'}", f"--processed-dir={workspace / 'processed'}"]
     code = "from torch_brain.pipeline.runner import run; run()"
-    return measured(code, str(PIPELINE), *folders, "--single=1", "--sessions=1", "--reprocess", *options)
+    return measured(code, str(PIPELINE), *folders, "--single=1", "--reprocess", *options)
 
 
 def kept(workspace: Path) -> str:

@@ -1,7 +1,7 @@
 """A training step of upstream's POYO with its own rotation, with ours, and with none: ``python benchmarks/rotary.py``.
 
-None computes something else: it bounds what a faster rotation can gain. All in turn in one process, on the same weights,
-inputs and order; processor time, so that other load on the machine does not count. Run with OMP_NUM_THREADS=1.
+None computes something else: it bounds what a rotation can gain. All in turn in one process, same weights, inputs
+and order; processor time, so that other load on the machine does not count. Run with OMP_NUM_THREADS=1.
 """
 
 import time

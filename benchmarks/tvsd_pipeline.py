@@ -91,7 +91,7 @@ def load_pipeline(root: Path, variant: str):
     from torch_brain.pipeline import runner
 
     cls = runner.import_pipeline_cls_from_file(PIPELINE)
-    args = cls.parser.parse_args(["--reprocess", *["--trials"] * (variant == "trials")])
+    args = cls.parser.parse_args(["--reprocess"])
     (root / "processed" / "tvsd").mkdir(parents=True, exist_ok=True)
     pipeline = cls(root / "raw" / "tvsd", root / "processed" / "tvsd", args)
     pipeline.update_status = lambda status: None

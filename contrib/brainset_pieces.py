@@ -62,6 +62,9 @@ ALLEN = Brainset(
     theirs="allen_visual_coding_neuropixels_2019",
     dataset="AllenVisualCodingNeuropixels2019",
     edits=(
+        # Upstream writes dates by itself.
+        (", serialize_fn_map={datetime.datetime: date_text}", ""),
+        ("def date_text(date, **_):\n    return str(date)\n\n\n", ""),
         (
             '        simulated = text_at(file, "session_description").startswith("SIMULATED")\n',
             "",

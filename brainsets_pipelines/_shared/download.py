@@ -75,8 +75,7 @@ def check_status(reply, url):
         raise RawFileError(
             expected=f"a file at {url}",
             found=f"HTTP status {reply.status_code} ({reply.reason})",
-            fix="Check the item's name and the address (option --base-url), or copy "
-            "the files to their place by hand.",
+            fix="Check the item's name, or copy the files to their place by hand.",
         )
 
 

@@ -31,7 +31,7 @@ Output, ``<processed-dir>/allen_visual_coding_neuropixels_2019/715093703.h5``, a
     invalid_times    Interval, tags; none where the session has none
     train_domain, valid_domain, test_domain
 
-How it is split. The time under stimuli is cut into stretches of about ``--block-seconds`` that begin and end between
+How it is split. The time under stimuli is cut into stretches of about 30 s that begin and end between
 presentations; of each stimulus's stretches, a seeded draw goes to validation and test. A presentation, with the gray
 time up to the next one, belongs to one split, so a window inside a domain never sees presentations of two splits. With
 ``--split-by image``, all repeats of a natural scene are in one split instead (the same in every session; blanks train),
@@ -48,7 +48,7 @@ import re
 import sys
 import time
 import zlib
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from contextlib import contextmanager
 
 import h5py
@@ -99,6 +99,10 @@ PARAMETERS = {  # of each stimulus, as the NWB file names them
     "flashes": ("color",),
     "spontaneous": (),
 }
+# The authors' default filter of units, besides quality "good" and a channel in the brain.
+ISI_VIOLATIONS, AMPLITUDE_CUTOFF, PRESENCE_RATIO = 0.5, 0.1, 0.95
+VALID_FRACTION, TEST_FRACTION, SEED = 0.1, 0.1, 0  # of the stretches of a stimulus
+STRETCH_S, LEAST_STRETCHES = 30.0, 50  # a short session has shorter ones
 METRICS = ("isi_violations", "amplitude_cutoff", "presence_ratio", "firing_rate", "snr")
 SPLITS = ("train", "valid", "test")
 LONGEST_GAP_S = (
@@ -115,89 +119,17 @@ class RawFileError(ValueError):
         super().__init__(f"Expected {expected}.\nFound {found}.\n{fix}")
 
 
-def fraction(text):
-    if not 0 < float(text) < 0.5:
-        raise ArgumentTypeError(f"between 0 and 0.5, both excluded, not {text}")
-    return float(text)
-
-
-def seconds(text):
-    if not 0 < float(text) < np.inf:
-        raise ArgumentTypeError(f"above 0, not {text}")
-    return float(text)
-
-
-def limit(text):
-    return None if text == "none" else float(text)
-
-
-def session_ids(text):
-    ids = list(dict.fromkeys(text.split(",")))
-    if not all(i.isascii() and i.isdigit() for i in ids):
-        raise ArgumentTypeError(f"numbers with commas between them, not {text!r}")
-    return ids
-
-
-def http_url(text):
-    if not text.startswith(("http://", "https://")):
-        raise ArgumentTypeError(
-            f"an address that begins with http:// or https://, not {text!r}"
-        )
-    return text.rstrip("/")
-
-
 parser = ArgumentParser()
 parser.add_argument(
-    "--sessions",
-    type=session_ids,
-    help="session ids, with commas; default: the 32 with natural scenes, and those on disk",
-)
-parser.add_argument(
-    "--quality",
-    choices=("good", "any"),
-    default="good",
-    help="of a unit, as the authors judged it",
-)
-parser.add_argument(
-    "--isi-violations", type=limit, default=0.5, help="below this, or none; default 0.5"
-)
-parser.add_argument(
-    "--amplitude-cutoff",
-    type=limit,
-    default=0.1,
-    help="below this, or none; default 0.1",
-)
-parser.add_argument(
-    "--presence-ratio",
-    type=limit,
-    default=0.95,
-    help="above this, or none; default 0.95",
-)
-parser.add_argument(
-    "--out-of-brain",
+    "--all-units",
     action="store_true",
-    help="keep units outside of the brain and on bad channels",
+    help="not only good ones in the brain; their metrics are kept either way",
 )
 parser.add_argument(
     "--split-by", choices=("presentation", "image"), default="presentation"
 )
-parser.add_argument("--valid-fraction", type=fraction, default=0.1)
-parser.add_argument("--test-fraction", type=fraction, default=0.1)
-parser.add_argument(
-    "--block-seconds",
-    type=seconds,
-    default=30.0,
-    help="length of the stretches that are drawn",
-)
-parser.add_argument("--seed", type=int, default=0, help="of the draw")
 parser.add_argument(
     "--templates", action="store_true", help="download the 118 natural scenes too"
-)
-parser.add_argument(
-    "--base-url",
-    type=http_url,
-    default=BUCKET,
-    help="where missing raw files are downloaded from",
 )
 parser.add_argument(
     "--redownload", action="store_true", help="even if the raw files are there"
@@ -216,9 +148,7 @@ class Pipeline(BrainsetPipeline):
         on_disk = [
             p.stem.removeprefix("session_") for p in raw_dir.glob("*/session_*.nwb")
         ]
-        sessions = args.sessions or sorted(
-            {*SESSIONS, *on_disk}, key=lambda i: (len(i), i)
-        )
+        sessions = sorted({*SESSIONS, *on_disk}, key=lambda i: (len(i), i))
         if not args.redownload:
             try:
                 for path in (nwb_path(raw_dir, session) for session in sessions):
@@ -226,13 +156,13 @@ class Pipeline(BrainsetPipeline):
                         with open_nwb(path) as file:
                             check_stimulus_set(file)
             except RawFileError as error:
-                sys.exit(f"{error}\nOption --sessions leaves a session out.")
+                sys.exit(f"{error}\nOption -s prepares one session.")
         return pd.DataFrame({"id": sessions, "session": sessions}).set_index("id")
 
     def download(self, manifest_item):
         session = manifest_item.session
         if self.args.templates:
-            folder = f"{self.args.base_url}/natural_scene_templates"
+            folder = f"{BUCKET}/natural_scene_templates"
             for k in range(N_SCENES):
                 path = templates_dir(self.raw_dir) / scene_id(k)
                 self.fetch_raw(f"{folder}/{path.name}", path, check_tiff)
@@ -240,9 +170,7 @@ class Pipeline(BrainsetPipeline):
             address = (
                 nwb_path(self.raw_dir, session).relative_to(self.raw_dir).as_posix()
             )
-            self.fetch_raw(
-                f"{self.args.base_url}/{address}", self.raw_dir / address, check_nwb
-            )
+            self.fetch_raw(f"{BUCKET}/{address}", self.raw_dir / address, check_nwb)
         return session
 
     def fetch_raw(self, url, path, check):
@@ -283,7 +211,7 @@ class Pipeline(BrainsetPipeline):
         args = self.args
         check_stimulus_set(file)
         self.update_status("Reading units")
-        rows, units = read_units(file, args)
+        rows, units = read_units(file, args.all_units)
         self.update_status(f"Reading spikes of {len(rows)} units")
         timestamps, unit_index = read_spikes(file, rows, self.update_status)
         self.update_status("Reading stimuli")
@@ -300,7 +228,7 @@ class Pipeline(BrainsetPipeline):
         blocking = invalid[
             np.array([concerns(tags, units.probe) for tags in invalid.tags], dtype=bool)
         ]
-        splits, domains = split_session(tables, blocking, session, args)
+        splits, domains = split_session(tables, blocking, session, args.split_by)
         for name, split in splits.items():
             tables[name]["split"] = split
         times = [
@@ -363,14 +291,15 @@ class Pipeline(BrainsetPipeline):
             )
             + "spikes of mouse visual cortex, thalamus and hippocampus while the animal sees natural scenes, natural "
             "movies, gratings, Gabor patches and flashes.",
-            unit_filter=f"quality {args.quality}, isi_violations < {args.isi_violations}, amplitude_cutoff < "
-            f"{args.amplitude_cutoff}, presence_ratio > {args.presence_ratio}, "
-            + ("in or out of the brain" if args.out_of_brain else "in the brain"),
+            unit_filter="none"
+            if args.all_units
+            else f"quality good, isi_violations < {ISI_VIOLATIONS}, amplitude_cutoff < {AMPLITUDE_CUTOFF}, "
+            f"presence_ratio > {PRESENCE_RATIO}, in the brain",
             split_by=args.split_by,
-            valid_fraction=args.valid_fraction,
-            test_fraction=args.test_fraction,
-            block_seconds=args.block_seconds,
-            split_seed=args.seed,
+            valid_fraction=VALID_FRACTION,
+            test_fraction=TEST_FRACTION,
+            block_seconds=STRETCH_S,
+            split_seed=SEED,
         )
 
 
@@ -448,8 +377,7 @@ def check_status(reply, url):
         raise RawFileError(
             expected=f"a file at {url}",
             found=f"HTTP status {reply.status_code} ({reply.reason})",
-            fix="Check the item's name and the address (option --base-url), or copy "
-            "the files to their place by hand.",
+            fix="Check the item's name, or copy the files to their place by hand.",
         )
 
 
@@ -579,7 +507,7 @@ def check_tiff(path):
         raise RawFileError(
             expected=f"a TIFF picture in {path}",
             found=f"{path.stat().st_size:,} bytes beginning with {start!r}",
-            fix="Check the address (--base-url), or leave out --templates.",
+            fix="Leave out --templates, or copy the pictures there by hand.",
         )
 
 
@@ -650,7 +578,7 @@ def check_stimulus_set(file):
             expected="a session of the stimulus set 'brain_observatory_1.1', which has natural scenes",
             found=f"session {text_at(file, 'identifier')} of the stimulus set "
             f"{text_at(file, 'general/stimulus') or 'unknown'!r} in {file.filename}",
-            fix=f"Leave it out: --sessions takes Brain Observatory 1.1 sessions, e.g. {SESSIONS[0]}.",
+            fix=f"Leave it out: -s takes one of the Brain Observatory 1.1 sessions, e.g. {SESSIONS[0]}.",
         )
 
 
@@ -699,7 +627,7 @@ def text_at(file, name):
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def read_units(file, args):
+def read_units(file, all_units):
     """Rows of the units that pass the filter, and their table."""
     ids = column(file, "units/id")[...]
     metrics = {
@@ -728,26 +656,22 @@ def read_units(file, args):
         else np.full(len(ids), True)
     )
     passes = {
-        f"quality {args.quality}": (quality == "good") | (args.quality == "any"),
-        f"isi_violations < {args.isi_violations}": below(
-            metrics["isi_violations"], args.isi_violations
-        ),
-        f"amplitude_cutoff < {args.amplitude_cutoff}": below(
-            metrics["amplitude_cutoff"], args.amplitude_cutoff
-        ),
-        f"presence_ratio > {args.presence_ratio}": below(
-            -metrics["presence_ratio"], negative(args.presence_ratio)
-        ),
-        "a usable channel in the brain": ((area != "") & usable) | args.out_of_brain,
+        "quality good": quality == "good",
+        f"isi_violations < {ISI_VIOLATIONS}": metrics["isi_violations"]
+        < ISI_VIOLATIONS,
+        f"amplitude_cutoff < {AMPLITUDE_CUTOFF}": metrics["amplitude_cutoff"]
+        < AMPLITUDE_CUTOFF,
+        f"presence_ratio > {PRESENCE_RATIO}": metrics["presence_ratio"]
+        > PRESENCE_RATIO,
+        "a usable channel in the brain": (area != "") & usable,
     }
-    rows = np.flatnonzero(np.logical_and.reduce(list(passes.values())))
+    rows = np.flatnonzero(np.logical_and.reduce(list(passes.values())) | all_units)
     if not len(rows):
         raise RawFileError(
             expected=f"units that pass the filter in {file.filename}",
             found=f"none of {len(ids)}; "
             + ", ".join(f"{p.sum()} with {name}" for name, p in passes.items()),
-            fix="Relax a limit: --quality any, --out-of-brain, or 'none' for --isi-violations, --amplitude-cutoff or "
-            "--presence-ratio.",
+            fix="Keep all of them with --all-units.",
         )
     probe = texts(
         of_channel("group_name" if "group_name" in file[electrodes] else "probe_id")
@@ -764,15 +688,6 @@ def read_units(file, args):
     )
     columns |= {name: values.astype(np.float32) for name, values in metrics.items()}
     return rows, ArrayDict(**{name: values[rows] for name, values in columns.items()})
-
-
-def below(values, limit):
-    """Which values are below the limit; NaN is not, and without a limit all are."""
-    return np.full(len(values), True) if limit is None else values < limit
-
-
-def negative(limit):
-    return None if limit is None else -limit
 
 
 def read_spikes(file, rows, report):
@@ -964,19 +879,18 @@ def describe_subject(file, session):
 # Splits
 
 
-def split_session(tables, invalid, session, args):
+def split_session(tables, invalid, session, split_by):
     """The split of each presentation, by stimulus, and the domains of the three splits."""
     slots = make_slots(tables)
     slots["split"] = ""
+    stretch_s = min(STRETCH_S, (slots.end.max() - slots.start.min()) / LEAST_STRETCHES)
     for stimulus, part in slots.groupby("stimulus"):
-        rng = np.random.default_rng(
-            [args.seed, int(session), zlib.crc32(stimulus.encode())]
-        )
-        slots.loc[part.index, "split"] = split_stretches(part, rng, args)
-    if args.split_by == "image":
+        rng = np.random.default_rng([SEED, int(session), zlib.crc32(stimulus.encode())])
+        slots.loc[part.index, "split"] = split_stretches(part, rng, stretch_s)
+    if split_by == "image":
         # The same images in every session, whatever it showed; frame 0 is the blank screen.
         of_frame = np.concatenate(
-            [["train"], draw_splits(N_SCENES, np.random.default_rng(args.seed), args)]
+            [["train"], draw_splits(N_SCENES, np.random.default_rng(SEED))]
         )
         scenes = slots.stimulus == "natural_scenes"
         slots.loc[scenes, "split"] = of_frame[
@@ -998,7 +912,7 @@ def split_session(tables, invalid, session, args):
             raise RawFileError(
                 expected="natural scenes in all three splits",
                 found=f"{len(splits['natural_scenes'])} presentations of natural scenes, none for '{split}'",
-                fix="Lower --block-seconds, raise --valid-fraction and --test-fraction, or check invalid_times.",
+                fix="Check invalid_times, or leave the session out.",
             )
     begins_run = (slots.split != slots.split.shift()) | (
         slots.start != slots.end.shift()
@@ -1044,25 +958,24 @@ def make_slots(tables):
     return slots
 
 
-def split_stretches(slots, rng, args):
-    """The split of each slot of one stimulus: its epochs in stretches of about ``--block-seconds``, drawn whole."""
+def split_stretches(slots, rng, stretch_s):
+    """The split of each slot of one stimulus: its epochs in stretches of about ``stretch_s``, drawn whole."""
     epochs = slots.groupby("epoch")
     begin, length = (
         epochs.start.transform("min"),
         epochs.end.transform("max") - epochs.start.transform("min"),
     )
-    n_stretches = (length / args.block_seconds).round().clip(lower=1)
+    n_stretches = (length / stretch_s).round().clip(lower=1)
     number = ((slots.start - begin) / length.where(length > 0, 1) * n_stretches).astype(
         int
     )
     stretch = slots.groupby([slots.epoch, number]).ngroup().to_numpy()
-    return draw_splits(stretch.max() + 1, rng, args)[stretch]
+    return draw_splits(stretch.max() + 1, rng)[stretch]
 
 
-def draw_splits(n, rng, args):
+def draw_splits(n, rng):
     """The split of each of n things, in random order; at least one for validation and test where there are three."""
     n_valid, n_test = (
-        max(1, round(f * n)) if n >= 3 else 0
-        for f in (args.valid_fraction, args.test_fraction)
+        max(1, round(f * n)) if n >= 3 else 0 for f in (VALID_FRACTION, TEST_FRACTION)
     )
     return rng.permutation(np.repeat(SPLITS, [n - n_valid - n_test, n_valid, n_test]))

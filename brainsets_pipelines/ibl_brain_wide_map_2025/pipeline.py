@@ -99,6 +99,11 @@ SOURCE = "https://registry.opendata.aws/ibl-brain-wide-map"
 BLOCK = 1 << 20  # spikes read at a time
 WHEEL_HZ, WHEEL_CORNER_HZ, WHEEL_ORDER = 1000.0, 20.0, 8
 GAP_S = 1.0  # left out before the split changes
+MIN_LABEL, MIN_UNITS = 1.0, 10  # of a good unit; sessions with fewer are skipped
+# The reference window and the least length of a block, and how many would have to fit:
+# a short session has shorter ones.
+REFERENCE_S, BLOCK_S, LEAST_REFERENCES, LEAST_BLOCKS = 60.0, 60.0, 6, 15
+FRACTIONS, SEED = {"valid": 0.1, "test": 0.2}, 0  # of the blocks
 SORTING = "pykilosort"
 SORTING_FILES = {
     "times": "spikes.times.npy",
@@ -125,18 +130,6 @@ class RawFileError(ValueError):
         super().__init__(f"Expected {expected}.\nFound {found}.\n{fix}")
 
 
-def fraction(text):
-    if not 0 < float(text) < 1:
-        raise ArgumentTypeError(f"between 0 and 1, both excluded, not {text}")
-    return float(text)
-
-
-def seconds(text):
-    if not 0 < float(text) < float("inf"):
-        raise ArgumentTypeError(f"a time in s above 0, not {text}")
-    return float(text)
-
-
 def session_names(text):
     names = list(dict.fromkeys(name.strip().strip("/") for name in text.split(",")))
     for name in names:
@@ -147,14 +140,6 @@ def session_names(text):
     return names
 
 
-def http_url(text):
-    if not text.startswith(("http://", "https://")):
-        raise ArgumentTypeError(
-            f"an address that begins with http:// or https://, not {text!r}"
-        )
-    return text.rstrip("/")
-
-
 parser = ArgumentParser()
 parser.add_argument(
     "--sessions",
@@ -162,39 +147,7 @@ parser.add_argument(
     help="paths or uuids, with commas; default: those on disk",
 )
 parser.add_argument(
-    "--min-label", type=float, default=1.0, help="least metrics label of a good unit"
-)
-parser.add_argument(
-    "--min-units",
-    type=int,
-    default=10,
-    help="sessions with fewer good units are skipped",
-)
-parser.add_argument(
     "--skip-behavior", action="store_true", help="neither wheel nor trials"
-)
-parser.add_argument(
-    "--reference-seconds",
-    type=seconds,
-    default=60.0,
-    help="length of the reference window",
-)
-parser.add_argument(
-    "--block-seconds",
-    type=seconds,
-    default=60.0,
-    help="least length of the blocks of a split",
-)
-parser.add_argument(
-    "--valid-fraction", type=fraction, default=0.1, help="of the blocks"
-)
-parser.add_argument("--test-fraction", type=fraction, default=0.2, help="of the blocks")
-parser.add_argument("--seed", type=int, default=0, help="of the choice of blocks")
-parser.add_argument(
-    "--base-url",
-    type=http_url,
-    default=BUCKET,
-    help="bucket that has the missing raw files",
 )
 parser.add_argument(
     "--redownload", action="store_true", help="even if the raw files are there"
@@ -235,7 +188,6 @@ class Pipeline(BrainsetPipeline):
         download_session(
             self.raw_dir,
             manifest_item.path,
-            base_url=self.args.base_url,
             behavior=not self.args.skip_behavior,
             again=self.args.redownload,
             report=self.update_status,
@@ -262,12 +214,11 @@ class Pipeline(BrainsetPipeline):
         self.update_status("Reading spikes")
         acronyms = read_acronyms(self.raw_dir / "allen_structure_tree.csv")
         probes = [
-            read_units(folder, name, probe, args.min_label)
-            for name, probe in files["probes"].items()
+            read_units(folder, name, probe) for name, probe in files["probes"].items()
         ]
         n_units = sum(len(units["cluster"]) for units in probes)
-        if n_units < args.min_units:
-            message = f"Skipped {session}: {n_units} good units, fewer than {args.min_units} (--min-units)"
+        if n_units < MIN_UNITS:
+            message = f"Skipped {session}: {n_units} good units, fewer than {MIN_UNITS}"
             self.update_status(message)
             return
         clusters = [units["cluster"] for units in probes]
@@ -287,13 +238,7 @@ class Pipeline(BrainsetPipeline):
             observed = behavior["wheel"].domain
 
         self.update_status("Creating splits")
-        splits = make_splits(
-            observed,
-            reference_s=args.reference_seconds,
-            block_s=args.block_seconds,
-            fractions={"valid": args.valid_fraction, "test": args.test_fraction},
-            seed=args.seed,
-        )
+        splits = make_splits(observed)
         if behavior:
             behavior["trials"].split = trial_splits(behavior["trials"], splits)
         self.update_status("Describing units")
@@ -357,12 +302,12 @@ class Pipeline(BrainsetPipeline):
                 else ""
             )
             + "spikes of good units of Neuropixels probes in a mouse that turns a wheel to answer visual stimuli.",
-            min_label=self.args.min_label,
-            reference_s=self.args.reference_seconds,
-            block_s=self.args.block_seconds,
-            valid_fraction=self.args.valid_fraction,
-            test_fraction=self.args.test_fraction,
-            split_seed=self.args.seed,
+            min_label=MIN_LABEL,
+            reference_s=REFERENCE_S,
+            block_s=BLOCK_S,
+            valid_fraction=FRACTIONS["valid"],
+            test_fraction=FRACTIONS["test"],
+            split_seed=SEED,
         )
 
 
@@ -569,7 +514,7 @@ def flat(files):
 # Download
 
 
-def download_session(raw_dir, path, *, base_url, behavior, again, report):
+def download_session(raw_dir, path, *, behavior, again, report):
     """Fetch what a session lacks. A file ``.downloading`` in its folder says that some may still be missing."""
     folder = raw_dir / path
     mark = folder / ".downloading"
@@ -585,15 +530,15 @@ def download_session(raw_dir, path, *, base_url, behavior, again, report):
         prefix = f"data/{path}/"
         sizes = {
             key.removeprefix(prefix): size
-            for key, size in list_bucket(base_url, f"{prefix}alf/").items()
+            for key, size in list_bucket(f"{prefix}alf/").items()
         }
         wanted = flat(
-            needed_files(sorted(sizes), behavior=behavior, place=f"{base_url}/{prefix}")
+            needed_files(sorted(sizes), behavior=behavior, place=f"{BUCKET}/{prefix}")
         )
         there = {plain_name(file) for file in local_files(folder)}
         for file in wanted:
             if again or plain_name(file) not in there:
-                url = f"{base_url}/{quote(prefix + file)}"
+                url = f"{BUCKET}/{quote(prefix + file)}"
                 download_file(
                     url, folder / plain_name(file), report, of_size(sizes[file])
                 )
@@ -620,13 +565,11 @@ def is_complete(folder, mark, behavior):
     )
 
 
-def list_bucket(base_url, prefix):
+def list_bucket(prefix):
     """Sizes in bytes of all keys below ``prefix``, by S3's anonymous ListObjectsV2."""
     sizes, query = {}, {"list-type": "2", "prefix": prefix}
     while True:
-        root = parse_listing(
-            patiently(lambda query=query: get_listing(base_url, query), base_url)
-        )
+        root = parse_listing(patiently(lambda query=query: get_listing(query), BUCKET))
         for item in root.iter("Contents"):
             sizes[item.findtext("Key")] = int(item.findtext("Size"))
         token = root.findtext("NextContinuationToken")
@@ -635,16 +578,16 @@ def list_bucket(base_url, prefix):
         query = query | {"continuation-token": token}
     if not sizes:
         raise RawFileError(
-            expected=f"files below {base_url}/{prefix}",
+            expected=f"files below {BUCKET}/{prefix}",
             found="none",
-            fix="Check the session's path (--sessions) and the bucket (--base-url).",
+            fix="Check the session's path (--sessions).",
         )
     return sizes
 
 
-def get_listing(base_url, query):
-    with requests.get(base_url, params=query, timeout=(15, 60)) as reply:
-        check_status(reply, base_url)
+def get_listing(query):
+    with requests.get(BUCKET, params=query, timeout=(15, 60)) as reply:
+        check_status(reply, BUCKET)
         return reply.content
 
 
@@ -655,7 +598,7 @@ def parse_listing(content):
         raise RawFileError(
             expected="a bucket's list of files (XML)",
             found=f"{content[:60]!r} ({error})",
-            fix="Check the address (option --base-url), and that no proxy asks for a sign-in.",
+            fix="Check that no proxy asks for a sign-in.",
         ) from error
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
@@ -721,8 +664,7 @@ def check_status(reply, url):
         raise RawFileError(
             expected=f"a file at {url}",
             found=f"HTTP status {reply.status_code} ({reply.reason})",
-            fix="Check the item's name and the address (option --base-url), or copy "
-            "the files to their place by hand.",
+            fix="Check the item's name, or copy the files to their place by hand.",
         )
 
 
@@ -911,11 +853,11 @@ def read_acronyms(path):
     return dict(zip(table["id"], table["acronym"], strict=True))
 
 
-def read_units(folder, name, files, min_label):
+def read_units(folder, name, files):
     """Columns that describe the good units of a probe, in the order of their cluster numbers."""
     metrics = read_table(folder / files["metrics"], ("cluster_id", "label"))
     good = np.flatnonzero(
-        np.nan_to_num(metrics["label"].astype(float)) >= min_label - 1e-6
+        np.nan_to_num(metrics["label"].astype(float)) >= MIN_LABEL - 1e-6
     )
     good = good[np.argsort(metrics["cluster_id"][good], kind="stable")]
     cluster = metrics["cluster_id"][good].astype(np.int64)
@@ -1143,31 +1085,32 @@ def unit_table(session, probes, features, acronyms):
     )
 
 
-def make_splits(observed, *, reference_s, block_s, fractions, seed):
+def make_splits(observed):
     """Reference window and train, valid and test intervals inside ``observed``, where everything is recorded.
 
-    The first ``reference_s`` seconds are the reference window, and for training. What follows is cut into equal blocks
-    of at least ``block_s`` seconds; a seeded draw says which validate and which test, at least one each. Neighbours of
-    one split are joined; before each change of split 1 s is left out, so that neither a window nor the wheel's filter
-    sees both sides.
+    The first minute is the reference window, and for training. What follows is cut into equal blocks of at least a
+    minute (both less in a session of less than a quarter of an hour); a seeded draw says which validate and which test,
+    at least one each. Neighbours of one split are joined; before each change of split 1 s is left out, so that neither a
+    window nor the wheel's filter sees both sides.
     """
     start, end = float(observed.start[0]), float(observed.end[-1])
-    n_blocks = max(0, int((end - start - reference_s) // block_s))
+    reference_s = min(REFERENCE_S, (end - start) / LEAST_REFERENCES)
+    block_s = min(BLOCK_S, (end - start) / LEAST_BLOCKS)
+    n_blocks = int((end - start - reference_s) // block_s)
     counts = {
-        split: max(1, round(share * n_blocks)) for split, share in fractions.items()
+        split: max(1, round(share * n_blocks)) for split, share in FRACTIONS.items()
     }
-    if sum(counts.values()) > n_blocks or block_s <= 2 * GAP_S:
+    if block_s <= 2 * GAP_S:
         raise RawFileError(
-            expected=f"room for a reference window of {reference_s:g} s and a block of {block_s:g} s (above "
-            f"{2 * GAP_S:g} s) for each of {', '.join(fractions)}",
-            found=f"{end - start:.1f} s of recording, {n_blocks} blocks of which {sum(counts.values())} are asked for",
-            fix="Set --reference-seconds, --block-seconds, --valid-fraction and --test-fraction to fit.",
+            expected=f"a recording of more than {2 * GAP_S * LEAST_BLOCKS:g} s",
+            found=f"{end - start:.1f} s",
+            fix="Leave the session out with --sessions.",
         )
     edges = np.concatenate(
         [[start], np.linspace(start + reference_s, end, n_blocks + 1)]
     )
     split = np.full(n_blocks + 1, "train")
-    order, taken = 1 + np.random.default_rng(seed).permutation(n_blocks), 0
+    order, taken = 1 + np.random.default_rng(SEED).permutation(n_blocks), 0
     for name, count in counts.items():
         split[order[taken : taken + count]] = name
         taken += count

@@ -11,7 +11,8 @@
 
 Two macaques, 16 Utah arrays of 64 channels each in V1, V4 and IT, multi-unit activity while they saw 22,248 THINGS
 images once and 100 more 30 times (200 ms on, 200 ms off). ``norm`` (default) has one value an image and channel, as
-normalised by the authors; ``trials`` (``--trials``) has time bins from 100 ms before each image to 200 ms after it.
+normalised by the authors; ``trials`` (``-s monkeyF_trials``) has time bins from 100 ms before each image to 200 ms after
+it.
 
 Raw files, below ``<raw-dir>/tvsd``; what is missing is downloaded from the GIN repository ``paolo_papale/TVSD``
 (doi 10.12751/g-node.hc7zlv, CC BY 4.0), about 0.2 GB a monkey, and 54-58 GB more for ``trials``:
@@ -97,6 +98,7 @@ AREAS = {
     "N": {"V1": (0, 512), "V4": (512, 768), "IT": (768, 1024)},
 }
 NORM_STEP_S, IMAGE_ON_S = 0.4, 0.2
+VALID_FRACTION, SEED = 0.05, 0  # of the training images that validate; of their choice
 N_SAMPLES, BASELINE_MS = (
     300,
     100,
@@ -111,12 +113,6 @@ class RawFileError(ValueError):
 
     def __init__(self, *, expected, found, fix):
         super().__init__(f"Expected {expected}.\nFound {found}.\n{fix}")
-
-
-def fraction(text):
-    if not 0 < float(text) < 1:
-        raise ArgumentTypeError(f"between 0 and 1, both excluded, not {text}")
-    return float(text)
 
 
 def correlation(text):
@@ -139,61 +135,20 @@ def bin_size(text):
     return samples / 1000
 
 
-def some_of(known):
-    def parse(text):
-        names = sorted(set(text.split(",")))
-        if set(names) - set(known):
-            raise ArgumentTypeError(f"some of {','.join(known)}, not {text!r}")
-        return names
-
-    return parse
-
-
-def http_url(text):
-    if not text.startswith(("http://", "https://")):
-        raise ArgumentTypeError(
-            f"an address that begins with http:// or https://, not {text!r}"
-        )
-    return text.rstrip("/")
-
-
 parser = ArgumentParser()
-parser.add_argument(
-    "--monkeys", type=some_of(AREAS), help="F, N or F,N; default: those with raw files"
-)
-parser.add_argument(
-    "--trials",
-    action="store_true",
-    help="time bins of each presentation; raw files of 54-58 GB",
-)
-parser.add_argument("--bin-size", type=bin_size, default=0.01, help="of --trials, in s")
-parser.add_argument(
-    "--areas", type=some_of(AREAS["F"]), help="some of V1,V4,IT; default: all"
-)
+parser.add_argument("--bin-size", type=bin_size, default=0.01, help="of trials, in s")
 parser.add_argument(
     "--min-reliability",
     type=correlation,
     help="leave out units below; default: all stay",
 )
 parser.add_argument(
-    "--valid-fraction", type=fraction, default=0.05, help="of training images"
-)
-parser.add_argument(
-    "--valid-by-concept", action="store_true", help="hold out whole concepts"
+    "--valid-by-concept", action="store_true", help="whole concepts validate"
 )
 parser.add_argument(
     "--exclude-test-concepts",
     action="store_true",
     help="neither train nor validate on them",
-)
-parser.add_argument(
-    "--seed", type=int, default=0, help="of the choice of validation images"
-)
-parser.add_argument(
-    "--base-url",
-    type=http_url,
-    default=GIN,
-    help="where missing raw files are downloaded from",
 )
 parser.add_argument(
     "--redownload", action="store_true", help="even if the raw files are there"
@@ -209,18 +164,14 @@ class Pipeline(BrainsetPipeline):
 
     @classmethod
     def get_manifest(cls, raw_dir, args):
-        variant = "trials" if args.trials else "norm"
-        names = args.monkeys or [
-            m for m in AREAS if raw_paths(raw_dir, m, variant)[variant].exists()
-        ]
-        items = {f"monkey{m}_{variant}": (m, variant) for m in names or AREAS}
-        items |= named_items()
+        local = [m for m in AREAS if raw_paths(raw_dir, m, "norm")["norm"].exists()]
+        items = {f"monkey{m}_norm": (m, "norm") for m in local or AREAS} | named_items()
         if not args.redownload:
             try:
                 for monkey, variant in items.values():
                     check_raw(raw_paths(raw_dir, monkey, variant))
             except RawFileError as error:
-                sys.exit(f"{error}\nOption --monkeys leaves a monkey out.")
+                sys.exit(f"{error}\nOption -s prepares one item, e.g. -s monkeyF_norm.")
         rows = [{"id": i, "monkey": m, "variant": v} for i, (m, v) in items.items()]
         return pd.DataFrame(rows).set_index("id")
 
@@ -228,9 +179,7 @@ class Pipeline(BrainsetPipeline):
         for path in raw_paths(
             self.raw_dir, manifest_item.monkey, manifest_item.variant
         ).values():
-            address = (
-                f"{self.args.base_url}/{path.relative_to(self.raw_dir).as_posix()}"
-            )
+            address = f"{GIN}/{path.relative_to(self.raw_dir).as_posix()}"
             if self.args.redownload or not path.exists():
                 with locked(path, self.update_status):
                     if self.args.redownload or not path.exists():
@@ -253,7 +202,6 @@ class Pipeline(BrainsetPipeline):
             kept = choose_units(
                 monkey,
                 quality["reliability"],
-                self.args.areas,
                 self.args.min_reliability,
             )
             self.update_status(f"Keeping {len(kept)} of {N_CHANNELS} units")
@@ -343,12 +291,7 @@ class Pipeline(BrainsetPipeline):
 
     def descriptions(self, path, monkey, **options):
         simulated = (self.raw_dir / "simulation.json").exists()
-        for name in (
-            "valid_fraction",
-            "valid_by_concept",
-            "exclude_test_concepts",
-            "min_reliability",
-        ):
+        for name in ("valid_by_concept", "exclude_test_concepts", "min_reliability"):
             options[name] = getattr(self.args, name)
         return {
             "brainset": BrainsetDescription(
@@ -363,7 +306,8 @@ class Pipeline(BrainsetPipeline):
                 )
                 + "multi-unit activity of macaque V1, V4 and IT while the animal sees THINGS images, normalised, on a "
                 "nominal time axis.",
-                split_seed=self.args.seed,
+                valid_fraction=VALID_FRACTION,
+                split_seed=SEED,
                 **options,
             ),
             "subject": SubjectDescription(
@@ -490,8 +434,7 @@ def check_status(reply, url):
         raise RawFileError(
             expected=f"a file at {url}",
             found=f"HTTP status {reply.status_code} ({reply.reason})",
-            fix="Check the item's name and the address (option --base-url), or copy "
-            "the files to their place by hand.",
+            fix="Check the item's name, or copy the files to their place by hand.",
         )
 
 
@@ -825,17 +768,15 @@ def choose_splits(images, args):
     if args.exclude_test_concepts:
         split[np.isin(concept, concepts_of(images["test"]))] = "excluded"
     rows = np.flatnonzero(split == "train")
-    is_valid = choose_validation(
-        concept[rows], args.valid_fraction, args.valid_by_concept, args.seed
-    )
+    is_valid = choose_validation(concept[rows], args.valid_by_concept)
     split[rows[is_valid]] = "valid"
     return split
 
 
-def choose_validation(concept, valid_fraction, by_concept, seed):
+def choose_validation(concept, by_concept):
     """Which training images validate: a seeded draw of images, or of whole concepts until there are enough."""
-    rng = np.random.default_rng(seed)
-    due = max(1, round(valid_fraction * len(concept)))
+    rng = np.random.default_rng(SEED)
+    due = max(1, round(VALID_FRACTION * len(concept)))
     group = concept if by_concept else np.arange(len(concept))
     group, counts = np.unique(group, return_inverse=True, return_counts=True)[1:]
     order = rng.permutation(len(counts))
@@ -845,7 +786,7 @@ def choose_validation(concept, valid_fraction, by_concept, seed):
         raise RawFileError(
             expected="training images on both sides of the training/validation split",
             found=f"{len(concept)} images in {len(counts)} groups, all chosen for validation",
-            fix="Lower --valid-fraction, or leave out --valid-by-concept or --exclude-test-concepts.",
+            fix="Leave out --valid-by-concept or --exclude-test-concepts, or take the published files.",
         )
     return is_valid
 
@@ -918,7 +859,7 @@ def trial_presentations(table, images, train_split):
         raise RawFileError(
             expected="training presentations on each day, to normalise it by",
             found=f"none on day {', '.join(map(str, untrained))}",
-            fix="Lower --valid-fraction, or leave out --valid-by-concept or --exclude-test-concepts.",
+            fix="Leave out --valid-by-concept or --exclude-test-concepts, or take the published files.",
         )
     slot = np.arange(len(order)) + np.unique(day, return_inverse=True)[1]
     return order, slot, columns
@@ -938,16 +879,16 @@ def area_of_channels(monkey):
     return area
 
 
-def choose_units(monkey, reliability, areas, min_reliability):
+def choose_units(monkey, reliability, min_reliability):
     """Physical channels that stay."""
-    stays = np.isin(area_of_channels(monkey), areas or list(AREAS[monkey]))
+    stays = np.full(N_CHANNELS, True)
     if min_reliability is not None:
-        stays &= reliability >= min_reliability
+        stays = reliability >= min_reliability
     if not stays.any():
         raise RawFileError(
-            expected=f"units in {','.join(areas or AREAS[monkey])} with a reliability of at least {min_reliability}",
+            expected=f"units with a reliability of at least {min_reliability}",
             found=f"none of monkey {monkey}, whose greatest reliability is {np.nanmax(reliability):.2f}",
-            fix="Lower --min-reliability, or name other --areas.",
+            fix="Lower --min-reliability.",
         )
     return np.flatnonzero(stays)
 

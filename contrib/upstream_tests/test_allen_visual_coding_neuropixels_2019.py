@@ -56,8 +56,7 @@ def spikes(tmp_path):
 @pytest.fixture
 def dataset(spikes, tmp_path, monkeypatch):
     folders = [f"--raw-dir={tmp_path / 'raw'}", f"--processed-dir={tmp_path}"]
-    options = ["--single=1", "--block-seconds=5"]
-    command = ["runner", str(PIPELINE), *folders, *options]
+    command = ["runner", str(PIPELINE), *folders, "--single=1"]
     monkeypatch.setattr(sys, "argv", command)
     runner.run()
     return AllenVisualCodingNeuropixels2019(str(tmp_path))

@@ -42,7 +42,7 @@ DATASETS: dict[str, Preset] = {
     },
     # One value a channel and presentation, prepared by `brainsets prepare tvsd`.
     "tvsd": {"dataset": {"_target_": f"{_DATASETS}.Tvsd", "root": None}, "windows": "trial", "masking": _WITH_AREAS},
-    # 0.3 s in bins of 10 ms around each presentation, prepared by `brainsets prepare tvsd --trials`.
+    # 0.3 s in bins of 10 ms around each presentation, prepared by `brainsets prepare tvsd -s monkeyF_trials`.
     "tvsd_trials": {
         "dataset": {"_target_": f"{_DATASETS}.Tvsd", "root": None, "arguments": {"variant": "trials"}},
         "windows": "trial",

@@ -19,7 +19,7 @@ class Tvsd(BinnedRecordings):
         .. code:: shell
 
             brainsets prepare tvsd             # norm
-            brainsets prepare tvsd --trials    # trials
+            brainsets prepare tvsd -s monkeyF_trials    # trials
 
     Recordings ``monkeyF_norm`` and ``monkeyN_norm`` hold ``mua.value`` (presentations, 1024), one value an image and
     channel normalised by the authors: presentation k is the window [0.4 k, 0.4 (k + 1)) s of a nominal time axis.
@@ -59,9 +59,7 @@ class Tvsd(BinnedRecordings):
         **kwargs: Any,
     ):
         folder = Path(get_processed_dir() if root is None else root) / dirname
-        self.how_to_make = (
-            f"Run: brainsets prepare tvsd --raw-dir RAW --processed-dir PROCESSED{' --trials' * (variant == 'trials')}"
-        )
+        self.how_to_make = f"Run: brainsets prepare tvsd -s monkeyF_{variant} --raw-dir RAW --processed-dir PROCESSED"
         if recording_ids is None:
             recording_ids = [path.stem for path in folder.glob(f"*_{variant}.h5")]
         super().__init__(folder, recording_ids=recording_ids, transform=transform, **kwargs)

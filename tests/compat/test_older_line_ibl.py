@@ -32,7 +32,7 @@ def session(tmp_path_factory):
     (folder,) = simulate_ibl_sessions(root, seconds=60, n_units=8)
     arguments = [f"--raw-dir={root / 'raw'}", f"--processed-dir={root / 'processed'}", f"--single={ID}"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["runner", str(PIPELINE), *arguments, "--reference-seconds=20", "--block-seconds=5"])
+        patch.setattr("sys.argv", ["runner", str(PIPELINE), *arguments])
         runner.run()
     return folder
 

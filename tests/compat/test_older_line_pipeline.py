@@ -73,7 +73,7 @@ def test_windows_of_trials_are_the_new_lines_sample_by_sample(prepare, tmp_path,
     values = RAW["traces"](table.shape[1])
     path = tmp_path / "raw" / "tvsd" / "monkeyF" / "THINGS_MUA_trials.mat"
     RAW["write_trials"](path, table, values, chunks=chunks)
-    processed = prepare("--trials", "--single=monkeyF_trials")
+    processed = prepare("--single=monkeyF_trials")
     RAW["check_trial_windows"](processed, table, values)
     with h5py.File(processed / "tvsd" / "monkeyF_trials.h5") as file:
         data = Data.from_hdf5(file)

@@ -32,7 +32,7 @@ def root(tmp_path_factory):
     for session, split_by in ((1, "presentation"), (2, "image")):
         simulate_allen_session(workspace, session_id=session, n_units=40, seconds=200, rate=4)
         options = [f"--raw-dir={workspace / 'raw'}", f"--processed-dir={workspace / 'processed'}"]
-        options += [f"--single={session}", f"--sessions={session}", "--block-seconds=4", f"--split-by={split_by}"]
+        options += [f"--single={session}", f"--split-by={split_by}"]
         with patch.object(sys, "argv", ["runner", str(PIPELINE), *options]):
             runner.run()
     return workspace / "processed"

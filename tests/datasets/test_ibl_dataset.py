@@ -31,7 +31,7 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ibl")
     simulate_ibl_sessions(folder, seconds=150, n_units=8)
     folders = [f"--raw-dir={folder / 'raw'}", f"--processed-dir={folder / 'processed'}", f"--single={ID}"]
-    with patch("sys.argv", ["runner", str(PIPELINE), *folders, "--reference-seconds=30", "--block-seconds=10"]):
+    with patch("sys.argv", ["runner", str(PIPELINE), *folders]):
         runner.run()
     return folder / "processed"
 

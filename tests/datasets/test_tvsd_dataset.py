@@ -60,7 +60,7 @@ def test_root_comes_from_the_brainsets_config(root, monkeypatch):
 
 
 def test_one_variant_at_a_time_unless_recordings_are_named(root):
-    with pytest.raises(InputError, match=r"recordings[\s\S]*monkeyF_norm[\s\S]*brainsets prepare tvsd .* --trials"):
+    with pytest.raises(InputError, match=r"recordings[\s\S]*monkeyF_norm[\s\S]*prepare tvsd -s monkeyF_trials"):
         Tvsd(root, variant="trials")
     save(root, "F", "trials", bins=30, step=0.3)
     assert Tvsd(root).recording_ids == ["monkeyF_norm", "monkeyN_norm"]

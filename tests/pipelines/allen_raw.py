@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+from constants import changed
+
 from neurobridge_tb.simulation import simulate_allen_session
 
 BRAINSET = "allen_visual_coding_neuropixels_2019"
@@ -21,10 +23,10 @@ def simulate(workspace, session_id=1):
     return simulate_allen_session(workspace, session_id=session_id, **SESSION)
 
 
-def run_pipeline(runner, workspace, *options, session=1):
-    """Prepare a session; returns the path of its HDF5 file."""
+def run_pipeline(runner, workspace, *options, session=1, **constants):
+    """Prepare a session, with some constants of the pipeline changed; returns the path of its HDF5 file."""
     folders = [f"--raw-dir={workspace / 'raw'}", f"--processed-dir={workspace / 'processed'}"]
-    chosen = [f"--single={session}", f"--sessions={session}", "--block-seconds=3"]
-    with patch.object(sys, "argv", ["runner", str(PIPELINE), *folders, *chosen, *options]):
+    arguments = ["runner", str(PIPELINE), *folders, f"--single={session}", *options]
+    with patch.object(sys, "argv", arguments), changed(runner, **constants):
         runner.run()
     return workspace / "processed" / BRAINSET / f"{session}.h5"

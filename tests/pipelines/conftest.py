@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from constants import changed
 from torch_brain.pipeline import runner
 from tvsd_raw import (
     N_CHANNELS,
@@ -56,13 +57,16 @@ def raw_trials(raw, trials_file):
 
 @pytest.fixture
 def prepare(tmp_path, monkeypatch):
-    """Run upstream's runner on the pipeline, in this process; returns the folder of the HDF5 files."""
+    """Run upstream's runner on the pipeline, in this process; returns the folder of the HDF5 files.
 
-    def run(*options, item=None):
-        item = item or ("monkeyF_trials" if "--trials" in options else "monkeyF_norm")
+    Keywords besides ``item`` are constants of the pipeline.
+    """
+
+    def run(*options, item="monkeyF_norm", **constants):
         folders = [f"--raw-dir={tmp_path / 'raw'}", f"--processed-dir={tmp_path / 'processed'}"]
         monkeypatch.setattr("sys.argv", ["runner", str(PIPELINE), *folders, f"--single={item}", *options])
-        runner.run()
+        with changed(runner, **constants):
+            runner.run()
         return tmp_path / "processed" / "tvsd"
 
     return run

@@ -5,12 +5,12 @@ from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
+from constants import changed
 from pyarrow import parquet
 
 PIPELINE = Path(__file__).parents[2] / "brainsets_pipelines" / "ibl_brain_wide_map_2025" / "pipeline.py"
 SESSION = "labA/Subjects/KS_014/2019-12-03/001"
 ID = "labA_KS_014_2019-12-03_001"
-OPTIONS = ["--min-units=3", "--reference-seconds=10", "--block-seconds=4"]
 SECONDS, N_CLUSTERS = 60.0, 8
 LABELS = np.array([1, 0, 1, 1 / 3, 1, 2 / 3, 1, np.nan])
 UUIDS = (UUID(int=i, version=4) for i in range(10**6))
@@ -74,13 +74,14 @@ def write_session(raw, files, session=SESSION):
     return raw / session / "alf"
 
 
-def run_pipeline(root, monkeypatch, *options, item=ID):
-    """Upstream's runner in this process; returns the folder of the HDF5 files."""
+def run_pipeline(root, monkeypatch, *options, item=ID, **constants):
+    """Upstream's runner in this process, some constants changed; returns the folder of the HDF5 files."""
     from torch_brain.pipeline import runner
 
     folders = [f"--raw-dir={root / 'raw'}", f"--processed-dir={root / 'processed'}"]
-    monkeypatch.setattr("sys.argv", ["runner", str(PIPELINE), *folders, f"--single={item}", *OPTIONS, *options])
-    runner.run()
+    monkeypatch.setattr("sys.argv", ["runner", str(PIPELINE), *folders, f"--single={item}", *options])
+    with changed(runner, **{"MIN_UNITS": 3} | constants):
+        runner.run()
     return root / "processed" / "ibl_brain_wide_map_2025"
 
 

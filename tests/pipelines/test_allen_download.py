@@ -123,32 +123,32 @@ def test_an_error_page_is_not_kept(download, server, tmp_path):
     assert not [path for path in (tmp_path / "raw").rglob("*") if path.is_file()]
 
 
-def options(server, *more):
-    return [f"--base-url={server.url}/cache/", *more]
+def run(server, tmp_path, *options):
+    return run_pipeline(runner, tmp_path, *options, BUCKET=f"{server.url}/cache")
 
 
 def test_prepare_downloads_what_is_missing_and_only_that(server, tmp_path):
-    path = run_pipeline(runner, tmp_path, *options(server))
+    path = run(server, tmp_path)
     assert path.exists() and [asked for asked, _ in server.asked] == [f"/cache/{NWB}"]
-    run_pipeline(runner, tmp_path, *options(server, "--reprocess"))
+    run(server, tmp_path, "--reprocess")
     assert len(server.asked) == 1
-    run_pipeline(runner, tmp_path, *options(server, "--reprocess", "--redownload"))
+    run(server, tmp_path, "--reprocess", "--redownload")
     assert len(server.asked) == 2
 
 
 def test_a_finished_session_is_not_downloaded_again(server, tmp_path):
-    run_pipeline(runner, tmp_path, *options(server))
+    run(server, tmp_path)
     (tmp_path / "raw" / BRAINSET / NWB).unlink()
-    run_pipeline(runner, tmp_path, *options(server))
+    run(server, tmp_path)
     assert len(server.asked) == 1
-    run_pipeline(runner, tmp_path, *options(server, "--download-only", "--redownload"))
+    run(server, tmp_path, "--download-only", "--redownload")
     assert len(server.asked) == 2 and (tmp_path / "raw" / BRAINSET / NWB).exists()
 
 
 def test_templates_are_fetched_where_asked_for(server, tmp_path, capsys):
     for k in range(118):
         server.files[f"/cache/natural_scene_templates/natural_scene_{k}.tiff"] = b"II*\0" + bytes([k])
-    run_pipeline(runner, tmp_path, *options(server, "--templates"))
+    run(server, tmp_path, "--templates")
     folder = tmp_path / "raw" / BRAINSET / "natural_scene_templates"
     assert (folder / "natural_scene_117.tiff").read_bytes() == b"II*\0u"
     assert len(list(folder.glob("*.tiff"))) == 118 and len(server.asked) == 119
@@ -158,5 +158,5 @@ def test_templates_are_fetched_where_asked_for(server, tmp_path, capsys):
 def test_a_template_that_is_no_picture_is_named(server, tmp_path):
     server.files["/cache/natural_scene_templates/natural_scene_0.tiff"] = b"<html>"
     with pytest.raises(ValueError, match=r"a TIFF picture[\s\S]*<html>"):
-        run_pipeline(runner, tmp_path, *options(server, "--templates"))
+        run(server, tmp_path, "--templates")
     assert not list((tmp_path / "raw").rglob("*.tiff*.part"))

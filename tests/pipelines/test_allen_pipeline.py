@@ -30,7 +30,7 @@ def simulated(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared(simulated):
-    """The recording with all defaults but the length of the stretches."""
+    """The recording with all defaults."""
     with h5py.File(run_pipeline(runner, simulated.parents[3])) as file:
         return Data.from_hdf5(file, lazy=False)
 
@@ -45,8 +45,8 @@ def nwb(simulated, tmp_path):
 
 @pytest.fixture
 def prepare(nwb, tmp_path):
-    def run(*options, session=1):
-        path = run_pipeline(runner, tmp_path, *options, session=session)
+    def run(*options, session=1, **constants):
+        path = run_pipeline(runner, tmp_path, *options, session=session, **constants)
         with h5py.File(path) as file:
             return Data.from_hdf5(file, lazy=False)
 
@@ -130,17 +130,11 @@ def test_memory_follows_what_is_kept_not_what_is_in_the_file(functions, simulate
     assert len(timestamps) == 2 * n_spikes and peak < 2 * kept + 2e6
 
 
-@pytest.mark.parametrize(
-    "option", ["--quality=any", "--isi-violations=none", "--amplitude-cutoff=0.3", "--presence-ratio=0.5"]
-)
-def test_each_limit_can_be_relaxed(prepare, prepared, option):
-    assert set(prepare(option).units.id) > set(prepared.units.id)
-
-
-def test_units_outside_of_the_brain_are_kept_where_asked_for(prepare, nwb):
-    limits = [f"--{name}=none" for name in ("isi-violations", "amplitude-cutoff", "presence-ratio")]
-    units = prepare("--quality=any", "--out-of-brain", *limits).units
+def test_all_units_are_kept_where_asked_for(prepare, nwb):
+    data = prepare("--all-units")
+    units = data.units
     assert len(units) == 40 and "" in units.area and "None" not in units.area
+    assert set(units.quality) == {"good", "noise"} and data.brainset.unit_filter == "none"
 
 
 def test_natural_scenes_name_image_blank_and_repeat(prepared, simulated):
@@ -230,7 +224,7 @@ def test_every_stimulus_has_its_share_of_each_split(prepared):
 
 
 def test_the_draw_follows_the_seed(prepare, prepared):
-    again, other = prepare(), prepare("--seed=1", "--reprocess")
+    again, other = prepare(), prepare("--reprocess", SEED=1)
     assert again.natural_scenes.split.tolist() == prepared.natural_scenes.split.tolist()
     assert other.natural_scenes.split.tolist() != prepared.natural_scenes.split.tolist()
 
@@ -308,8 +302,8 @@ def test_functional_connectivity_is_refused_by_name(prepare, nwb):
 
 
 def test_no_unit_left_counts_what_each_limit_keeps(prepare):
-    with pytest.raises(ValueError, match=r"none of 40; \d+ with quality good, 0 with isi_violations < 0.0[\s\S]*Relax"):
-        prepare("--isi-violations=0")
+    with pytest.raises(ValueError, match=r"none of 40; \d+ with quality good, 0 with isi_violations[\s\S]*--all-units"):
+        prepare(ISI_VIOLATIONS=0)
 
 
 def test_truncated_file_is_named(prepare, nwb):
@@ -370,8 +364,8 @@ def test_what_does_not_fit_is_named(prepare, nwb, damage, message, tmp_path):
 
 
 def test_too_short_for_the_stretches_says_so(prepare):
-    with pytest.raises(ValueError, match=r"natural scenes in all three splits[\s\S]*Lower --block-seconds"):
-        prepare("--block-seconds=1000")
+    with pytest.raises(ValueError, match=r"natural scenes in all three splits[\s\S]*leave the session out"):
+        prepare(LEAST_STRETCHES=1)
 
 
 def test_damage_inside_a_file_is_named(prepare, nwb):
@@ -446,11 +440,11 @@ def test_a_finished_session_is_kept_unless_reprocess(prepare, nwb, tmp_path):
     path = tmp_path / "processed" / BRAINSET / "1.h5"
     before = os.stat(path).st_ino
     nwb.unlink()  # raw files may be removed after
-    prepare("--seed=3", "--base-url=http://127.0.0.1:1")
+    prepare(SEED=3, BUCKET="http://127.0.0.1:1")
     assert os.stat(path).st_ino == before
     nwb.parent.mkdir(exist_ok=True)
     simulate(tmp_path)
-    prepare("--seed=3", "--reprocess")
+    prepare("--reprocess", SEED=3)
     assert os.stat(path).st_ino != before
 
 
@@ -474,20 +468,10 @@ def test_pictures_that_are_missing_are_counted(prepare, nwb, capsys):
     assert "pictures are not in" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_the_manifest_is_all_sessions_with_natural_scenes_unless_some_are_named(functions, tmp_path):
+def test_the_manifest_is_all_sessions_with_natural_scenes(functions, tmp_path):
     pipeline, parse = functions["Pipeline"], functions["parser"].parse_args
     listed = pipeline.get_manifest(tmp_path, parse([])).index.tolist()
     assert len(set(listed)) == 32 and listed[:2] == ["715093703", "719161530"] and listed[-1] == "799864342"
-    assert pipeline.get_manifest(tmp_path, parse(["--sessions=5,4,5"])).index.tolist() == ["5", "4"]
-
-
-@pytest.mark.parametrize(
-    "option", ["--sessions=a", "--sessions=", "--test-fraction=0.5", "--block-seconds=0", "--quality=bad"]
-)
-def test_bad_options_are_refused(functions, option, capsys):
-    with pytest.raises(SystemExit):
-        functions["parser"].parse_args([option])
-    assert option.split("=")[0] in capsys.readouterr().err
 
 
 def test_pipeline_needs_neither_this_package_nor_torch():

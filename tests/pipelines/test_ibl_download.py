@@ -101,8 +101,9 @@ def bucket(tmp_path):
 
 
 @pytest.fixture
-def functions():
+def functions(bucket):
     functions = pipeline_globals()
+    functions["BUCKET"] = bucket.url
     functions["RETRY_WAITS_S"] = (0, 0, 0)
     return functions
 
@@ -111,9 +112,7 @@ def functions():
 def download(bucket, functions, tmp_path):
     def run(session=SESSION, again=False):
         raw = tmp_path / "raw" / "ibl_brain_wide_map_2025"
-        functions["download_session"](
-            raw, session, base_url=bucket.url, behavior=True, again=again, report=lambda _: None
-        )
+        functions["download_session"](raw, session, behavior=True, again=again, report=lambda _: None)
         return raw / session
 
     return run
@@ -129,14 +128,16 @@ def source(bucket):
 
 
 def test_prepare_downloads_what_is_missing_and_only_once(bucket, tmp_path, monkeypatch):
-    options = f"--base-url={bucket.url}/", f"--sessions={SESSION}"
-    folder = run_pipeline(tmp_path, monkeypatch, *options)
+    def run(*options):
+        return run_pipeline(tmp_path, monkeypatch, f"--sessions={SESSION}", *options, BUCKET=bucket.url)
+
+    folder = run()
     assert (folder / f"{ID}.h5").exists()
     assert {key for key, _ in bucket.asked} == set(source(bucket))
     bucket.asked.clear()
-    run_pipeline(tmp_path, monkeypatch, *options, "--reprocess")
+    run("--reprocess")
     assert not bucket.asked
-    run_pipeline(tmp_path, monkeypatch, *options, "--redownload")
+    run("--redownload")
     assert len(bucket.asked) == len(source(bucket))
 
 
@@ -230,4 +231,5 @@ def test_what_is_no_listing_is_named(bucket, download):
 
 def test_no_server_is_an_error_that_names_the_address(functions):
     with pytest.raises(ValueError, match="the whole of http://127.0.0.1:1"):
-        functions["list_bucket"]("http://127.0.0.1:1", "data/")
+        functions["BUCKET"] = "http://127.0.0.1:1"
+        functions["list_bucket"]("data/")

@@ -29,7 +29,7 @@ def test_spikes_of_clusters_at_1_hz_or_more_become_a_recording(alf, tmp_path, mo
     }
     raw = tmp_path / "raw" / "ibl_brain_wide_map_2025"
     write_session(raw, {f"probe00/pykilosort/{name}": content for name, content in files.items()})
-    folder = run_pipeline(tmp_path, monkeypatch, "--skip-behavior", "--reference-seconds=60", "--block-seconds=10")
+    folder = run_pipeline(tmp_path, monkeypatch, "--skip-behavior")
     data = IblBrainWideMap2025(folder.parent).get_recording(ID)
 
     good = np.flatnonzero(rates >= 1)

@@ -42,7 +42,7 @@ def alf(raw):
 
 @pytest.fixture
 def prepare(tmp_path, monkeypatch):
-    return lambda *options, item=ID: run_pipeline(tmp_path, monkeypatch, *options, item=item)
+    return lambda *options, **changes: run_pipeline(tmp_path, monkeypatch, *options, **changes)
 
 
 @pytest.fixture
@@ -108,14 +108,12 @@ def test_without_allens_table_areas_are_numbers_and_without_locations_unknown(ra
     assert recording(prepare("--reprocess")).units.area.tolist() == ["385", "382", "997", "", *[""] * 4]
 
 
-def test_lower_labels_on_demand(raw, prepare):
-    assert recording(prepare("--min-label=0.6")).units.cluster.tolist() == [0, 2, 4, 5, 6] * 2
-
-
 def test_reference_features_are_those_of_the_package(functions, raw, prepare):
     data = recording(prepare())
     start, end = data.reference_domain.start[0], data.reference_domain.end[0]
-    assert end - start == pytest.approx(10) and data.train_domain.start[0] == start
+    observed = data.wheel.domain
+    assert end - start == pytest.approx((observed.end[-1] - observed.start[0]) / 6)  # a short session
+    assert data.train_domain.start[0] == start
     expected = reference_features(data.spikes.timestamps, data.spikes.unit_index, 8, start=start, end=end)
     np.testing.assert_allclose(data.units.reference_features, expected, rtol=1e-5, atol=1e-6)
 
@@ -166,10 +164,12 @@ def test_trials_without_start_or_end_are_left_out(functions, tmp_path):
 
 
 def test_splits_leave_a_gap_and_lose_nothing_else(functions):
-    make = functions["make_splits"]
-    domain = functions["Interval"](3.0, 603.0)
-    settings = dict(reference_s=60.0, block_s=20.0, fractions={"valid": 0.1, "test": 0.2})
-    splits = make(domain, seed=0, **settings)
+    def make(seed):
+        functions["SEED"] = seed
+        return functions["make_splits"](functions["Interval"](3.0, 603.0))
+
+    functions["BLOCK_S"] = 20.0
+    splits = make(0)
     pieces = sorted(
         (start, end, name) for name in ("train", "valid", "test") for start, end in splits[f"{name}_domain"]
     )
@@ -178,7 +178,7 @@ def test_splits_leave_a_gap_and_lose_nothing_else(functions):
         assert name != following and start - end == pytest.approx(1.0)
     total = {name: sum(e - s for s, e, n in pieces if n == name) for name in ("valid", "test")}
     assert 45 < total["valid"] <= 60 and 90 < total["test"] <= 100
-    again, other = make(domain, seed=0, **settings), make(domain, seed=1, **settings)
+    again, other = make(0), make(1)
     np.testing.assert_array_equal(again["test_domain"].start, splits["test_domain"].start)
     assert not np.array_equal(other["test_domain"].start, splits["test_domain"].start)
 
@@ -237,7 +237,7 @@ def test_two_files_of_one_dataset_are_named(raw, alf, prepare):
 
 
 def test_session_with_few_good_units_is_skipped_by_name(raw, prepare, capsys):
-    folder = prepare("--min-units=9")
+    folder = prepare(MIN_UNITS=9)
     assert not list(folder.glob("*.h5"))
     assert f"Skipped {ID}: 8 good units, fewer than 9" in " ".join(capsys.readouterr().out.split())
 
@@ -253,9 +253,9 @@ def test_no_good_unit_at_all_is_skipped_too(raw, alf, prepare, capsys):
 def test_finished_file_is_kept_unless_reprocess(raw, prepare):
     path = prepare() / f"{ID}.h5"
     stamp = os.stat(path).st_ino
-    prepare("--seed=3")
+    prepare(SEED=3)
     assert os.stat(path).st_ino == stamp
-    prepare("--seed=3", "--reprocess")
+    prepare("--reprocess", SEED=3)
     assert os.stat(path).st_ino != stamp
 
 
@@ -293,17 +293,7 @@ def test_no_session_says_how_to_name_one(functions, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option",
-    [
-        "--sessions=lab/Subjects/x/2020-01-01",
-        "--sessions=../Subjects/x/2020-01-01/001",
-        "--sessions=",
-        "--valid-fraction=0",
-        "--test-fraction=1",
-        "--block-seconds=-1",
-        "--reference-seconds=inf",
-        "--base-url=ftp://x",
-    ],
+    "option", ["--sessions=lab/Subjects/x/2020-01-01", "--sessions=../Subjects/x/2020-01-01/001", "--sessions="]
 )
 def test_bad_options_are_refused(functions, option, capsys):
     with pytest.raises(SystemExit):
@@ -373,9 +363,16 @@ def test_bad_files_are_named_and_nothing_is_written(raw, alf, prepare, tmp_path,
     assert not [path for path in (tmp_path / "processed").rglob("*") if path.is_file()]
 
 
-def test_a_session_too_short_for_its_splits_says_which_options_help(raw, prepare):
-    with pytest.raises(ValueError, match=r"room for a reference window of 55 s[\s\S]*--block-seconds"):
-        prepare("--reference-seconds=55")
+def test_a_session_too_short_for_its_splits_says_so(raw, prepare):
+    with pytest.raises(ValueError, match=r"a recording of more than 80 s[\s\S]*--sessions"):
+        prepare(LEAST_BLOCKS=40)
+
+
+def test_a_published_sessions_splits_are_minutes(functions):
+    splits = functions["make_splits"](functions["Interval"](0.0, 4260.0))
+    assert splits["reference_domain"].end[0] == 60.0
+    borders = np.concatenate([splits[f"{name}_domain"].start for name in ("train", "valid", "test")])
+    np.testing.assert_allclose(borders % 60, 0, atol=1e-6)
 
 
 def test_a_reference_window_without_spikes_is_named(functions):

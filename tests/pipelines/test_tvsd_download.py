@@ -222,7 +222,7 @@ def test_giving_up_keeps_the_part_and_says_how_to_go_on(download, server, mat, t
 
 
 def test_missing_file_names_the_address_at_once(download, server):
-    with pytest.raises(ValueError, match=r"a file at http://127.*nothing.mat[\s\S]*404[\s\S]*--base-url"):
+    with pytest.raises(ValueError, match=r"a file at http://127.*nothing.mat[\s\S]*404[\s\S]*by hand"):
         download("nothing.mat")
     assert len(server.asked) == 1
 
@@ -271,7 +271,7 @@ def test_s3_names_what_it_sends_by_its_checksum(download, server, mat, monkeypat
 
 @pytest.fixture
 def published(server, tmp_path):
-    """The raw files of monkey F, on the server; returns its address."""
+    """The raw files of monkey F, on the server; returns the pipeline's constant that names it."""
     folder = tmp_path / "published"
     table = trial_table()
     write_responses(folder / "THINGS_normMUA.mat", response_arrays())
@@ -281,18 +281,17 @@ def published(server, tmp_path):
     server.files = {
         f"/TVSD/monkeyF/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in folder.rglob("*.mat")
     }
-    return f"{server.url}/TVSD/"
+    return {"GIN": f"{server.url}/TVSD"}
 
 
 def test_prepare_downloads_what_is_missing_and_only_that(server, published, prepare):
-    options = [f"--base-url={published}", "--monkeys=F"]
-    folder = prepare(*options)
+    folder = prepare(**published)
     assert (folder / "monkeyF_norm.h5").exists() and len(server.asked) == 2
-    prepare(*options, "--reprocess")
+    prepare("--reprocess", **published)
     assert len(server.asked) == 2
-    prepare(*options, "--redownload")
+    prepare("--redownload", **published)
     assert len(server.asked) == 4
-    prepare(*options, "--trials")
+    prepare(item="monkeyF_trials", **published)
     names = [path.rpartition("/")[2] for path, _ in server.asked[4:]]
     assert names == ["1024chns_mapping_20220105.mat", "THINGS_MUA_trials.mat"]
     assert (folder / "monkeyF_trials.h5").exists()
@@ -300,8 +299,8 @@ def test_prepare_downloads_what_is_missing_and_only_that(server, published, prep
 
 def test_two_processes_download_a_file_once(server, published, prepare, tmp_path):
     fork = multiprocessing.get_context("fork")
-    options = [f"--base-url={published}", "--monkeys=F"]
-    processes = [fork.Process(target=prepare, args=(*options, *more)) for more in ([], ["--trials"])]
+    items = ("monkeyF_norm", "monkeyF_trials")
+    processes = [fork.Process(target=prepare, kwargs={"item": item, **published}) for item in items]
     for process in processes:
         process.start()
     for process in processes:
@@ -313,5 +312,5 @@ def test_two_processes_download_a_file_once(server, published, prepare, tmp_path
 def test_a_mapping_that_is_none_is_not_kept(server, published, prepare, tmp_path):
     server.files["/TVSD/monkeyF/_logs/1024chns_mapping_20220105.mat"] = b"<html>please sign in</html>"
     with pytest.raises(ValueError, match="'mapping'"):
-        prepare(f"--base-url={published}", "--monkeys=F", "--trials")
+        prepare(item="monkeyF_trials", **published)
     assert "1024chns_mapping_20220105.mat" not in files(tmp_path / "raw" / "tvsd" / "monkeyF" / "_logs")

@@ -1,4 +1,4 @@
-"""``brainsets prepare tvsd --trials``: what is in the HDF5 file is what was in the raw trial file."""
+"""``brainsets prepare tvsd -s monkeyF_trials``: what is in the HDF5 file is what was in the raw trial file."""
 
 import h5py
 import numpy as np
@@ -18,6 +18,7 @@ from tvsd_raw import (
 
 from neurobridge_tb.datasets import Tvsd
 
+TRIALS = "monkeyF_trials"
 TABLE = trial_table()
 N = TABLE.shape[1]
 
@@ -38,12 +39,12 @@ def read(folder):
 
 
 def test_each_window_is_the_binned_normalised_trace_of_its_image(raw_trials, prepare, values):
-    check_trial_windows(prepare("--trials").parent, TABLE, values)
+    check_trial_windows(prepare(item=TRIALS).parent, TABLE, values)
 
 
 @pytest.mark.parametrize("size", [0.005, 0.1])
 def test_bin_size(raw_trials, prepare, values, size):
-    folder = prepare("--trials", f"--bin-size={size}")
+    folder = prepare(f"--bin-size={size}", item=TRIALS)
     check_trial_windows(folder.parent, TABLE, values, samples=round(1000 * size))
     assert read(folder).brainset.bin_size == size
 
@@ -51,7 +52,7 @@ def test_bin_size(raw_trials, prepare, values, size):
 def test_unsorted_days_are_put_in_order(raw_trials, prepare, values):
     table = trial_table(n_days=3, sorted_days=False)
     replace_trials(raw_trials, table, values, chunks=(300, 8, 64))
-    folder = prepare("--trials")
+    folder = prepare(item=TRIALS)
     check_trial_windows(folder.parent, table, values)
     presentations = read(folder).presentations
     assert (np.diff(presentations.day) >= 0).all()
@@ -61,13 +62,13 @@ def test_unsorted_days_are_put_in_order(raw_trials, prepare, values):
 def test_seventh_row_of_the_table_is_kept(raw_trials, prepare, values):
     correct = np.arange(N) % 2
     replace_trials(raw_trials, np.vstack([TABLE, correct]), values)
-    folder = prepare("--trials")
+    folder = prepare(item=TRIALS)
     check_trial_windows(folder.parent, TABLE, values)
     assert read(folder).presentations.correct.tolist() == correct.tolist()
 
 
 def test_days_are_apart(raw_trials, prepare):
-    data = read(prepare("--trials"))
+    data = read(prepare(item=TRIALS))
     first_day = int((TABLE[5] == 1).sum())
     edges = [0, 0.3 * first_day, 0.3 * (first_day + 1), 0.3 * (N + 1)]
     np.testing.assert_allclose(np.stack([data.domain.start, data.domain.end]).T.ravel(), edges)
@@ -79,7 +80,7 @@ def test_days_are_apart(raw_trials, prepare):
 
 
 def test_stored_statistics_give_back_the_raw_bins(raw_trials, prepare, values):
-    data = read(prepare("--trials"))
+    data = read(prepare(item=TRIALS))
     k = int(np.flatnonzero(data.presentations.day == 2)[3])
     row = 30 * (k + 1)  # a window is empty between the days
     raw = data.mua.value[row : row + 30] * data.units.raw_deviation[:, 1] + data.units.raw_mean[:, 1]
@@ -88,7 +89,7 @@ def test_stored_statistics_give_back_the_raw_bins(raw_trials, prepare, values):
 
 
 def test_values_that_are_not_finite_are_absent_and_dead_units_are_marked(raw_trials, prepare):
-    data = read(prepare("--trials"))
+    data = read(prepare(item=TRIALS))
     raw_channel = mapping()[data.units.channel] - 1
     bins = data.mua.value.reshape(-1, 30, N_CHANNELS)
     bins = np.delete(bins, int((TABLE[5] == 1).sum()), axis=0)
@@ -101,21 +102,20 @@ def test_values_that_are_not_finite_are_absent_and_dead_units_are_marked(raw_tri
 
 def test_units_have_the_place_and_quality_of_the_norm_variant(raw_trials, prepare):
     prepare()
-    trials = read(folder := prepare("--trials")).units
+    trials = read(folder := prepare(item=TRIALS)).units
     norm = Tvsd(folder.parent).get_recording("monkeyF_norm").units
     for name in ("id", "area", "array", "channel", "snr", "reliability", "latency_ms"):
         np.testing.assert_array_equal(getattr(trials, name), getattr(norm, name))
 
 
 @pytest.mark.parametrize("variant", ["norm", "trials"])
-def test_areas_and_reliability_choose_units(raw_trials, prepare, variant):
-    options = ["--trials"] * (variant == "trials")
+def test_reliability_chooses_units(raw_trials, prepare, variant):
     item = f"monkeyF_{variant}"
-    whole = Tvsd(prepare(*options).parent, [item]).get_recording(item)
-    folder = prepare(*options, "--areas=V4,IT", "--min-reliability=0.5", "--reprocess")
+    whole = Tvsd(prepare(item=item).parent, [item]).get_recording(item)
+    folder = prepare("--min-reliability=0.5", "--reprocess", item=item)
     some = Tvsd(folder.parent, [item]).get_recording(item)
-    stays = np.isin(whole.units.area, ["V4", "IT"]) & (whole.units.reliability >= 0.5)
-    assert 0 < stays.sum() < 512
+    stays = whole.units.reliability >= 0.5
+    assert 0 < stays.sum() < N_CHANNELS
     assert some.units.id.tolist() == whole.units.id[stays].tolist()
     np.testing.assert_allclose(some.mua.value, whole.mua.value[:, stays], rtol=1e-6, atol=1e-3)
     assert some.units.is_dead.tolist() == whole.units.is_dead[stays].tolist()
@@ -123,9 +123,8 @@ def test_areas_and_reliability_choose_units(raw_trials, prepare, variant):
 
 @pytest.mark.parametrize("variant", ["norm", "trials"])
 def test_test_concepts_can_be_excluded(raw_trials, prepare, variant):
-    options = ["--trials"] * (variant == "trials")
     item = f"monkeyF_{variant}"
-    dataset = Tvsd(prepare(*options, "--exclude-test-concepts", "--valid-fraction=0.3").parent, [item])
+    dataset = Tvsd(prepare("--exclude-test-concepts", item=item, VALID_FRACTION=0.3).parent, [item])
     presentations = dataset.get_recording(item).presentations
     by_split = {split: set(presentations.concept[presentations.split == split]) for split in set(presentations.split)}
     assert by_split["test"] == by_split["excluded"] == {"cat", "owl"}
@@ -136,8 +135,7 @@ def test_test_concepts_can_be_excluded(raw_trials, prepare, variant):
 
 def test_both_variants_have_the_same_split(raw_trials, prepare):
     def valid(variant):
-        options = ["--trials"] * (variant == "trials")
-        folder = prepare(*options, "--valid-fraction=0.3", "--seed=5")
+        folder = prepare(item=f"monkeyF_{variant}", VALID_FRACTION=0.3)
         presentations = Tvsd(folder.parent, variant=variant).get_recording(f"monkeyF_{variant}").presentations
         return set(presentations.image_id[presentations.split == "valid"])
 
@@ -209,7 +207,7 @@ def with_table(change):
 def test_table_of_another_shape_is_named_before_anything_is_read(raw_trials, prepare, table, message):
     replace_trials(raw_trials, table, N)
     with pytest.raises(SystemExit, match=message):
-        prepare("--trials")
+        prepare(item=TRIALS)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +222,7 @@ def test_table_of_another_shape_is_named_before_anything_is_read(raw_trials, pre
 def test_rows_that_say_nothing_are_named(raw_trials, prepare, change, message):
     replace_trials(raw_trials, with_table(change), N)
     with pytest.raises(ValueError, match=message):
-        prepare("--trials")
+        prepare(item=TRIALS)
 
 
 @pytest.mark.parametrize("part", ["train", "test"])
@@ -233,7 +231,7 @@ def test_image_list_of_another_length_is_named(raw_trials, prepare, part, varian
     names = {"train": TRAIN, "test": TEST}
     write_image_names(raw_trials / "monkeyF" / "_logs" / "things_imgs.mat", names | {part: names[part][:-1]})
     with pytest.raises(SystemExit, match=r"'(train_MUA|test_MUA_reps)' with shape[\s\S]*Found shape"):
-        prepare(*["--trials"] * (variant == "trials"))
+        prepare(item=f"monkeyF_{variant}")
 
 
 def test_day_without_training_presentations_is_named(raw_trials, prepare):
@@ -241,13 +239,13 @@ def test_day_without_training_presentations_is_named(raw_trials, prepare):
     table[5] = np.where(table[2] > 0, 4, 1)
     replace_trials(raw_trials, table, N)
     with pytest.raises(ValueError, match=r"training presentations on each day[\s\S]*none on day 4"):
-        prepare("--trials")
+        prepare(item=TRIALS)
 
 
 @pytest.mark.parametrize("variant", ["norm", "trials"])
 def test_zero_units_after_filtering(raw_trials, prepare, variant):
-    with pytest.raises(ValueError, match=r"units in V1 with a reliability of at least 0.99[\s\S]*--min-reliability"):
-        prepare(*["--trials"] * (variant == "trials"), "--areas=V1", "--min-reliability=0.99")
+    with pytest.raises(ValueError, match=r"units with a reliability of at least 1.0[\s\S]*--min-reliability"):
+        prepare("--min-reliability=1", item=f"monkeyF_{variant}")
     assert not list(raw_trials.parent.parent.glob("processed/**/*.h5"))
 
 
@@ -256,7 +254,7 @@ def test_norm_file_in_the_place_of_the_trial_file(raw_trials, prepare):
     path.unlink()
     path.write_bytes((raw_trials / "monkeyF" / "THINGS_normMUA.mat").read_bytes())
     with pytest.raises(SystemExit, match=r"variable 'ALLMAT'[\s\S]*Found variables \['SNR_max'"):
-        prepare("--trials")
+        prepare(item=TRIALS)
 
 
 def test_other_times_are_named(raw_trials, prepare):
@@ -264,7 +262,7 @@ def test_other_times_are_named(raw_trials, prepare):
     with h5py.File(raw_trials / "monkeyF" / "THINGS_MUA_trials.mat", "r+") as file:
         file["tb"][...] = file["tb"][...] / 1000
     with pytest.raises(SystemExit, match=r"'tb' of -100 to 199[\s\S]*-0.1 to 0.199"):
-        prepare("--trials")
+        prepare(item=TRIALS)
 
 
 @pytest.mark.parametrize(
@@ -281,27 +279,20 @@ def test_bad_mapping_is_named(raw_trials, prepare, write, message):
     path.unlink()
     write(path)
     with pytest.raises(SystemExit, match=rf"'mapping'[\s\S]*{message}"):
-        prepare("--trials")
+        prepare(item=TRIALS)
 
 
-@pytest.mark.parametrize(
-    "option", ["--bin-size=0.03", "--bin-size=0", "--bin-size=0.2", "--areas=V2", "--min-reliability=2"]
-)
+@pytest.mark.parametrize("option", ["--bin-size=0.03", "--bin-size=0", "--bin-size=0.2", "--min-reliability=2"])
 def test_bad_options_are_refused(pipeline_module, option, capsys):
     with pytest.raises(SystemExit):
-        pipeline_module["parser"].parse_args(["--trials", option])
+        pipeline_module["parser"].parse_args([option])
     assert option.split("=")[0] in capsys.readouterr().err
 
 
-def test_manifest_lists_the_variant_asked_for(raw_trials, pipeline_module):
+def test_trials_are_in_the_manifest_where_they_are_named(raw_trials, pipeline_module, monkeypatch):
     pipeline, parse = pipeline_module["Pipeline"], pipeline_module["parser"].parse_args
     (raw_trials / "monkeyN").mkdir()
-    assert pipeline.get_manifest(raw_trials, parse(["--trials"])).index.tolist() == ["monkeyF_trials"]
-    both = pipeline.get_manifest(raw_trials, parse(["--trials", "--monkeys=F,N"]))
-    assert both.index.tolist() == ["monkeyF_trials", "monkeyN_trials"]
     assert pipeline.get_manifest(raw_trials, parse([])).index.tolist() == ["monkeyF_norm"]
-
-
-def test_an_item_is_found_by_its_name_alone(raw_trials, prepare):
-    """``brainsets prepare tvsd -s monkeyF_trials``, without further options."""
-    assert (prepare(item="monkeyF_trials") / "monkeyF_trials.h5").exists()
+    for named in (["-s", "monkeyF_trials"], ["--single=monkeyF_trials"]):
+        monkeypatch.setattr("sys.argv", ["runner", *named])
+        assert "monkeyF_trials" in pipeline.get_manifest(raw_trials, parse([])).index

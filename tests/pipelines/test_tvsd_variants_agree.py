@@ -32,7 +32,7 @@ def test_normalised_window_means_of_the_trials_are_the_norm_values(tmp_path, pre
     write_trials_file(folder / "THINGS_MUA_trials.mat", recording, mapping, rng=rng)
 
     prepare(item=f"monkey{monkey}_norm")
-    processed = prepare("--trials", "--bin-size=0.005", item=f"monkey{monkey}_trials").parent
+    processed = prepare("--bin-size=0.005", item=f"monkey{monkey}_trials").parent
     norm = Tvsd(processed).get_recording(f"monkey{monkey}_norm")
     trials = Tvsd(processed, variant="trials").get_recording(f"monkey{monkey}_trials")
     shown, units = trials.presentations, trials.units

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="uses fork, signals a
 VARIANTS = pytest.mark.parametrize("variant", ["norm", "trials"])
 
 
-def options_of(variant):
-    return ["--trials"] * (variant == "trials")
+def item_of(variant):
+    return {"item": f"monkeyF_{variant}"}
 
 
 def recordings(folder):
@@ -39,25 +39,25 @@ def in_child(function, *arguments):
 
 @VARIANTS
 def test_disk_full_while_writing_leaves_the_old_file_and_says_what_to_do(raw_trials, prepare, variant):
-    folder = prepare(*options_of(variant))
+    folder = prepare(**item_of(variant))
     before = values(folder, variant)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # writing beyond fails, as on a full disk
     try:
         with pytest.raises(ValueError, match=r"room for 0\.0 GB in .*tvsd[\s\S]*writing failed[\s\S]*Free some space"):
-            prepare(*options_of(variant), "--reprocess", "--seed=1")
+            prepare("--reprocess", **item_of(variant))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert recordings(folder) == [f"monkeyF_{variant}.h5"]
     np.testing.assert_array_equal(values(folder, variant), before)
-    prepare(*options_of(variant), "--reprocess")
+    prepare("--reprocess", **item_of(variant))
 
 
 @VARIANTS
 def test_too_little_room_is_said_before_anything_is_written(raw_trials, prepare, monkeypatch, variant, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(ValueError, match=r"room for .* GB[\s\S]*Found 0.0 GB"):
-        prepare(*options_of(variant))
+        prepare(**item_of(variant))
     assert not recordings(tmp_path / "processed")
 
 
@@ -73,21 +73,21 @@ def test_killed_while_writing_is_made_anew_by_the_next_run(
             os.kill(os.getpid(), signal.SIGKILL)
 
         monkeypatch.setattr(h5py.Group, create.__name__, die)
-        prepare(*options_of(variant))
+        prepare(**item_of(variant))
 
     process = in_child(killed_run)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     folder = tmp_path / "processed" / "tvsd"
     assert recordings(folder) == [f".monkeyF_{variant}.h5.part"]
-    prepare(*options_of(variant))
+    prepare(**item_of(variant))
     assert recordings(folder) == [f"monkeyF_{variant}.h5"]
     assert values(folder, variant).shape[1] == N_CHANNELS
 
 
 @VARIANTS
 def test_two_processes_make_one_file(raw_trials, prepare, variant, tmp_path, capfd):
-    processes = [in_child(prepare, *options_of(variant)) for _ in range(2)]
+    processes = [in_child(lambda: prepare(**item_of(variant))) for _ in range(2)]
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
@@ -99,9 +99,9 @@ def test_two_processes_make_one_file(raw_trials, prepare, variant, tmp_path, cap
 
 @VARIANTS
 def test_finished_item_is_kept_unless_reprocess(raw_trials, prepare, variant):
-    path = prepare(*options_of(variant)) / f"monkeyF_{variant}.h5"
+    path = prepare(**item_of(variant)) / f"monkeyF_{variant}.h5"
     made = os.stat(path).st_ino
-    prepare(*options_of(variant), "--seed=3")
+    prepare(**item_of(variant), SEED=3)
     assert os.stat(path).st_ino == made
-    prepare(*options_of(variant), "--seed=3", "--reprocess")
+    prepare("--reprocess", **item_of(variant), SEED=3)
     assert os.stat(path).st_ino != made
