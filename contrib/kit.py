@@ -10,6 +10,8 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,33 +58,73 @@ def attempt(upstream: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def run(upstream: Path, *command: str) -> str:
-    """Run a command in the checkout; stop where it fails."""
+def run(upstream: Path, *command: str, errors: bool = False) -> str:
+    """Run a command in the checkout; stop where it fails. Returns what it prints, or what it says of errors."""
     done = attempt(upstream, *command)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-    return done.stdout
+    return done.stderr if errors else done.stdout
+
+
+@contextmanager
+def without_the_piece(upstream: Path) -> Iterator[Path]:
+    """The checkout as it was, in a folder of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(upstream, "git", "worktree", "add", "-q", "--detach", folder, BASE)
+        yield Path(folder)
+        run(upstream, "git", "worktree", "remove", "--force", folder)
+
+
+def require_nothing_new(
+    upstream: Path, what: str, find: Callable[[Path], set[str]]
+) -> str:
+    """Stop where a check finds what it does not find without the piece."""
+    found = find(upstream)
+    if found:
+        with without_the_piece(upstream) as base:
+            new = found - find(base)
+        if new:
+            sys.exit(f"{what}, with the piece only:\n" + "\n".join(sorted(new)))
+    return f"{what}: nothing new" + f" ({len(found)} without the piece too)" * bool(
+        found
+    )
 
 
 def run_tests(upstream: Path, *tests: str) -> str:
     """Run tests; stop where one fails that passes without the piece. Some of upstream's need its bucket."""
-    pytest = (sys.executable, "-m", "pytest", "-q", "-rfE")
-    done = attempt(upstream, *pytest, *tests)
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.M)
-    if not done.returncode:
-        return done.stdout.splitlines()[-1]
-    with tempfile.TemporaryDirectory() as folder:
-        run(upstream, "git", "worktree", "add", "-q", "--detach", folder, BASE)
-        without = attempt(Path(folder), *pytest, *failed).stdout
-        run(upstream, "git", "worktree", "remove", "--force", folder)
-    ours = set(failed) - set(
-        re.findall(r"^(?:FAILED|ERROR) (\S+)", without, flags=re.M)
-    )
-    if ours or not failed:
-        sys.exit(
-            f"{done.stdout}\n{done.stderr}\nFailed with the piece only: {', '.join(sorted(ours))}"
-        )
-    return f"{done.stdout.splitlines()[-1]} (fail without the piece too: {', '.join(failed)})"
+    said = {}
+
+    def failing(folder: Path) -> set[str]:
+        some = said.setdefault("failed", tests)
+        done = attempt(folder, sys.executable, "-m", "pytest", "-q", "-rfE", *some)
+        found = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, flags=re.M)
+        said.setdefault("last", done.stdout.splitlines()[-1:])
+        said["failed"] = found
+        if done.returncode and not found:
+            sys.exit(f"{done.stdout}\n{done.stderr}")
+        return set(found)
+
+    nothing_new = require_nothing_new(upstream, "Tests that fail", failing)
+    return f"{' '.join(said['last'])}; {nothing_new}"
+
+
+def types(folder: Path) -> set[str]:
+    """What upstream's type checker says, without line numbers."""
+    command = (sys.executable, "-m", "ty", "check", "--output-format", "concise")
+    done = attempt(folder, *command, "--python", sys.prefix)
+    if done.returncode not in (0, 1):
+        sys.exit(f"{done.stdout}\n{done.stderr}")
+    lines = re.findall(r"^(\S+?):\d+:\d+: (error.*)$", done.stdout, flags=re.M)
+    return {f"{file}: {error}" for file, error in lines}
+
+
+def docs(folder: Path, names: list[str]) -> set[str]:
+    """Build upstream's pages; what Sphinx says of the files and classes named."""
+    with tempfile.TemporaryDirectory() as out:
+        command = ("-m", "sphinx", "-q", "-b", "html", "docs/source", out)
+        said = run(folder, sys.executable, *command, errors=True)
+    said = re.sub(r":\d+:", ":", said.replace(str(folder), ""))
+    return {line for line in said.splitlines() if any(name in line for name in names)}
 
 
 def new_branch(upstream: Path, piece: str) -> None:
@@ -167,6 +209,9 @@ def main() -> None:
         if file.startswith("torch_brain/") and "brainsets-pipelines" not in file
     ]
     print(run_tests(upstream, *tests))
+    print(require_nothing_new(upstream, "Types", types))
+    stems = [Path(file).stem for file in modules]
+    print(require_nothing_new(upstream, "Docs", lambda folder: docs(folder, stems)))
     if modules:
         # Exit status 5: no doctest in these modules.
         doctests = f"import pytest, sys; sys.exit(pytest.main(['-q', '--doctest-modules', *{modules!r}]) % 5)"

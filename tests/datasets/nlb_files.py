@@ -16,7 +16,7 @@ def simulate_mc_maze(folder, *, n_trials=40, n_test=6, seed=0):
     0.7 s of each, of the held-in units.
     """
     rng = np.random.default_rng(seed)
-    tuning = rng.normal(0, 1.0, (2, N_UNITS))
+    tuning = rng.normal(0, 1.3, (2, N_UNITS))
     trials = _trials(rng, n_trials, ["val" if k % 5 == 4 else "train" for k in range(n_trials)])
     times = np.arange(0, trials["stop_time"][-1], 0.001)
     velocity = _velocity(trials, times)
@@ -60,7 +60,7 @@ def _velocity(trials, times):
 
 def _spikes(rng, velocity, tuning):
     """Times at a resolution of 1 ms; activity leads the hand by 0.1 s."""
-    rates = np.exp(2.5 + np.roll(velocity, -100, axis=0) @ tuning)
+    rates = np.exp(3.3 + np.roll(velocity, -100, axis=0) @ tuning)
     return [np.flatnonzero(rng.random(len(rate)) < rate * 0.001) * 0.001 for rate in rates.T]
 
 

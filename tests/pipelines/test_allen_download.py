@@ -7,7 +7,7 @@ from allen_raw import BRAINSET, pipeline_functions, run_pipeline, simulate
 from test_tvsd_download import Server, write_part
 from torch_brain.pipeline import runner
 
-NWB = "session_1/session_1.nwb"
+NWB = "session_715093703/session_715093703.nwb"
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +105,15 @@ def test_a_full_disk_names_the_folder(download, functions, monkeypatch):
         raise OSError("No space left on device")
 
     monkeypatch.setitem(functions, "fetch", full)
-    with pytest.raises(ValueError, match=r"room for session_1.nwb in .*[\s\S]*goes on from"):
+    with pytest.raises(ValueError, match=r"room for session_715093703.nwb in .*[\s\S]*goes on from"):
         download()
 
 
 def test_unknown_session_names_the_address_at_once(download, server):
     server.files.clear()
-    with pytest.raises(ValueError, match=r"a file at http://127.*session_1.nwb[\s\S]*404[\s\S]*the item's name"):
+    with pytest.raises(
+        ValueError, match=r"a file at http://127.*session_715093703.nwb[\s\S]*404[\s\S]*the item's name"
+    ):
         download()
     assert len(server.asked) == 1
 
@@ -124,7 +126,7 @@ def test_an_error_page_is_not_kept(download, server, tmp_path):
 
 
 def run(server, tmp_path, *options):
-    return run_pipeline(runner, tmp_path, *options, BUCKET=f"{server.url}/cache")
+    return run_pipeline(runner, tmp_path, *options, session=715093703, BUCKET=f"{server.url}/cache")
 
 
 def test_prepare_downloads_what_is_missing_and_only_that(server, tmp_path):
@@ -136,7 +138,7 @@ def test_prepare_downloads_what_is_missing_and_only_that(server, tmp_path):
     assert len(server.asked) == 2
 
 
-def test_a_finished_session_is_not_downloaded_again(server, tmp_path):
+def test_a_finished_session_of_the_list_is_not_downloaded_again(server, tmp_path):
     run(server, tmp_path)
     (tmp_path / "raw" / BRAINSET / NWB).unlink()
     run(server, tmp_path)

@@ -436,15 +436,18 @@ def test_two_processes_make_an_item_once(prepare, tmp_path):
 
 
 def test_a_finished_session_is_kept_unless_reprocess(prepare, nwb, tmp_path):
-    prepare()
-    path = tmp_path / "processed" / BRAINSET / "1.h5"
+    session = 715093703  # one of the list
+    raw = nwb.parents[1] / f"session_{session}" / f"session_{session}.nwb"
+    raw.parent.mkdir()
+    shutil.copy(nwb, raw)
+    prepare(session=session)
+    path = tmp_path / "processed" / BRAINSET / f"{session}.h5"
     before = os.stat(path).st_ino
-    nwb.unlink()  # raw files may be removed after
-    prepare(SEED=3, BUCKET="http://127.0.0.1:1")
+    raw.unlink()  # raw files may be removed after
+    prepare(session=session, SEED=3, BUCKET="http://127.0.0.1:1")
     assert os.stat(path).st_ino == before
-    nwb.parent.mkdir(exist_ok=True)
-    simulate(tmp_path)
-    prepare("--reprocess", SEED=3)
+    shutil.copy(nwb, raw)
+    prepare("--reprocess", session=session, SEED=3)
     assert os.stat(path).st_ino != before
 
 

@@ -123,7 +123,7 @@ def test_a_submission_has_the_scorers_form(root, tmp_path, bin_size, group):
 def test_pretraining_and_submission_by_command_beat_the_mean_rate(root, tmp_path):
     pretrain(
         dataset="nlb", window="nlb", model="tiny", **{"dataset.root": str(root), "model.bin_size": 0.02},
-        run_dir=str(tmp_path / "run"), **{"trainer.max_epochs": 20, "loader.batch_size": 8, "optimizer.lr": 3e-3},
+        run_dir=str(tmp_path / "run"), **{"trainer.max_epochs": 2, "loader.batch_size": 8, "optimizer.lr": 3e-3},
     )  # fmt: skip
     run = submit_nlb(
         **{"dataset.root": str(root)}, pretrained=str(tmp_path / "run" / "model"), run_dir=str(tmp_path / "submit")
