@@ -10,7 +10,7 @@ INSTALLED := pyproject.toml constraints.txt $(wildcard brainsets_hook/*)
 # What CI runs.
 check: lint types docs compat beside test
 
-.PHONY: check demo test lint audit types docs look notebooks release compat beside contrib clean
+.PHONY: check demo test lint audit types docs look notebooks release compat beside newest contrib clean
 
 demo: $(VENV)/.demo
 	$(BIN)/neurobridge demo $(WORKSPACE)
@@ -60,6 +60,12 @@ types: $(VENV)/.dev
 # The older upstream line, in an environment of its own.
 compat: .venv-upstream01/.ready
 	.venv-upstream01/bin/python -m pytest tests/compat
+
+# The fast tests on upstream's newest release, or on what UPSTREAM names (pip's way of naming it).
+newest: UPSTREAM ?= torch_brain
+newest: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --upgrade $(PIP_ARGS) "$(UPSTREAM)"
+	$(BIN)/python -m pytest -m "not beside and not slow"
 
 # A branch for a pull request to torch_brain: make contrib UPSTREAM=<checkout> PIECE=rotary|entrypoints|tvsd|allen
 contrib: $(VENV)/.dev

@@ -1,4 +1,4 @@
-"""``make contrib``: each piece laid into upstream's released source passes upstream's linters, doctests and tests."""
+"""``make contrib``: each piece laid into upstream's released source passes upstream's linters, types, docs and tests."""
 
 import shutil
 import subprocess
@@ -10,15 +10,19 @@ from environments import Environment
 pytestmark = pytest.mark.beside
 
 ROOT = Path(__file__).parents[2]
-# Upstream's extra ``dev``, less what is here already.
-DEV = ("pytest<9", "boto3~=1.41.0", "mne~=1.11.0", "mne-bids", "dandi", "ruff")
+# Upstream's extras ``dev`` and ``docs``, less what is here already.
+DEV = ("pytest<9", "boto3~=1.41.0", "mne~=1.11.0", "mne-bids", "dandi", "ruff", "ty")
+DOCS = (
+    "sphinx", "pydata-sphinx-theme", "myst-parser", "myst-nb", "sphinx-autodoc-typehints", "sphinx-inline-tabs",
+    "sphinx-rtd-theme", "sphinx-tabs", "sphinx-design", "sphinx-copybutton", "sphinxcontrib-sass",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def environment(folder):
     environment = Environment(folder / "kit", "uv")
     python = str(environment.folder / "bin" / "python")
-    environment.run("uv", "pip", "install", "-q", "--python", python, *DEV)
+    environment.run("uv", "pip", "install", "-q", "--python", python, *DEV, *DOCS)
     return environment
 
 
@@ -28,7 +32,8 @@ def test_a_piece_passes_upstreams_checks(environment, checkout, tmp_path, piece)
     shutil.copytree(checkout, upstream, ignore=shutil.ignore_patterns("*.egg-info"))
     python = str(environment.folder / "bin" / "python")
     said = environment.run(python, str(ROOT / "contrib" / "kit.py"), "--upstream", str(upstream), "--piece", piece)
-    assert " passed" in said and f"Branch neurobridge/{piece}" in said
+    assert " passed" in said and "Types: nothing new" in said and "Docs: nothing new" in said
+    assert f"Branch neurobridge/{piece}" in said
     git = ["git", "-C", str(upstream)]
     subject, changed = (
         subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
