@@ -27,7 +27,7 @@ from neurobridge_tb.nn.grid_decoder import Cells, GridDecoder
 from neurobridge_tb.nn.population import PopulationEmbedding
 from neurobridge_tb.nn.rotary import TimeEmbedding, cross_attention, self_attention
 from neurobridge_tb.nn.step_embedding import StepEmbedding
-from neurobridge_tb.nn.unit_rows import UnitStatistics, batch_rows
+from neurobridge_tb.nn.unit_rows import UnitEmbedding, UnitStatistics, batch_rows
 from neurobridge_tb.nn.value_attention import grid_value_attention, value_token_rows
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
@@ -137,7 +137,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         self.input_value_map = nn.Linear(1, dim // 2)
         nn.init.trunc_normal_(self.input_value_map.weight, 0, emb_init_scale)
         nn.init.zeros_(self.input_value_map.bias)
-        self.unit_emb = InfiniteVocabEmbedding(dim // 2, init_scale=emb_init_scale)
+        self.unit_emb = UnitEmbedding(dim // 2, init_scale=emb_init_scale)
         self.gain_emb = InfiniteVocabEmbedding(dim // 2, init_scale=0.0) if unit_value_maps else None
         self.token_type_emb = nn.Embedding(4, dim) if boundary_tokens else None  # POYO's: spike, start, end, unused
         if self.token_type_emb is not None:
@@ -190,8 +190,10 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             ffn_dropout=ffn_dropout,
             atn_dropout=atn_dropout,
             starts_at_zero=bool(num_factors),
+            predicts_units=dim_out is None,
         )
         self.readout = None if dim_out is None else nn.Linear(dim, dim_out)
+        self.unit_emb.followers = self._other_unit_tables()
 
     # ------------------------------------------------------------------ vocabularies
 
@@ -201,9 +203,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         Args:
             dataset: A Dataset with ``get_unit_ids()`` (e.g. upstream's ``SpikingDatasetMixin``) and ``recording_ids``.
         """
-        unit_ids = _unit_ids(dataset)
-        for table in self._unit_tables():
-            table.initialize_vocab(unit_ids)
+        self.unit_emb.initialize_vocab(_unit_ids(dataset))
         self.session_emb.initialize_vocab(dataset.recording_ids)
 
     def extend_vocabs(self, dataset: Dataset) -> None:
@@ -214,9 +214,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         Args:
             dataset: As :meth:`init_vocabs` takes it.
         """
-        unit_ids = _unit_ids(dataset)
-        for table in self._unit_tables():
-            table.extend_vocab(unit_ids, exist_ok=True)
+        self.unit_emb.extend_vocab(_unit_ids(dataset), exist_ok=True)
         self.session_emb.extend_vocab(dataset.recording_ids, exist_ok=True)
 
     def fit_unit_statistics(self, dataset: Dataset, intervals: dict[str, Interval], max_windows: int = 2000) -> None:
@@ -233,15 +231,13 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         unit_ids, mean, std = pooled_statistics(self, dataset, intervals, max_windows)
         self.unit_stats.set(unit_ids, torch.from_numpy(mean), torch.from_numpy(std))
 
-    def _unit_tables(self) -> list[InfiniteVocabEmbedding]:
-        tables = [self.unit_emb, self.unit_stats, self.decoder.state_rows]
-        if self.gain_emb is not None:
-            tables.append(self.gain_emb)
+    def _other_unit_tables(self) -> list[InfiniteVocabEmbedding]:
+        tables = [self.unit_stats, self.decoder.state_rows, self.gain_emb]
         if self.population is not None:
             tables += [self.population.value_rows, self.population.presence_rows]
         if self.factors is not None:
             tables += self.factors.tables
-        return tables
+        return [table for table in tables if table is not None]
 
     # ------------------------------------------------------------------ the network
 
@@ -496,7 +492,6 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
     def forward(
         self,
         *,
-        input_mask: Tensor,
         input_timestamps: Tensor,
         input_unit_index: Tensor,
         latent_index: Tensor,
@@ -508,6 +503,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         output_cells: Tensor | None = None,
         output_cell_count: Tensor | None = None,
         unpack_output: bool = False,
+        input_mask: Tensor | None = None,
         input_values: Tensor | None = None,
         input_token_type: Tensor | None = None,
         modality_index: Tensor | None = None,
@@ -516,8 +512,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         """Encode, then predict the units' activity, or with ``dim_out`` a behaviour.
 
         Args:
-            input_mask: As :meth:`encode` takes it; so are the other ``input_…`` and ``latent_…``.
-            input_timestamps: See :meth:`encode`.
+            input_timestamps: As :meth:`encode` takes it; so are the other ``input_…`` and ``latent_…``.
             input_unit_index: See :meth:`encode`.
             latent_index: See :meth:`encode`.
             latent_timestamps: See :meth:`encode`.
@@ -528,6 +523,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             output_cells: See :meth:`decode`; only these are computed. Default: all.
             output_cell_count: See :meth:`decode`.
             unpack_output: Return a list of each window's predictions where ``output_mask`` holds. Default False.
+            input_mask: See :meth:`encode`. Default: all exist.
             input_values: See :meth:`encode`.
             input_token_type: See :meth:`encode`.
             modality_index: See :meth:`decode`.
@@ -546,6 +542,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
                 found="none",
                 fix="Pass which of the padded times are real, as upstream's track_mask gives it.",
             )
+        if input_mask is None:
+            input_mask = torch.ones_like(input_unit_index if input_values is None else input_values, dtype=torch.bool)
         inputs: dict[str, Any] = binned | {
             "input_values": input_values,
             "input_mask": input_mask,

@@ -82,7 +82,7 @@ class PretrainedModel(nn.Module):
             InputError: There is no such model, it is another class's, or its tensors do not fit.
         """
         path = Path(path)
-        name, config, state = _read_run(path) if path.is_file() else _read_folder(path, cls.__name__)
+        name, config, state = _read_run(path, cls.__name__) if path.is_file() else _read_folder(path, cls.__name__)
         if name != cls.__name__:
             raise InputError(
                 expected=f"a saved {cls.__name__}",
@@ -111,7 +111,7 @@ def saved_class(path: str | Path) -> str:
         InputError: There is no saved model.
     """
     path = Path(path)
-    return (_read_run(path) if path.is_file() else _read_folder(path, "model"))[0]
+    return (_read_run(path, "model") if path.is_file() else _read_folder(path, "model"))[0]
 
 
 def check_model_folder(folder: str | Path) -> None:
@@ -149,20 +149,23 @@ def _read_folder(folder: Path, class_name: str) -> tuple[str, dict, dict]:
     return name, config, state
 
 
-def _read_run(path: Path) -> tuple[str, dict, dict]:
-    """Class, config and state in a Lightning checkpoint of ours, or of a script that saves ``cfg.model``, as POYO's."""
+def _read_run(path: Path, class_name: str) -> tuple[str, dict, dict]:
+    """Class, config and state in a Lightning checkpoint of ours, or of a script that saves ``cfg.model``, as POYO's.
+
+    The class of a script that saved the model's arguments alone is the one asked for.
+    """
     try:
         state, settings = read_checkpoint(path)
         saved = settings["model"]
-        if "_target_" not in saved:
+        if "class" in saved:
             return saved["class"], saved["config"], state
         config = {k: v for k, v in saved.items() if k != "_target_"}
         if "readout.weight" in state:  # scripts name it when they make the model, not in the config
             config.setdefault("dim_out", len(state["readout.weight"]))
-        return saved["_target_"].rpartition(".")[-1], config, state
+        return saved.get("_target_", class_name).rpartition(".")[-1], config, state
     except Exception as error:  # torch.load raises a different type for each way in which a file can be bad
         raise InputError(
             expected="a checkpoint written by a `neurobridge` run, or by Lightning with hyperparameters `model`",
-            found=f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}",
+            found=f"{path}: {type(error).__name__}: {str(error).partition('. ')[0]}",
             fix="Name a folder with config.json and model.safetensors, or a file in a run's checkpoints folder.",
         ) from error

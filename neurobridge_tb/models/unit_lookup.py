@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data, InfiniteVocabEmbedding
+from neurobridge_tb.errors import InputError
 
 
 class UnitLookup:
@@ -20,8 +21,15 @@ class UnitLookup:
 
         Raises:
             KeyError: The vocabulary of ``table`` lacks a unit.
+            InputError: It has no vocabulary yet.
         """
         vocab = table.vocab
+        if vocab is None:
+            raise InputError(
+                expected="a model that knows units",
+                found="one without a vocabulary",
+                fix="Call model.init_vocabs(dataset) first.",
+            )
         if self._vocab[0] is not vocab or self._vocab[1] != len(vocab):
             self._vocab, self._found = (vocab, len(vocab)), {}
         recording, ids = str(data.session.id), data.units.id

@@ -90,6 +90,7 @@ class GridDecoder(nn.Module):
         ffn_dropout: Dropout in the feed-forward networks.
         atn_dropout: Dropout in the attention.
         starts_at_zero: It learns a residual: all that it decodes is 0 at first. Default False.
+        predicts_units: With False there are :meth:`bin_states` alone, and no parameters for units. Default True.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class GridDecoder(nn.Module):
         ffn_dropout: float,
         atn_dropout: float,
         starts_at_zero: bool = False,
+        predicts_units: bool = True,
     ):
         super().__init__()
 
@@ -111,19 +113,22 @@ class GridDecoder(nn.Module):
                 dim=dim, heads=heads, dim_head=dim_head, dropout=atn_dropout, rotate_value=False
             )
 
-        self.unit_query = nn.Linear(dim_unit, dim)
-        self.atn = attention(heads)
-        self.readout = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(ffn_dropout), nn.Linear(dim, 1)
-        )
+        self.state_rows = None
+        if predicts_units:
+            self.unit_query = nn.Linear(dim_unit, dim)
+            self.atn = attention(heads)
+            self.readout = nn.Sequential(
+                nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Dropout(ffn_dropout), nn.Linear(dim, 1)
+            )
         self.state_query = nn.Parameter(torch.randn(dim) * 0.02)
         self.state_atn = attention(state_heads)
         self.state_ffn = nn.Sequential(nn.LayerNorm(dim), FeedForward(dim=dim, mult=2, dropout=ffn_dropout))
         self.state_norm = nn.LayerNorm(dim)
-        self.state_rows = InfiniteVocabEmbedding(dim, init_scale=0.0 if starts_at_zero else 0.02)
-        if starts_at_zero:
-            for parameter in self.readout[-1].parameters():
-                nn.init.zeros_(parameter)
+        if predicts_units:
+            self.state_rows = InfiniteVocabEmbedding(dim, init_scale=0.0 if starts_at_zero else 0.02)
+            if starts_at_zero:
+                for parameter in self.readout[-1].parameters():
+                    nn.init.zeros_(parameter)
 
     def forward(
         self,
@@ -153,6 +158,7 @@ class GridDecoder(nn.Module):
         Returns:
             (B, K, M), 0 in the other cells.
         """
+        assert self.state_rows is not None, "made with predicts_units=False"
         queries = self.unit_query(unit_emb) + session_emb[:, None]
         state = self.bin_states(latents, latent_timestamps, session_emb, timestamps, rotary_emb)
         shared = state @ self.state_rows(unit_index).mT  # (B, K, M)

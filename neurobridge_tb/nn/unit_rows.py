@@ -9,6 +9,40 @@ from neurobridge_tb._upstream import InfiniteVocabEmbedding
 _SMALLEST_MEAN = 1e-7  # counts a bin: half a spike in a day at 20 ms
 
 
+class UnitEmbedding(InfiniteVocabEmbedding):
+    """Embeddings of units, whose vocabulary other tables share: what is done to it here is done there too.
+
+    Attributes:
+        followers: Those tables, with a row for each unit in the same order.
+    """
+
+    def __init__(self, embedding_dim: int, init_scale: float = 0.02) -> None:
+        super().__init__(embedding_dim, init_scale)
+        self.followers: list[InfiniteVocabEmbedding] = []  # a list: not modules of this one
+
+    def initialize_vocab(self, vocab: list[str]) -> None:
+        super().initialize_vocab(vocab)
+        for table in self.followers:
+            table.initialize_vocab(vocab)
+
+    def extend_vocab(self, vocab: list[str], exist_ok: bool = False) -> "UnitEmbedding":
+        super().extend_vocab(vocab, exist_ok=exist_ok)
+        for table in self.followers:
+            table.extend_vocab(vocab, exist_ok=exist_ok)
+        return self
+
+    def subset_vocab(self, vocab: list[str], inplace: bool = True) -> InfiniteVocabEmbedding:
+        followers, self.followers = self.followers, []  # it begins its own vocabulary anew
+        try:
+            subset = super().subset_vocab(vocab, inplace)
+        finally:
+            self.followers = followers
+        if inplace:
+            for table in followers:
+                table.subset_vocab(vocab)
+        return subset
+
+
 class UnitStatistics(InfiniteVocabEmbedding):
     """Mean and standard deviation of each unit's values on the training split; not trained.
 

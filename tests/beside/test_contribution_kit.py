@@ -1,4 +1,4 @@
-"""``make contrib``: each piece laid into upstream's released source passes upstream's linters, types, docs and tests."""
+"""``make contrib``: each piece laid into upstream's released source passes its linters, types, docs and tests."""
 
 import shutil
 import subprocess

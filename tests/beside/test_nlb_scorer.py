@@ -23,7 +23,7 @@ SCORE = """
 import json, sys
 import numpy
 nan_to_num = numpy.nan_to_num  # nlb_tools overwrites arrays that pandas 3 no longer lends for writing
-numpy.nan_to_num = lambda values, copy=True: nan_to_num(values)
+numpy.nan_to_num = lambda values, copy=True, **filled: nan_to_num(values, **filled)
 from nlb_tools.evaluation import evaluate
 from nlb_tools.make_tensors import make_eval_target_tensors
 from nlb_tools.nwb_interface import NWBDataset

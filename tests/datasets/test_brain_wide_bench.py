@@ -161,8 +161,8 @@ def test_pretraining_adaptation_and_submission_by_command(root, session, tmp_pat
 
 def test_neurohorizon_is_trained_and_submitted_by_command(root, tmp_path):
     run = forecast(
-        **{"dataset": "bwb", "dataset.root": str(root), "dataset.arguments.regime": "eval"},
-        **{"model.bin_size": 0.02, "model.history": 0.9, "model.horizon": 0.1, "forecaster": "tiny"},
+        **{"dataset": "bwb", "dataset.root": str(root), "dataset.arguments.regime": "eval", "forecaster": "tiny"},
+        **{"model.modality": "spikes", "model.bin_size": 0.02, "model.history": 0.9, "model.horizon": 0.1},
         **{"trainer.max_epochs": 1, "trainer.limit_train_batches": 2, "stride": 100, "run_dir": str(tmp_path / "run")},
     )
     evaluation = {"dataset.root": str(root), "dataset.arguments.regime": "eval"}

@@ -166,3 +166,52 @@ def test_a_lightning_checkpoint_of_a_script_loads(model, dataset, tmp_path, as_c
     torch.testing.assert_close(*outputs)
     again.save_pretrained(tmp_path / "folder")
     assert NeuroBridgeModel.load_pretrained(tmp_path / "folder").config["dim_out"] == 2
+
+
+@pytest.mark.parametrize("prefix", ["model.", "", "model._orig_mod.", "_orig_mod.model.", "module.model."])
+@pytest.mark.parametrize("with_target", [True, False], ids=["_target_", "arguments alone"])
+def test_names_of_a_checkpoint_may_be_wrapped(model, dataset, tmp_path, prefix, with_target):
+    """As torch.compile and distributed training name weights; POYO's load_pretrained needs no ``_target_`` either."""
+    settings = OmegaConf.to_container(CONFIG.model)
+    if not with_target:
+        del settings["_target_"]
+    state = {prefix + name: value for name, value in model.state_dict().items()}
+    saved = {"state_dict": state, "hyper_parameters": {"model": settings, "data_root": tmp_path}}
+    torch.save(saved, tmp_path / "last.ckpt")
+    again = NeuroBridgeModel.load_pretrained(tmp_path / "last.ckpt")
+    x, times = collate([model.tokenize(dataset[DatasetIndex("reaches", 2.0, 3.0)])]), torch.rand(1, 5)
+    torch.testing.assert_close(*(m.eval()(**x, output_timestamps=times) for m in (model, again)))
+
+
+def test_vocabularies_are_made_extended_and_cut_one_by_one(dataset):
+    model = instantiate(CONFIG.model).eval()
+    window, times = dataset[DatasetIndex("reaches", 2.0, 3.0)], torch.rand(1, 5)
+    with pytest.raises(InputError, match="init_vocabs"):
+        model.tokenize(window)
+    model.unit_emb.initialize_vocab(["elsewhere", *dataset.get_unit_ids()])
+    model.session_emb.initialize_vocab(dataset.recording_ids)
+    with torch.no_grad():
+        model.gain_emb.weight.normal_()
+    before = model(**collate([model.tokenize(window)]), output_timestamps=times)
+    model.unit_emb.extend_vocab(["new"])
+    model.unit_emb.subset_vocab(dataset.get_unit_ids())
+    assert len(model.decoder.state_rows.vocab) == len(model.unit_emb.vocab) == 13
+    assert not model.unit_stats.weight.requires_grad
+    torch.testing.assert_close(model(**collate([model.tokenize(window)]), output_timestamps=times), before)
+
+
+def test_without_an_input_mask_all_tokens_count(model, dataset):
+    model.eval()
+    x, times = collate([model.tokenize(dataset[DatasetIndex("reaches", 2.0, 3.0)])]), torch.rand(1, 5)
+    n = int(x["input_mask"].sum())
+    tokens = {name: x[name][:, :n] for name in ("input_unit_index", "input_timestamps")}
+    whole = model(**x, output_timestamps=times)
+    unmasked = {name: value for name, value in x.items() if name != "input_mask"} | tokens
+    torch.testing.assert_close(model(**unmasked, output_timestamps=times), whole)
+
+
+def test_a_behaviour_uses_every_parameter(model, dataset):
+    """Distributed training waits for a gradient of each."""
+    x = collate([model.tokenize(dataset[DatasetIndex("reaches", 2.0, 3.0)])])
+    model(**x, output_timestamps=torch.rand(1, 5)).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []

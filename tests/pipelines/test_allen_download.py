@@ -111,9 +111,7 @@ def test_a_full_disk_names_the_folder(download, functions, monkeypatch):
 
 def test_unknown_session_names_the_address_at_once(download, server):
     server.files.clear()
-    with pytest.raises(
-        ValueError, match=r"a file at http://127.*session_715093703.nwb[\s\S]*404[\s\S]*item's name"
-    ):
+    with pytest.raises(ValueError, match=r"a file at http://127.*session_715093703.nwb[\s\S]*404[\s\S]*item's name"):
         download()
     assert len(server.asked) == 1
 
