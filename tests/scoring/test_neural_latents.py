@@ -137,6 +137,8 @@ def test_what_does_not_fit_is_refused(files, root, tmp_path):
     train, test = files
     with pytest.raises(InputError, match="Name first the file of training trials"):
         read_mc_maze(train, train)
+    with pytest.raises(InputError, match="training trials in .*desc-test"):
+        read_mc_maze(test)
     with pytest.raises(InputError, match="heldout"):
         read_mc_maze(_without_held_out(tmp_path))
     dataset = BinnedRecordings(root)

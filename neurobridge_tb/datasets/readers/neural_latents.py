@@ -50,6 +50,12 @@ def read_mc_maze(
     notes = Notes() if notes is None else notes
     with open_nwb(train) as nwb:
         units, trials = _units(nwb, train, notes), _trials(nwb, train, notes)
+        if "train" not in set(trials["nlb_split"]):
+            raise InputError(
+                expected=f"training trials in {train}",
+                found=f"trials of {', '.join(sorted(set(trials['nlb_split'])))}",
+                fix="Name first the file of training trials, then the test file of the same set.",
+            )
         trains = {unit: _spikes(nwb, row) for row, unit in enumerate(units.index)}
         series = behavior_series([o for o in nwb.objects.values() if is_kind(o, "TimeSeries")], notes)
         behavior = {_SERIES[name]: its for name, its in series.items() if name in _SERIES}
