@@ -164,7 +164,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             if dim_population
             else None
         )
-        self.factors = FactorModel(num_factors) if num_factors else None
+        self.factors = FactorModel(num_factors, predicts_units=dim_out is None) if num_factors else None
         self.factor_emb = (
             StepEmbedding(
                 dim=dim, dim_input=2 * num_factors, num_latents_per_step=num_latents_per_step, latent_step=latent_step

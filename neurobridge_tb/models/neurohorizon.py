@@ -137,6 +137,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         )
         settings = self.encoder.config
         del self.encoder.decoder, self.encoder.session_emb  # a past has neither masked cells nor a session's row
+        self.encoder.unit_emb.followers = []  # all tables of units are given their vocabulary together, here
         dim = settings["dim"]
         self.decoder = CausalDecoder(
             dim=dim,

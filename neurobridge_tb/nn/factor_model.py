@@ -50,19 +50,21 @@ class FactorModel(nn.Module):
 
     Args:
         num_factors: K.
+        predicts_units: With False there is the posterior alone, and no parameters of predictions. Default True.
     """
 
-    def __init__(self, num_factors: int):
+    def __init__(self, num_factors: int, *, predicts_units: bool = True):
         super().__init__()
         self.loading_rows = InfiniteVocabEmbedding(num_factors, init_scale=0.02)
         self.log_noise_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
         self.log_bins_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
-        self.curve_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
+        self.curve_rows = InfiniteVocabEmbedding(1, init_scale=0.0) if predicts_units else None
 
     @property
     def tables(self) -> list[InfiniteVocabEmbedding]:
         """Its rows of units: what :meth:`set` sets, and how each unit's response curves, which training finds."""
-        return [self.loading_rows, self.log_noise_rows, self.log_bins_rows, self.curve_rows]
+        tables = [self.loading_rows, self.log_noise_rows, self.log_bins_rows, self.curve_rows]
+        return [table for table in tables if table is not None]
 
     @torch.no_grad()
     def set(self, unit_ids: list[str], loadings: Tensor, noise: Tensor, bins: Tensor) -> None:
@@ -122,8 +124,10 @@ class FactorModel(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """As ever; models from before the number of bins counted take loadings as known, and responses as straight."""
         noise = f"{prefix}log_noise_rows."
-        for rows, value in ((f"{prefix}log_bins_rows.", _KNOWN), (f"{prefix}curve_rows.", 0.0)):
-            if noise + "weight" in state_dict and rows + "weight" not in state_dict:
+        for name, value in (("log_bins_rows", _KNOWN), ("curve_rows", 0.0)):
+            rows = f"{prefix}{name}."
+            has = getattr(self, name) is not None
+            if has and noise + "weight" in state_dict and rows + "weight" not in state_dict:
                 state_dict[rows + "weight"] = torch.full_like(state_dict[noise + "weight"], value)
                 state_dict[rows + "vocab"] = state_dict[noise + "vocab"].copy()
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -135,6 +139,7 @@ class FactorModel(nn.Module):
         it is ``d + c_u (sqrt(1 + d^2) - 1)``.
         """
         with torch.autocast(mean.device.type, enabled=False):
+            assert self.curve_rows is not None, "made with predicts_units=False"
             drive = mean @ self.loading_rows(unit_index).to(mean.dtype).mT
             return drive + self.curve_rows(unit_index).to(drive).mT * ((1 + drive.square()).sqrt() - 1)
 
