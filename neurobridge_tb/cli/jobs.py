@@ -1,5 +1,6 @@
 """One command for each job: settings as NAME=VALUE."""
 
+import shlex
 from importlib import import_module
 
 import click
@@ -28,6 +29,11 @@ class JobCommand(click.Command):
             with formatter.section("Groups (choose with GROUP=PRESET; the default is in brackets)"):
                 for group, names in choices.items():
                     formatter.write_text(f"{group}: {names}")
+        with formatter.section("Many runs"):
+            formatter.write_text(
+                "--multirun: a comma makes several runs, e.g. seed=0,1,2; their folders lie below run_dir. "
+                "launcher=NAME as in `neurobridge experiment`."
+            )
         for part, lines in setting_lines(kind).items():
             with formatter.section(part or "Settings"):
                 formatter.write_dl(lines, col_max=44)
@@ -37,10 +43,24 @@ class JobCommand(click.Command):
         from neurobridge_tb.engine.config import compose_config
         from neurobridge_tb.report.terminal_table import print_rows
 
+        if many := [argument for argument in arguments if argument in ("--multirun", "-m")]:
+            self._call_many([argument for argument in arguments if argument not in many])
+            return
         config = compose_config(self.job, arguments)
         result = getattr(import_module(f"neurobridge_tb.jobs.{self.job}"), self.job)(config)
         print_rows(result / "metrics.json")
         click.echo(f"Results lie in {result}")
+
+    def _call_many(self, arguments: list[str]) -> None:
+        from neurobridge_tb.experiments.experiment import run_experiment, settle_experiment
+        from neurobridge_tb.experiments.multirun import recipe_of_sweep
+
+        recipe, rest = recipe_of_sweep(self.job, arguments)
+        command = shlex.join(["neurobridge", self.name or "", "--multirun", *arguments])
+        plan, launcher = settle_experiment(recipe, rest, command)
+        states = run_experiment(plan, launcher, click.echo)
+        for key in plan.expansion.jobs:
+            click.echo(f"{plan.expansion.name_of(key)}: {states[key]}, {plan.jobs / key}")
 
 
 def job_commands() -> list[click.Command]:

@@ -7,6 +7,7 @@ import click
 from neurobridge_tb import __version__
 from neurobridge_tb.cli.data import bind, simulate, simulate_allen, simulate_ibl, validate
 from neurobridge_tb.cli.demo import demo, info, rate, report
+from neurobridge_tb.cli.experiments import check_plan, experiment, plot, table
 from neurobridge_tb.cli.heap import restart_with_bounded_heap
 from neurobridge_tb.cli.hub import models, push
 from neurobridge_tb.cli.import_files import import_files
@@ -45,6 +46,12 @@ def main() -> None:
       neurobridge report        one HTML page of it all
       neurobridge models        the models that come with the package
       neurobridge push          a model and its card to the Hugging Face hub
+    \b
+    Many runs:
+      neurobridge experiment    a recipe of jobs over seeds, each run once, on a laptop or a cluster
+      neurobridge table         means, intervals and paired differences over runs
+      neurobridge plot          curves of an experiment
+      neurobridge check-plan    which of the plan's go/no-go points hold
     `neurobridge demo` does all of it on simulated data.
     """
 
@@ -61,14 +68,15 @@ def probe(arguments: tuple[str, ...]) -> None:
 
 
 _FILES = [simulate, simulate_allen, simulate_ibl, import_files, validate, bind]
-for _command in [*job_commands(), *_FILES, demo, rate, report, models, push, info, probe]:
+_MANY = [experiment, table, plot, check_plan]
+for _command in [*job_commands(), *_FILES, *_MANY, demo, rate, report, models, push, info, probe]:
     main.add_command(_command)
 
 
 def run() -> None:
     """Entry point: an error that NeuroBridge raises on purpose is printed without a traceback."""
     command = main.commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
-    runs_for_long = isinstance(command, JobCommand) or command is demo
+    runs_for_long = isinstance(command, JobCommand) or command in (demo, experiment)
     if runs_for_long and not {"-h", "--help"} & set(sys.argv):
         restart_with_bounded_heap()
         end_with_a_sentence()

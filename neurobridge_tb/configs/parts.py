@@ -51,6 +51,7 @@ class TrainerConfig:
     profiler: str | None = setting(None, "simple or advanced: where the time goes.")
     enable_model_summary: bool = setting(False, "Print a table of the layers.")
     enable_progress_bar: bool = setting(True, "Show progress: a bar, or lines where there is no terminal.")
+    logger: str = setting("tensorboard", "Where curves go: csv (metrics.csv alone), tensorboard, wandb or mlflow.")
     log_every_n_steps: int = setting(10, "Steps between lines of the log.")
 
 

@@ -71,7 +71,8 @@ def train_masked(
         return run.path  # the first process alone goes on
 
     say("Scoring beside the baselines")
-    improved = run.best_score() < json.loads(at_start.read_text(encoding="utf-8"))["val/loss"]
+    trained = run.best_checkpoint.exists()  # not with trainer.max_epochs=0
+    improved = trained and run.best_score() < json.loads(at_start.read_text(encoding="utf-8"))["val/loss"]
     best = NeuroBridgeModel.load_pretrained(run.best_checkpoint if improved else start).eval()
     best.save_pretrained(run.model)
     with write_aside(run.path / "masked_example.npz") as aside, aside.open("wb") as file:

@@ -10,11 +10,11 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
+from neurobridge_tb.engine.loggers import run_loggers
 from neurobridge_tb.engine.progress_lines import ProgressLines
 from neurobridge_tb.engine.quiet import quiet_lightning
 from neurobridge_tb.engine.run_lock import lock_run
@@ -91,17 +91,15 @@ class RunFolder:
         if settings.enable_progress_bar and not sys.stdout.isatty():
             settings = replace(settings, enable_progress_bar=False)
             callbacks = [*callbacks, ProgressLines()]
+        arguments = asdict(settings)
         return L.Trainer(
             default_root_dir=self.path,
-            logger=[
-                CSVLogger(self.path, name="logs", version=attempt),
-                TensorBoardLogger(self.path, name="tensorboard", version=attempt),
-            ],
+            logger=run_loggers(arguments.pop("logger"), self.path, attempt),
             callbacks=[best, last, *callbacks],
             plugins=[SafeCheckpointIO()],
             check_val_every_n_epoch=every_n_epochs,
             use_distributed_sampler=False,  # our loaders share out their windows themselves
-            **asdict(settings),
+            **arguments,
         )
 
     def fit(self, trainer: L.Trainer, module: L.LightningModule, train: Any, valid: Any) -> None:

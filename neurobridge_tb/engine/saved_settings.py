@@ -25,7 +25,7 @@ class Settings:
 
     def __init__(self, config: RunConfig):
         self._kind, self._config = type(config), OmegaConf.structured(config)
-        described = list(_fields(config))
+        described = list(described_settings(config))
         self._may_change = _MAY_CHANGE | {name for name, _, metadata in described if metadata["path"]}
         sources = {name: value for name, value, metadata in described if metadata["source"] and value}
         self._sources = {name: _checksum(str(value)) for name, value in sources.items()}
@@ -66,12 +66,12 @@ class Settings:
             yield f"{name} ({old}, now {new})"
 
 
-def _fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def described_settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Dotted name, value and metadata of every setting."""
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            yield from _fields(value, f"{prefix}{field.name}.")
+            yield from described_settings(value, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", value, field.metadata
 

@@ -14,13 +14,14 @@ from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.metrics.retrieval import chance
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.scoring.queries import Queries
 from neurobridge_tb.scoring.retrieval_tables import retrieval_tables
 
 _STAGES = {"linear start": "model_start", "stage 1": "model_stage1", "stage 2": "model"}  # folders of an alignment run
 
 
 def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
-    """Write ``retrieval.json``; returns the run folder.
+    """Write ``retrieval.json``, and hits image by image to ``queries.npz``; returns the run folder.
 
     Rows: NeuroBridge as it starts in closed form, after stage 1 and after stage 2, ridge, an MLP, ridge on shuffled
     labels, and noise ceilings (one half of an image's repeats finds the other half). All are compared in the image
@@ -47,23 +48,26 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     options = {"resamples": config.resamples, "permutations": config.permutations, "seed": config.seed}
     notes = [note] if (note := unfinished(config.aligned)) else []
     surplus = 0
-    shared = 0
+    shared, queries = 0, Queries()
     for recording_id in dataset.recording_ids:
         splits = pair_splits(dataset, model.encoder, recording_id, config)
         shared += len(shared_test_images(splits))
         surplus += len(splits["test"].values) - splits["test"].by_repeat().size
         name = f" ({recording_id})" if len(dataset.recording_ids) > 1 else ""
+        test_images = np.unique(splits["test"].image_ids).tolist()
         for layer, rows in retrieval_tables(splits, stages, cache, suffix=name, **options).items():
+            rows = queries.take(rows, test_images)
             by_layer.setdefault(layer, []).extend(rows)
         for area in np.unique(splits["train"].areas) if config.per_area else ():
             of_area = {split: responses.only([area]) for split, responses in splits.items()}
             tables = retrieval_tables(of_area, stages, cache, suffix=name, **options)
-            by_area.setdefault(str(area), []).extend(tables["all layers"])
+            by_area.setdefault(str(area), []).extend(Queries().take(tables["all layers"], test_images))
     n_images = len(np.unique(splits["test"].image_ids))
     if shared:
         notes.append(f"{shared} of the test images are trained on too: what is found again may be learnt by heart.")
     if surplus:
         notes.append(f"{surplus} test presentations of images shown more often than others are in averages only.")
+    queries.save(Path(config.run_dir))
     write_json(
         Path(config.run_dir) / "retrieval.json",
         {

@@ -102,6 +102,7 @@ def retrieval_rows(
     resamples: int = 2000,
     permutations: int = 0,
     seed: int = 0,
+    by_query: bool = False,
 ) -> list[dict[str, Any]]:
     """Table rows for one model: top-k in both directions, each with a 95 % bootstrap interval.
 
@@ -114,6 +115,7 @@ def retrieval_rows(
         resamples: Bootstrap samples.
         permutations: Of the permutation test of the first k. Default 0: none.
         seed: Seed of both.
+        by_query: Also give, under ``by query``, each image's hits, of which ``value`` is the mean. Default False.
 
     Returns:
         Two rows (neural to image, image to neural) of ``model``, ``trials`` ("repeat average" or "single trial"),
@@ -127,18 +129,16 @@ def retrieval_rows(
     to_image = np.stack([cosine_similarity(trials, images) for trials in repeats])
     trials = "single trial" if activity.ndim == 3 else "repeat average"
     directions = {"neural to image": to_image, "image to neural": to_image.swapaxes(1, 2)}
-    return [
-        {
-            "model": model,
-            "trials": trials,
-            "direction": direction,
-            **_scores([topk_hits(similarity, k).mean(0) for k in ks], ks, resamples, seed),
-            **(
-                {"p": permutation_test(similarity, ks[0], permutations=permutations, seed=seed)} if permutations else {}
-            ),
-        }
-        for direction, similarity in directions.items()
-    ]
+    rows = []
+    for direction, similarity in directions.items():
+        hits = [topk_hits(similarity, k).mean(0) for k in ks]
+        row = {"model": model, "trials": trials, "direction": direction, **_scores(hits, ks, resamples, seed)}
+        if permutations:
+            row["p"] = permutation_test(similarity, ks[0], permutations=permutations, seed=seed)
+        if by_query:
+            row["by query"] = {f"top{k}": per_image.tolist() for k, per_image in zip(ks, hits, strict=True)}
+        rows.append(row)
+    return rows
 
 
 def permutation_test(similarity: Array, k: int = 1, *, permutations: int = 10_000, seed: int = 0) -> float:

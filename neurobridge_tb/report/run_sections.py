@@ -11,6 +11,7 @@ from neurobridge_tb.report.runs import Run
 from neurobridge_tb.report.terminal_table import row_cells
 
 _TITLES = {
+    "experiment": "Experiments",
     "decode": "Decoding",
     "score": "Hidden units, areas and the future",
     "finetune": "Fine-tuned decoders",

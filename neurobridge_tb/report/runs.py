@@ -86,6 +86,7 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
             if (
                 inner.is_dir()
                 and not inner.is_symlink()
+                and inner.name != "jobs"  # of experiments, each of which is a run itself
                 and not inner.name.startswith((".", "checkpoints", "logs", "model"))
             ):
                 yield from _folders(inner, depth - 1)

@@ -25,12 +25,14 @@ def print_rows(metrics: Path, console: Console | None = None) -> None:
     content = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
     console = console or Console()
     if content.get("rows"):
-        _print_tables(content["rows"], console)
+        print_table(content["rows"], console)
     for note in content.get("notes", ()):
         console.print(f"- {note}", highlight=False, markup=False)
 
 
-def _print_tables(rows: list[dict], console: Console) -> None:
+def print_table(rows: list[dict], console: Console | None = None) -> None:
+    """Print rows; see :func:`print_rows`."""
+    console = console or Console()
     cells = [dict(row_cells(row)) for row in rows]
     columns = list(dict.fromkeys(name for row in cells for name in row))
     texts = {name: [name, *(row.get(name, "") for row in cells)] for name in columns}

@@ -69,7 +69,8 @@ def retrieval_tables(
         seed: Seed of everything random.
 
     Returns:
-        ``"all layers"`` and, where there are several, one table a layer.
+        ``"all layers"``, its rows also ``by query`` (test images in sorted order), and, where there are several, one
+        table a layer.
     """
     test, averaged = splits["test"], splits["test"].averaged()
     order, columns = test.by_repeat(), {name: cache.columns(name) for name in cache.layers}
@@ -93,13 +94,13 @@ def retrieval_tables(
     for name, (fit, by_layer) in baselines.items():
         decoders[name] = _baseline(fit, by_layer, splits, averaged, cache, mean.numpy())
 
-    def rows(name: str, decoder: _Decoder, view: Callable[[Array], Array]) -> Rows:
+    options: Any = {"resamples": resamples, "permutations": permutations, "seed": seed}
+
+    def rows(name: str, decoder: _Decoder, view: Callable[[Array], Array], **more: bool) -> Rows:
         images = view(decoder.images)
         found: Rows = []
         for predicted in (view(decoder.of_average), view(decoder.of_trials)[order]):
-            found += retrieval_rows(
-                predicted, images, model=name + suffix, resamples=resamples, permutations=permutations, seed=seed
-            )
+            found += retrieval_rows(predicted, images, model=name + suffix, **options, **more)
         return found
 
     def ceiling(responses: Array, of: str) -> Rows:
@@ -108,7 +109,8 @@ def retrieval_tables(
 
     tables: dict[str, Rows] = {"all layers": []}
     for name, decoder in decoders.items():
-        tables["all layers"] += rows(name, decoder, partial(_weighted, cache=cache, weights=decoder.weights))
+        together = partial(_weighted, cache=cache, weights=decoder.weights)
+        tables["all layers"] += rows(name, decoder, together, by_query=True)
     for layer in columns if len(columns) > 1 else ():
         here = columns[layer]
         tables[layer] = [

@@ -10,7 +10,7 @@ from neurobridge_tb.cli.main import main
 
 COMMANDS = [
     "simulate", "simulate-allen", "validate", "images", "pretrain", "decode", "embed", "align", "evaluate",
-    "train-decoder", "reconstruct", "report", "demo", "info",
+    "train-decoder", "reconstruct", "report", "demo", "info", "experiment", "table", "plot", "check-plan",
 ]  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_info_names_versions_and_device():
     [
         (["pretrain", "dataset=binned"], "a value for dataset.root"),
         (["pretrain", "datset=binned"], "Did you mean dataset?"),
-        (["pretrain", "+logger=wandb"], "a setting of `pretrain`"),
+        (["pretrain", "+loger=wandb"], "Did you mean trainer.logger?"),
         (["embed", "images", "--out", "x.h5"], "settings as NAME=VALUE"),
         (["pretrain", "dataset.root=/nowhere"], "/nowhere"),
         (["embed", "images=/nowhere", "out=x.h5"], "no such folder"),
