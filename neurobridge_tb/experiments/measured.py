@@ -122,7 +122,7 @@ def _of_run(source: Source, spec: TableSpec) -> Iterator[Measured]:
         )
     by_query = read_queries(source.folder)
     for row in chosen:
-        labels = {name: value for name, value in row.items() if isinstance(value, str)}
+        labels = {name: value for name, value in row.items() if isinstance(value, str) and name != "verdict"}
         numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
         for measure in spec.measures or list(numbers)[:1]:
             if measure not in numbers:
