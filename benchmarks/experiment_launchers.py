@@ -3,7 +3,8 @@
     python benchmarks/experiment_launchers.py --work launchers
 
 Each job is a short pretraining of the tiny model on simulated counts, with a seed of its own and one thread. Both
-numbers of workers run all eight anew, cluster start and imports included. Written to ``<work>/experiment_launchers.json``.
+numbers of workers run all eight anew, cluster start and imports included. ``<work>/experiment_launchers.json`` holds
+the times.
 """
 
 import json
@@ -36,8 +37,8 @@ def simulate(root: Path) -> None:
     counts = rng.poisson(np.exp(signals @ rng.normal(0, 0.8, (3, UNITS)))).astype(np.uint8)
     splits = {"train": ([0.0], [160.0]), "valid": ([160.0], [180.0]), "test": ([180.0], [200.0])}
     data = build_recording(
-        brainset_id="benchmark", session_id="session", subject_id="subject", units={"id": [f"u{i}" for i in range(UNITS)]},
-        counts=(counts, BIN), splits=splits, simulated=True,
+        brainset_id="benchmark", session_id="session", subject_id="subject", simulated=True, splits=splits,
+        units={"id": [f"u{i}" for i in range(UNITS)]}, counts=(counts, BIN),
     )  # fmt: skip
     save_recording(data, root / "session.h5")
 

@@ -16,6 +16,7 @@ from neurobridge_tb.cli.main import main
 from neurobridge_tb.configs.catalog import JOBS
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.experiments.multirun import recipe_of_sweep
 from neurobridge_tb.generation import base as generators
 from neurobridge_tb.masking import SCHEMES
 from neurobridge_tb.registry_ext import modalities, registry
@@ -117,7 +118,9 @@ def test_files_named_in_the_text_exist(page):
 def test_commands_in_blocks_would_start(page):
     for job, *arguments in command_lines(page, "neurobridge"):
         command = main.commands[job]
-        if isinstance(command, JobCommand) and "--help" not in arguments:
+        if "--multirun" in arguments:
+            assert recipe_of_sweep(job, [a for a in arguments if a != "--multirun"])[0].factors
+        elif isinstance(command, JobCommand) and "--help" not in arguments:
             compose_config(job, [a for a in arguments if not re.search(r"=\$\w", a)])  # without the shell's variables
         else:
             parse(command, job, arguments)

@@ -1,6 +1,8 @@
 """An experiment from a user's own recipe to its table, its figure and the report; a job that fails; going on."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,25 +11,8 @@ from neurobridge_tb.cli.main import main
 from neurobridge_tb.experiments.outcome import outcome_of, starts_of
 from neurobridge_tb.experiments.plan import read_plan
 
-RECIPE = """
-question: Do masks over units help to fill in units?
-settings: {root: "???"}
-factors:
-  masks:
-    unit: {pretrain.masking: {temporal: 0, neuron: 1}}
-    time: {pretrain.masking: {temporal: 1, neuron: 0}}
-  hidden: [2, 30]
-seeds: [0, 1]
-steps:
-  pretrain:
-    {dataset: binned, root: "${root}", recording_ids: [session1], model: tiny, num_factors: 0, seed: "${seed}",
-     max_epochs: 0, batch_size: 16}
-  score:
-    {root: "${root}", recording_ids: [session1], pretrained: "${pretrain}/model", held_out: "${hidden}",
-     tasks: [co_smoothing]}
-table: {measures: [scores.NeuroBridge], where: {recording: session1, task: co_smoothing}, compare: masks}
-plot: masks
-"""
+GUIDE = Path(__file__).parents[2] / "docs" / "experiments.md"
+RECIPE = re.search(r"^```yaml\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)[1]
 
 
 @pytest.fixture(scope="module")
