@@ -16,7 +16,7 @@ def run_loggers(name: str, folder: Path, attempt: int) -> list[Logger]:
 
     Args:
         name: One of ``LOGGERS``. ``wandb`` writes below ``folder/wandb``, and with WANDB_MODE=offline nowhere else;
-            ``mlflow`` to the server that MLFLOW_TRACKING_URI names, else to ``folder/mlruns``.
+            ``mlflow`` to the server that MLFLOW_TRACKING_URI names, else to ``folder/mlflow.db``.
         folder: Of the run; its last part names the run.
         attempt: How many there were before.
 
@@ -33,8 +33,8 @@ def run_loggers(name: str, folder: Path, attempt: int) -> list[Logger]:
         require("wandb", extra="wandb")
         loggers.append(WandbLogger(name=folder.name, project=_PROJECT, save_dir=folder))
     if name == "mlflow":
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 asks before it writes to a folder
         require("mlflow", extra="mlflow")
-        server = os.environ.get("MLFLOW_TRACKING_URI") or (folder / "mlruns").absolute().as_uri()
+        require("sqlalchemy", extra="mlflow")  # a name under another, as val/loss has, needs a database
+        server = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow.db').absolute()}"
         loggers.append(MLFlowLogger(experiment_name=_PROJECT, run_name=folder.name, tracking_uri=server))
     return loggers

@@ -150,7 +150,7 @@ def _levels(path: Path, factor: str, levels: Any) -> dict[str, Any]:
     if isinstance(levels, list) and levels:
         return {str(level): level for level in levels}
     if isinstance(levels, dict) and levels:
-        return {str(label): {} if value is None else value for label, value in levels.items()}
+        return {str(label): value for label, value in levels.items()}
     raise _wrong(path, f"levels of the factor {factor}, as a list or by name", repr(levels))
 
 

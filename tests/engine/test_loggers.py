@@ -17,13 +17,12 @@ def train(root, folder, logger):
     )  # fmt: skip
 
 
-FILES = {"csv": None, "tensorboard": "events.out.tfevents.*", "wandb": "*.wandb", "mlflow": "meta.yaml"}
+FILES = {"csv": None, "tensorboard": "events.out.tfevents.*", "wandb": "*.wandb", "mlflow": "mlflow.db"}
 
 
 @pytest.mark.parametrize("logger", LOGGERS)
 def test_a_training_is_logged_offline(logger, binned_root, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = train(binned_root, tmp_path / "run", logger)
     with open(folder / "metrics.csv", newline="") as file:
