@@ -39,7 +39,7 @@ def test_info_names_versions_and_device():
     [
         (["pretrain", "dataset=binned"], "a value for dataset.root"),
         (["pretrain", "datset=binned"], "Did you mean dataset?"),
-        (["pretrain", "+loger=wandb"], "Did you mean trainer.logger?"),
+        (["pretrain", "+loggr=wandb"], "Did you mean trainer.logger?"),
         (["embed", "images", "--out", "x.h5"], "settings as NAME=VALUE"),
         (["pretrain", "dataset.root=/nowhere"], "/nowhere"),
         (["embed", "images=/nowhere", "out=x.h5"], "no such folder"),
