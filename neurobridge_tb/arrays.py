@@ -1,6 +1,9 @@
 """Arrays on their way into a computation: tensors or numpy, checked, z-scored; inside, everything is numpy."""
 
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ from neurobridge_tb.errors import InputError
 
 Array = NDArray[Any] | torch.Tensor
 Floats = NDArray[np.float64]
+
+_BLOCK = 2**23  # values at a time: 64 MB
 
 
 def to_numpy(values: Array) -> NDArray[Any]:
@@ -41,6 +46,35 @@ def check_same_shape(name_a: str, a: NDArray[Any], name_b: str, b: NDArray[Any])
 
 
 @dataclass(frozen=True)
+class RowBlocks:
+    """A matrix that is made some rows at a time, as it does not fit into memory as a whole.
+
+    Attributes:
+        parts: Make the rows of each part, ``(m, columns)``, in order.
+        shape: Rows and columns in all.
+    """
+
+    parts: Sequence[Callable[[], Array]]
+    shape: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[Floats]:
+        return (to_floats(part()) for part in self.parts)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+def row_blocks(x: "Array | RowBlocks") -> RowBlocks:
+    """``x`` ``(n, columns)`` some rows at a time, float64."""
+    if isinstance(x, RowBlocks):
+        return x
+    values = to_numpy(x)
+    rows = max(1, _BLOCK // max(1, math.prod(values.shape[1:])))
+    parts = [partial(values.__getitem__, slice(k, k + rows)) for k in range(0, max(1, len(values)), rows)]
+    return RowBlocks(parts, values.shape)
+
+
+@dataclass(frozen=True)
 class Standardizer:
     """Z-scoring by training statistics; NaN becomes the training mean, 0.
 
@@ -53,13 +87,18 @@ class Standardizer:
     std: Floats
 
     @classmethod
-    def fit(cls, x: Array) -> "Standardizer":
+    def fit(cls, x: "Array | RowBlocks") -> "Standardizer":
         """Statistics of ``x`` ``(n, features)``; a feature that is NaN throughout has mean 0."""
-        values = to_floats(x)
-        observed = ~np.isnan(values)
-        count = np.maximum(observed.sum(0), 1)
-        mean = np.where(observed, values, 0.0).sum(0) / count
-        std = np.sqrt((np.where(observed, values - mean, 0.0) ** 2).sum(0) / count)
+        total, count, square = np.zeros((3, *np.shape(x)[1:]))
+        for values in row_blocks(x):
+            observed = ~np.isnan(values)
+            total += np.where(observed, values, 0.0).sum(0)
+            count += observed.sum(0)
+        count = np.maximum(count, 1)
+        mean = total / count
+        for values in row_blocks(x):
+            square += np.nan_to_num((values - mean) ** 2, nan=0.0).sum(0)
+        std = np.sqrt(square / count)
         return cls(mean, np.where(std > 1e-12 * np.maximum(1.0, np.abs(mean)), std, 1.0))
 
     def __call__(self, x: Array) -> Floats:

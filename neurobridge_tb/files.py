@@ -126,6 +126,25 @@ def write_json(path: str | Path, content: Any) -> None:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file that :func:`write_json` wrote.
+
+    Raises:
+        InputError: It cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        content = f"{type(error).__name__}: {error}"
+    if not isinstance(content, dict):
+        raise InputError(
+            expected=f"a JSON object in {path}",
+            found=content if isinstance(content, str) else f"a {type(content).__name__}",
+            fix="The file is damaged, or not of NeuroBridge: delete the folder's run to start over, or restore it.",
+        )
+    return content
+
+
 @contextmanager
 def _part(path: Path) -> Iterator[Path]:
     """A name of its own beside ``path``; whatever is there afterwards is removed, with what killed processes left."""

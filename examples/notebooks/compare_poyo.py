@@ -59,7 +59,7 @@ save_recording(recording, "reach_data/reach.h5")
 from neurobridge_tb.jobs.finetune import finetune
 from neurobridge_tb.jobs.pretrain import pretrain
 
-quiet = {"trainer.enable_progress_bar": False, "trainer.accelerator": "cpu"}
+quiet = {"trainer.enable_progress_bar": False, "device": "cpu"}
 data = {"dataset": "binned", "root": "reach_data", "windows": "trial"}
 window = {"model.sequence_length": n_bins * BIN, "model.latent_step": BIN, "model.num_latents_per_step": 1}
 pretrain(**data, run_dir="reach_runs/pretrain", model="tiny", **window, **{"trainer.max_epochs": 10}, **quiet)

@@ -77,7 +77,7 @@ run = forecast(
         "model.unit_identity": "features",
         "trainer.max_epochs": 5,
         "trainer.enable_progress_bar": False,
-        "trainer.accelerator": "cpu",
+        "device": "cpu",
     },
 )
 print_rows(run / "metrics.json", Console(width=120))

@@ -101,7 +101,7 @@ print_recording(Console(width=100), path, *examine(path))
 # %%
 from neurobridge_tb.jobs.pretrain import pretrain
 
-quiet = {"trainer.enable_progress_bar": False, "trainer.accelerator": "cpu"}
+quiet = {"trainer.enable_progress_bar": False, "device": "cpu"}
 settings = {"model.modality": "spikes", "trainer.max_epochs": 3}  # an import leaves spikes as events
 run = pretrain(dataset="binned", root="processed/nwb", run_dir="runs/pretrain", model="tiny", **settings, **quiet)
 

@@ -55,7 +55,7 @@ from neurobridge_tb.jobs.align import align
 from neurobridge_tb.jobs.embed import embed
 from neurobridge_tb.jobs.pretrain import pretrain
 
-quiet = {"trainer.enable_progress_bar": False, "trainer.accelerator": "cpu"}
+quiet = {"trainer.enable_progress_bar": False, "device": "cpu"}
 data = {"dataset": "tvsd", "root": f"{W}/processed", "seed": 0}
 pretrain(**data, run_dir=f"{W}/runs/pretrain", model="tiny", **{"trainer.max_epochs": 1}, **quiet)
 embed(

@@ -156,7 +156,7 @@ class EmbeddingCache:
                 embeddings = {name: file[sets[name]][:] for name in layers or sets}
         except InputError:
             raise
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise InputError(
                 expected=f"an embedding cache (version {_VERSION})",
                 found=f"{path}: {error}",

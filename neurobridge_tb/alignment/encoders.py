@@ -37,6 +37,7 @@ class ImageEncoder:
         mean: Mean of each colour channel, for values in [0, 1].
         std: Standard deviation of each colour channel, for values in [0, 1].
         device: Where the network runs.
+        dtype: What :meth:`encode`, :meth:`features` and :meth:`targets` compute in, where it is safe (autocast).
         batch_size: Images a forward pass.
     """
 
@@ -49,10 +50,11 @@ class ImageEncoder:
         mean: Sequence[float],
         std: Sequence[float],
         device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
         batch_size: int = 16,
     ):
         self.name, self.image_size, self.batch_size = name, image_size, batch_size
-        self.device = torch.device(device)
+        self.device, self.dtype = torch.device(device), dtype
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
@@ -83,7 +85,7 @@ class ImageEncoder:
         """
         out = torch.empty(len(images), self.dim)
         for start, batch in self._batches(images):
-            out[start : start + len(batch)] = self.network(batch).float().cpu()
+            out[start : start + len(batch)] = self._run(batch).cpu()
             if progress is not None:
                 progress(start + len(batch))
         return out
@@ -158,8 +160,12 @@ class ImageEncoder:
         """For each batch, how many images are done, and the float32 outputs of the named modules."""
         with self._catch(modules) as caught:
             for start, batch in self._batches(images):
-                caught[FINAL] = self.network(batch).float()
+                caught[FINAL] = self._run(batch)
                 yield start + len(batch), caught
+
+    def _run(self, batch: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.network(batch).float()
 
     @contextmanager
     def _catch(self, modules: Sequence[str]) -> Iterator[dict[str, Tensor]]:
@@ -228,6 +234,7 @@ def load_image_encoder(
     name: str = DEFAULT_ENCODER,
     image_size: int | None = None,
     device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> ImageEncoder:
     """Load a frozen image encoder by name.
 
@@ -241,6 +248,7 @@ def load_image_encoder(
               ``open_clip:ViT-L-14/openai``.
         image_size: Input side in pixels; default: the model's own.
         device: Where the network runs.
+        dtype: What it computes in where it is safe, see :class:`ImageEncoder`.
 
     Raises:
         InputError: The name is of no known form, or the weights cannot be had or do not fit.
@@ -258,7 +266,7 @@ def load_image_encoder(
             found=repr(name),
             fix=f"The embedded default is {DEFAULT_ENCODER!r}.",
         )
-    return ImageEncoder(network, name=name, device=device, **settings)
+    return ImageEncoder(network, name=name, device=device, dtype=dtype, **settings)
 
 
 def _channels_first(image: np.ndarray) -> Tensor:

@@ -41,6 +41,7 @@ class JobCommand(click.Command):
     def _call(self, arguments: tuple[str, ...]) -> None:
         say(f"neurobridge {self.name}: loading")
         from neurobridge_tb.engine.config import compose_config
+        from neurobridge_tb.engine.processes import is_first_process
         from neurobridge_tb.report.terminal_table import print_rows
 
         if many := [argument for argument in arguments if argument in ("--multirun", "-m")]:
@@ -48,8 +49,9 @@ class JobCommand(click.Command):
             return
         config = compose_config(self.job, arguments)
         result = getattr(import_module(f"neurobridge_tb.jobs.{self.job}"), self.job)(config)
-        print_rows(result / "metrics.json")
-        click.echo(f"Results lie in {result}")
+        if is_first_process():
+            print_rows(result / "metrics.json")
+            click.echo(f"Results lie in {result}")
 
     def _call_many(self, arguments: list[str]) -> None:
         from neurobridge_tb.experiments.experiment import run_experiment, settle_experiment

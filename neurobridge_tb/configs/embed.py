@@ -21,4 +21,3 @@ class EmbedConfig(JobConfig):
     )
     batch_size: int = setting(32, "Images in a batch of the encoder.")
     num_workers: int = setting(0, "Worker processes that read images.")
-    device: str = setting("cpu", "Where the encoder runs, e.g. cuda.")

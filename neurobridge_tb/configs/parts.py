@@ -33,11 +33,9 @@ class LoaderConfig:
 class TrainerConfig:
     """Arguments of lightning.Trainer."""
 
-    accelerator: str = setting("auto", "cpu, gpu, mps, …; auto: the best there is.")
-    devices: Any = setting(1, "How many devices, or which, e.g. [0,2].")
+    devices: Any = setting(1, "How many devices of the kind of `device`, or which, e.g. [0,2]; of cpu: processes.")
     num_nodes: int = setting(1, "Machines.")
     strategy: str = setting("auto", "How processes share the training, e.g. ddp.")
-    precision: str = setting("32-true", "32-true, bf16-mixed or 16-mixed.")
     max_epochs: int | None = setting(50, "Passes over the training windows.")
     max_steps: int = setting(-1, "Stop after so many optimizer steps; -1: no limit.")
     max_time: str | None = setting(None, "Stop after DD:HH:MM:SS.")
@@ -93,6 +91,7 @@ class MaskedConfig(RecordingsConfig):
 
     loader: LoaderConfig = setting(LoaderConfig(), "Batches of windows.")
     trainer: TrainerConfig = setting(TrainerConfig(), "Arguments of lightning.Trainer.")
+    compile: bool = setting(False, "Compile the network (torch.compile): the first steps take minutes, the rest less.")
 
 
 @dataclass

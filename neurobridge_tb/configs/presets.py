@@ -84,6 +84,10 @@ def _network(
 MODELS: dict[str, Preset] = {
     # `laptop` or `small`, by the number of training windows; the job says which.
     "auto": _network(128, None, (2, 4), None),
+    # For a GPU: about 13 M parameters.
+    "base": _network(256, 8, (4, 8), 0.2),
+    # For GPUs and much data: about 60 M parameters, and some thousand numbers a unit.
+    "large": _network(512, 12, (8, 8), 0.2),
     # Minutes on a laptop's processor: two layers. The demo's model.
     "laptop": _network(128, 2, (2, 4), 0.1),
     # About 3 M parameters, and some hundred numbers a unit: trains on a laptop.

@@ -16,7 +16,6 @@ class FlowConfig:
     )
     steps: int = setting(8, "Steps of the flow; 1 draws a blurred mean.")
     candidates: int = setting(4, "Pictures drawn for each sample; the one that fits the activity best is kept.")
-    device: str = setting("cpu", "Where to draw, e.g. cuda.")
 
 
 @dataclass
@@ -28,8 +27,6 @@ class StableDiffusionConfig:
     guidance: float = setting(5.0, "Weight of classifier-free guidance.")
     steps: int = setting(30, "Denoising steps.")
     batch_size: int = setting(4, "Pictures at a time.")
-    dtype: str = setting("float32", "float32, bfloat16 or float16.")
-    device: str = setting("cpu", "Where to draw, e.g. cuda.")
 
 
 @dataclass

@@ -33,6 +33,10 @@ class JobConfig:
     groups: ClassVar[dict[str, str]] = {}
 
     command: str = setting("", "The call, noted with the results; filled in.", path=True)
+    device: str = setting("auto", "Where networks compute: cpu, cuda, cuda:1, mps; auto: the best there is.")
+    precision: str = setting(
+        "32-true", "32-true, tf32 (matrices, on recent NVIDIA cards), bf16-mixed or 16-mixed (where it is safe)."
+    )
 
 
 @dataclass

@@ -28,5 +28,3 @@ class TrainDecoderConfig(RunConfig):
     image_size: int | None = setting(None, "Pixels; null: 64, or Stable Diffusion's own.")
     batch_size: int | None = setting(None, "Pictures in a step; null: 64 (autoencoder 16), for adapters 8.")
     lr: float | None = setting(None, "Highest learning rate; null: 1e-3, for adapters 1e-4.")
-    device: str = setting("cpu", "Where to train, e.g. cuda.")
-    dtype: str = setting("float32", "float32 or bfloat16.")

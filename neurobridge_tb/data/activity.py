@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data, Dataset, Interval
+from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.recording_grid import read_spans, spans_end_to_end
@@ -40,9 +41,8 @@ class RecordingActivity:
 
     def standardize(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """(bins, N) values in training standard deviations from the training mean."""
-        return self.model.standardize(torch.from_numpy(values)[None], torch.from_numpy(self.unit_index)[None])[
-            0
-        ].numpy()
+        units = torch.from_numpy(self.unit_index)[None]
+        return compute(self.model.standardize, torch.from_numpy(values)[None], units)[0].numpy()
 
     def windows(self, starts: Floats, ends: Floats) -> list[NDArray[np.float32]]:
         """Values (T, N) of windows in order, NaN where absent; see :func:`read_spans`."""

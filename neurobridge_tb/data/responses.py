@@ -12,8 +12,12 @@ from torch import Tensor
 from neurobridge_tb._upstream import Dataset, collate
 from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.data.activity import RecordingActivity
+from neurobridge_tb.datasets.columns import as_text
+from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+
+_BLOCK = 2**25  # values read at a time: 128 MB
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Responses:
         image_ids: (n,) image of each presentation.
         repeats: (n,) how often the image had been shown before.
         areas: (N,) area of each unit.
+        steps: (T,) the latent step that each bin lies in.
         model_inputs: Batch of one window, for the parts that all windows share.
     """
 
@@ -32,10 +37,11 @@ class Responses:
     image_ids: NDArray[np.str_]
     repeats: NDArray[np.int64]
     areas: NDArray[np.str_]
+    steps: NDArray[np.int64]
     model_inputs: dict[str, Tensor]
 
     def __post_init__(self) -> None:
-        absent = np.asarray(np.isnan(self.values).all((1, 2)))
+        absent = np.array([np.isnan(window).all() for window in self.values], dtype=bool)
         if absent.any():
             raise InputError(
                 expected="a value in every presentation",
@@ -47,8 +53,18 @@ class Responses:
 
     @property
     def features(self) -> NDArray[np.float32]:
-        """(n, T * N) flat values; NaN where absent."""
-        return self.values.reshape(len(self.values), -1)
+        """(n, S * N) means of each unit within each latent step, NaN where there is no value, for closed forms."""
+        return self.over_steps().values.reshape(len(self.values), -1)
+
+    def over_steps(self) -> "Responses":
+        """The responses with one value a latent step, the mean over its bins."""
+        n_steps = int(self.steps.max(initial=0)) + 1
+        if n_steps == len(self.steps):
+            return self
+        values = np.empty((len(self.values), n_steps, self.values.shape[2]), dtype=np.float32)
+        for step in range(n_steps):
+            values[:, step] = _mean_over(self.values[:, self.steps == step])
+        return replace(self, values=values, steps=np.arange(n_steps))
 
     @property
     def concepts(self) -> NDArray[np.str_]:
@@ -97,11 +113,7 @@ class Responses:
     def averaged(self) -> "Responses":
         """The mean response to each image, images in sorted order."""
         ids, inverse = np.unique(self.image_ids, return_inverse=True)
-        total, count = (np.zeros((len(ids), *self.values.shape[1:])) for _ in range(2))
-        np.add.at(total, inverse, np.nan_to_num(self.values))
-        np.add.at(count, inverse, ~np.isnan(self.values))
-        with np.errstate(invalid="ignore"):
-            mean = (total / count).astype(np.float32)
+        mean = np.stack([_mean_over(self.values[inverse == k].swapaxes(0, 1)) for k in range(len(ids))])
         return replace(self, values=mean, image_ids=ids, repeats=np.zeros(len(ids), dtype=np.int64))
 
     def by_repeat(self) -> NDArray[np.intp]:
@@ -113,28 +125,71 @@ class Responses:
         return order[firsts[None] + np.arange(counts.min())[:, None]]
 
 
-def collect_responses(dataset: Dataset, model: NeuroBridgeModel, recording_id: str, split: str) -> Responses:
-    """All presentations of ``split`` in a recording.
+def collect_responses(
+    dataset: Dataset,
+    model: NeuroBridgeModel,
+    recording_id: str,
+    split: str,
+    *,
+    areas: Sequence[str] | None = None,
+    time_window: Sequence[float] | None = None,
+    over_steps: bool = False,
+) -> Responses:
+    """All presentations of ``split`` in a recording, read some at a time.
 
     Args:
         dataset: With ``presentations`` in its recordings.
         model: Knows what to read of a window.
         recording_id: Which recording.
         split: ``"train"``, ``"valid"`` or ``"test"``.
+        areas: See :meth:`Responses.only`.
+        time_window: See :meth:`Responses.only`.
+        over_steps: Keep the means within latent steps alone, which are all that closed forms read.
     """
     recording = dataset.get_recording(recording_id)
     intervals = dataset.get_sampling_intervals(split)[recording_id]
     start, end = np.asarray(intervals.start, dtype=float), np.asarray(intervals.end, dtype=float)
     activity, shown = RecordingActivity(model, recording), recording.presentations
     which = _presentations_of(np.asarray(shown.start), np.asarray(shown.end), start, end)
-    inputs = collate([model.tokenize(recording.slice(start[0], end[0]))])
-    return Responses(
-        values=np.stack(activity.windows(start, end)),
-        image_ids=np.asarray(shown.image_id)[which].astype(str),
-        repeats=np.asarray(shown.repeat)[which].astype(np.int64),
-        areas=activity.areas,
-        model_inputs={k: x for k, x in inputs.items() if not k.startswith("mask_pattern")},  # of one window alone
-    )
+    longest = int(np.argmax(end - start))
+    inputs = collate([model.tokenize(recording.slice(start[longest], end[longest]))])
+    image_ids, repeats = as_text(np.asarray(shown.image_id))[which], np.asarray(shown.repeat)[which].astype(np.int64)
+    last = len(np.unique(inputs["latent_timestamps"])) - 1
+    step = np.floor(inputs["input_timestamps"][0].numpy() / model.latent_step + 1e-6)
+
+    def some(rows: slice) -> Responses:
+        block = Responses(
+            values=_of_length(len(step), activity.windows(start[rows], end[rows])),
+            image_ids=image_ids[rows],
+            repeats=repeats[rows],
+            areas=activity.areas,
+            steps=np.clip(step, 0, last).astype(np.int64),
+            model_inputs={k: x for k, x in inputs.items() if not k.startswith("mask_pattern")},  # of one window alone
+        )
+        block = block.only(areas, time_window)
+        return block.over_steps() if over_steps else block
+
+    at_once = max(1, _BLOCK // max(1, len(step) * len(activity.areas)))
+    first = some(slice(at_once))
+    values = np.empty((len(start), *first.values.shape[1:]), dtype=np.float32)
+    for k in range(0, len(start), at_once):
+        values[k : k + at_once] = (first if k == 0 else some(slice(k, k + at_once))).values
+    return replace(first, values=values, image_ids=image_ids, repeats=repeats)
+
+
+def _of_length(n_bins: int, windows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(n, T, N) windows, some of which may lack a last bin, or have one more."""
+    values = np.full((len(windows), n_bins, windows[0].shape[1]), np.nan, dtype=np.float32)
+    for row, window in zip(values, windows, strict=True):
+        row[: len(window)] = window[:n_bins]
+    return values
+
+
+def _mean_over(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean (n, N) over the second axis of (n, T, N); NaN where there is no value."""
+    present = ~np.isnan(values)
+    total, count = np.where(present, values, 0).sum(1, dtype=np.float64), present.sum(1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
 def _presentations_of(
@@ -158,7 +213,7 @@ def shared_test_images(splits: Mapping[str, Responses]) -> list[str]:
 
 
 def pair_splits(
-    dataset: Dataset, model: NeuroBridgeModel, recording_id: str, config: PairsConfig
+    dataset: Dataset, model: NeuroBridgeModel, recording_id: str, config: PairsConfig, *, over_steps: bool = False
 ) -> dict[str, Responses]:
     """Training, validation and test presentations of a recording, as alignment and its evaluation use them.
 
@@ -170,6 +225,8 @@ def pair_splits(
             training and validation images out whose concept (the folder in their id) is that of a test image;
             ``train_share``: keep this share of the training presentations, spaced evenly; and ``shared_test_images``:
             go on where test images are shown in training or validation too.
+        over_steps: Of training and validation keep the means within latent steps alone: a fraction of the memory, and
+            all that closed forms read. Test presentations are whole.
 
     Returns:
         ``train``, ``valid`` and ``test``.
@@ -181,7 +238,15 @@ def pair_splits(
             fix="0.01 is one training pair in a hundred.",
         )
     splits = {
-        split: collect_responses(dataset, model, recording_id, split).only(config.areas, config.time_window)
+        split: collect_responses(
+            dataset,
+            model,
+            recording_id,
+            split,
+            areas=config.areas,
+            time_window=config.time_window,
+            over_steps=over_steps and split != "test",
+        )  # fmt: skip
         for split in ("train", "valid", "test")
     }
     if config.exclude_test_concepts:
@@ -205,7 +270,7 @@ def pair_splits(
     n = len(splits["train"].values)
     kept = np.zeros(n, dtype=bool)
     kept[np.linspace(0, n - 1, max(2, round(config.train_share * n))).round().astype(int)] = True
-    splits["train"] = splits["train"].rows(kept)
+    splits["train"] = splits["train"] if kept.all() else splits["train"].rows(kept)
     return splits
 
 
@@ -215,6 +280,6 @@ def embed_responses(aligner: ImageAligner, responses: Responses, batch_size: int
     aligner.eval()
     outputs = []
     for start in range(0, len(responses.values), batch_size):
-        outputs.append(aligner(**responses.batch(slice(start, start + batch_size))))
+        outputs.append(compute(aligner, **responses.batch(slice(start, start + batch_size))))
     contrastive, regression = zip(*outputs, strict=True)
     return torch.cat(contrastive), torch.cat(regression)

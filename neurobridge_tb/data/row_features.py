@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neurobridge_tb._upstream import Data, Dataset, collate
 from neurobridge_tb.data.targets import Examples
+from neurobridge_tb.devices import compute
 from neurobridge_tb.masking.schemes import Mask
 from neurobridge_tb.models import NeuroBridgeModel
 
@@ -116,14 +117,15 @@ def factor_features(
     """(n, K) posterior mean of the factors, averaged over a window's bins; arguments: :func:`row_pieces`."""
 
     def read(some: Sequence[Piece]) -> tuple[Tensor, list[NDArray[np.bool_]]]:
-        return model.infer_factors(**collate([piece.tokens for piece in some])).mean, [piece.bins for piece in some]
+        factors = compute(model.infer_factors, **collate([piece.tokens for piece in some]))
+        return factors.mean, [piece.bins for piece in some]
 
     return _averaged(row_pieces(model, dataset, recording_id, bounds, units), len(bounds), read)
 
 
 def latent_steps(model: NeuroBridgeModel, pieces: Sequence[Piece]) -> Tensor:
     """(B, S, J * D) latents of pieces."""
-    latents = model.encode(**collate([piece.tokens for piece in pieces]))
+    latents = compute(model.encode, **collate([piece.tokens for piece in pieces]))
     return latents.unflatten(1, (-1, model.num_latents_per_step)).flatten(2)
 
 

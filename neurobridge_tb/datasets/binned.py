@@ -62,7 +62,9 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
                 namespace_attributes=["session.id", "subject.id", "units.id"],
                 **kwargs,
             )
-        except (OSError, KeyError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # of a damaged file upstream's readers raise whatever comes of it
             raise InputError(
                 expected=f"recordings made by torch_brain pipelines or build_recording in {folder}",
                 found=f"among {', '.join(f'{r}.h5' for r in wanted)} a file that cannot be opened as one ({error})",

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
@@ -12,6 +13,7 @@ from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.configs.evaluate import EvaluateConfig
 from neurobridge_tb.configs.reconstruct import ReconstructConfig
+from neurobridge_tb.engine.saved_settings import load_settings
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner
 
@@ -23,15 +25,19 @@ def load_aligned(run: str | Path, embeddings: str | Path) -> tuple[ImageAligner,
     return model, EmbeddingCache.load(embeddings, *source, layers=list(model.layers))
 
 
-def load_target_encoder(model: ImageAligner) -> ImageEncoder:
+def load_target_encoder(model: ImageAligner, device: torch.device) -> ImageEncoder:
     """The image encoder that a model was aligned to, with its preprocessing.
+
+    Args:
+        model: The aligned model.
+        device: Where the encoder computes.
 
     Raises:
         InputError: It cannot be had, or the model does not tell its image size.
     """
     name, preprocessing = model.config["image_encoder"], model.config["preprocessing_hash"]
     size = preprocessing.partition("px-")[0]
-    encoder = load_image_encoder(name, int(size) if size.isdecimal() else None)
+    encoder = load_image_encoder(name, int(size) if size.isdecimal() else None, device)
     if not same_source((encoder.name, encoder.preprocessing_hash), (name, preprocessing)):
         raise InputError(
             expected=f"an alignment that tells the image size of its embeddings, by {describe_source(name, None)}",
@@ -64,7 +70,7 @@ def check_same_pairs(config: EvaluateConfig | ReconstructConfig, *settings: str)
     Raises:
         InputError: One of them is not.
     """
-    trained: Any = OmegaConf.load(Path(config.aligned) / "config.yaml")
+    trained = load_settings(Path(config.aligned) / "config.yaml")
     for name in settings:
         if name in trained and trained[name] != getattr(config, name):
             raise InputError(

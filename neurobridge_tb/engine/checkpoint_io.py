@@ -70,6 +70,6 @@ def find_fault(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except Exception as error:  # of a damaged directory zipfile reads nonsense, and raises whatever comes of it
         return f"it is damaged or cut off ({error})"
     return f"its record {damaged} is damaged" if damaged else None

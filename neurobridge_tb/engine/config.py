@@ -304,16 +304,16 @@ def _parsed(name: str, value: Any, node: Any) -> Any:
 
 
 def _finished(job: str, config: DictConfig) -> Any:
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise InputError(expected=f"a value for {', '.join(missing)}", found="none", fix=_see_help(job))
-    _check_masking(job, config.get("masking") or ())
     try:
-        return cast(JobConfig, OmegaConf.to_object(config))
-    except OmegaConfBaseException as error:
+        if missing := sorted(OmegaConf.missing_keys(config)):
+            raise InputError(expected=f"a value for {', '.join(missing)}", found="none", fix=_see_help(job))
+        finished = cast(JobConfig, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:  # of what a value refers to, too
         raise InputError(
             expected=f"a config of `{job}`", found=str(error).splitlines()[0], fix=_see_help(job)
         ) from error
+    _check_masking(job, getattr(finished, "masking", ()))
+    return finished
 
 
 def _check_masking(job: str, schemes: Iterable[str]) -> None:

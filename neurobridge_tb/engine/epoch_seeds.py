@@ -61,13 +61,15 @@ class PairEpochs(Callback):
     Args:
         seed: The run's seed.
         train: Training loader.
+        valid: Validation loader.
     """
 
-    def __init__(self, seed: int, train: PairBatches):
-        self.seed, self.train = seed, train
+    def __init__(self, seed: int, train: PairBatches, valid: PairBatches):
+        self.seed, self.train, self.valid = seed, train, valid
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        self.train.num_replicas, self.train.rank = trainer.world_size, trainer.global_rank
+        for pairs in (self.train, self.valid):
+            pairs.num_replicas, pairs.rank = trainer.world_size, trainer.global_rank
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self.train.epoch = trainer.current_epoch

@@ -16,7 +16,6 @@ from neurobridge_tb.estimators.ridge import Ridge, fit_ridge
 from neurobridge_tb.estimators.similarity_weights import SimilarityWeights, fit_similarity_weights
 from neurobridge_tb.metrics.retrieval import cosine_similarity
 from neurobridge_tb.models import ImageAligner
-from neurobridge_tb.nn.response_readout import step_means
 
 SHRINKAGES = (float("inf"), 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)  # infinite: the ridge prediction as it is
 _FOLDS = 5
@@ -229,17 +228,9 @@ def _side_by_side(ridges: Sequence[Ridge]) -> Ridge:
 
 def _features(model: ImageAligner, responses: Responses) -> np.ndarray:
     """Standardised responses (n, S * N), means within latent steps; NaN where there is none."""
-    assert model.linear is not None
-    features = []
-    for start in range(0, len(responses.values), 256):
-        inputs = responses.batch(slice(start, start + 256))
-        values = model.encoder.standardize(inputs["input_values"], inputs["input_unit_index"])
-        means, exists = step_means(
-            values, inputs["input_mask"], inputs["input_timestamps"],
-            num_steps=model.linear.num_steps, latent_step=model.linear.latent_step,
-        )  # fmt: skip
-        features.append(means.masked_fill(~exists, torch.nan).flatten(1))
-    return torch.cat(features).numpy()
+    means = torch.from_numpy(responses.over_steps().values)
+    units = responses.model_inputs["input_unit_index"].expand(len(means), -1)
+    return model.encoder.standardize(means, units).flatten(1).numpy()
 
 
 def _factor_scores(model: ImageAligner, responses: Responses, x: NDArray) -> "_Scores":

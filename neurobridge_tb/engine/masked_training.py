@@ -1,6 +1,5 @@
 """Training by masked modelling, from the first window to the scores: what pretraining and adapting share."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,13 @@ from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.parts import MaskedTrainingConfig
 from neurobridge_tb.data.masked_windows import fixed_mask_loaders, masked_loaders
 from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.masked import PretrainingModule
 from neurobridge_tb.engine.optim import Group
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
 from neurobridge_tb.scoring.masked_rows import fit_baselines, masked_example, masked_scores
@@ -72,19 +72,20 @@ def train_masked(
 
     say("Scoring beside the baselines")
     trained = run.best_checkpoint.exists()  # not with trainer.max_epochs=0
-    improved = trained and run.best_score() < json.loads(at_start.read_text(encoding="utf-8"))["val/loss"]
-    best = NeuroBridgeModel.load_pretrained(run.best_checkpoint if improved else start).eval()
+    improved = trained and run.best_score() < read_json(at_start)["val/loss"]
+    best = place(NeuroBridgeModel.load_pretrained(run.best_checkpoint if improved else start).eval(), config)
     best.save_pretrained(run.model)
     with write_aside(run.path / "masked_example.npz") as aside, aside.open("wb") as file:
         np.savez(file, allow_pickle=False, **masked_example(best, valid))
-    run.write_metrics(
+    run.note(
+        "metrics.json",
         {
             "dataset": ", ".join(dataset.recording_ids),
             "simulated": is_simulated(dataset),
             "command": config.command,
             **_scores(config, dataset, best, train, valid),
             "seconds": time.monotonic() - began,
-        }
+        },
     )
     return run.path
 

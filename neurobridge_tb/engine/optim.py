@@ -39,7 +39,7 @@ def factors_apart(parameters: Iterable[tuple[str, nn.Parameter]], lr: float, fac
 
 
 def adamw_with_warmup(
-    *groups: Group, weight_decay: float, total_steps: int, warmup_fraction: float = 0.05
+    *groups: Group, weight_decay: float, total_steps: int, warmup_fraction: float = 0.05, fused: bool = False
 ) -> dict[str, Any]:
     """AdamW with linear warm-up and cosine decay to zero, as Lightning's ``configure_optimizers`` returns it.
 
@@ -50,6 +50,7 @@ def adamw_with_warmup(
         weight_decay: Of the matrices.
         total_steps: Steps of the whole training.
         warmup_fraction: Share of a group's steps in which its rate rises. Default 0.05.
+        fused: One kernel for all weights, on a GPU. Default False.
     """
     settings, factors = [], []
     for group in groups:
@@ -61,7 +62,7 @@ def adamw_with_warmup(
             {"params": others, "lr": group.lr, "weight_decay": 0.0},
         ]
         factors += 2 * [_warmup_cosine(group.first_step, total_steps, warmup_fraction)]
-    optimizer = torch.optim.AdamW(settings, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(settings, betas=(0.9, 0.98), fused=fused or None)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

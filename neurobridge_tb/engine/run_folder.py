@@ -1,6 +1,5 @@
 """A training run lives in one folder: config, checkpoints, logs, metrics and the exported model."""
 
-import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,17 +9,22 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 
 from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.settings import RunConfig
+from neurobridge_tb.devices import allow_tf32, computing_dtype, find_device
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
 from neurobridge_tb.engine.loggers import run_loggers
+from neurobridge_tb.engine.modules.window_module import WindowModule
+from neurobridge_tb.engine.processes import is_first_process
 from neurobridge_tb.engine.progress_lines import ProgressLines
 from neurobridge_tb.engine.quiet import quiet_lightning
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.engine.saved_settings import Settings
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models.pretrained import check_model_folder
 
 
@@ -38,7 +42,7 @@ class RunFolder:
     """
 
     def __init__(self, config: RunConfig):
-        self.path = Path(config.run_dir)
+        self.config, self.path = config, Path(config.run_dir)
         self.path.mkdir(parents=True, exist_ok=True)
         lock_run(self.path)
         check_model_folder(self.model)
@@ -49,7 +53,8 @@ class RunFolder:
                 found=f"a run with other settings: {', '.join(other)}",
                 fix="Set run_dir=<another folder>, or delete that folder to start over.",
             )
-        settings.save(self.path)
+        if is_first_process():
+            settings.save(self.path)
 
     @property
     def model(self) -> Path:
@@ -71,8 +76,20 @@ class RunFolder:
         callbacks = torch.load(self.best_checkpoint, map_location="cpu", weights_only=True)["callbacks"].values()
         return float(next(state["current_score"] for state in callbacks if state.get("monitor")))
 
+    def processes(self, settings: TrainerConfig) -> int:
+        """How many processes share a training."""
+        return L.Trainer(
+            **self._placement(settings), logger=False, enable_checkpointing=False, enable_model_summary=False
+        ).world_size
+
     def trainer(
-        self, settings: TrainerConfig, callbacks: list[Callback], *, monitor: str, every_n_epochs: int = 1
+        self,
+        settings: TrainerConfig,
+        callbacks: list[Callback],
+        *,
+        monitor: str,
+        every_n_epochs: int = 1,
+        some_unused: bool = False,
     ) -> L.Trainer:
         """A Lightning Trainer that logs and checkpoints here.
 
@@ -81,6 +98,7 @@ class RunFolder:
             callbacks: More callbacks.
             monitor: Logged metric whose lowest value marks the best checkpoint.
             every_n_epochs: Validate and checkpoint after so many epochs (few labels make short epochs). Default 1.
+            some_unused: Some parameters get no gradient in some steps, for which several processes have to look.
         """
         quiet_lightning()
         attempt = len(list((self.path / "logs").glob("version_*")))
@@ -92,6 +110,10 @@ class RunFolder:
             settings = replace(settings, enable_progress_bar=False)
             callbacks = [*callbacks, ProgressLines()]
         arguments = asdict(settings)
+        placement = self._placement(settings)
+        if some_unused and placement["strategy"] == "ddp":
+            placement["strategy"] = "ddp_find_unused_parameters_true"
+        allow_tf32(self.config.precision)
         return L.Trainer(
             default_root_dir=self.path,
             logger=run_loggers(arguments.pop("logger"), self.path, attempt),
@@ -99,19 +121,35 @@ class RunFolder:
             plugins=[SafeCheckpointIO()],
             check_val_every_n_epoch=every_n_epochs,
             use_distributed_sampler=False,  # our loaders share out their windows themselves
-            **arguments,
+            **arguments | placement,
         )
 
-    def fit(self, trainer: L.Trainer, module: L.LightningModule, train: Any, valid: Any) -> None:
+    def _placement(self, settings: TrainerConfig) -> dict[str, Any]:
+        """Lightning's arguments for the config's device and precision."""
+        device, dtype = find_device(self.config.device), computing_dtype(self.config.precision)
+        return {
+            "accelerator": device.type,
+            "devices": settings.devices if device.index is None else [device.index],
+            "num_nodes": settings.num_nodes,
+            "strategy": settings.strategy,
+            "precision": "32-true" if dtype == torch.float32 else self.config.precision,
+        }
+
+    def fit(self, trainer: L.Trainer, module: WindowModule, train: Any, valid: Any) -> None:
         """Fit, from the last checkpoint where there is one, and gather the logs of all attempts."""
         last = latest_readable(self.last_checkpoint)
+        if getattr(self.config, "compile", False):
+            module.compile_networks()
+        for loader in (x for x in tree_leaves((train, valid)) if isinstance(x, DataLoader)):
+            loader.pin_memory = trainer.strategy.root_device.type == "cuda"  # copies that the device need not wait for
         trainer.fit(module, train, valid, ckpt_path=last, weights_only=True)
         if trainer.is_global_zero:
             self._gather_logs()
 
-    def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """Write ``metrics.json``."""
-        write_json(self.path / "metrics.json", metrics)
+    def note(self, name: str, content: Any) -> None:
+        """Write a JSON file of that name; of several processes, the first one does."""
+        if is_first_process():
+            write_json(self.path / name, content)
 
     def _gather_logs(self) -> None:
         """One metrics.csv of all attempts: a later attempt replaces the steps that it repeated."""
@@ -119,7 +157,9 @@ class RunFolder:
         for attempt in sorted((self.path / "logs").glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:])):
             try:
                 new = pd.read_csv(attempt)
-            except pd.errors.EmptyDataError:  # it was stopped before its first line
+            except ValueError:  # it was stopped before its first line, or a line is damaged
+                continue
+            if "step" not in new:
                 continue
             rows = pd.concat([rows[rows["step"] < new["step"].min()] if len(rows) else rows, new])
         with write_aside(self.path / "metrics.csv") as aside:
@@ -128,4 +168,4 @@ class RunFolder:
 
 def read_metrics(run_dir: str | Path) -> dict[str, Any]:
     """``metrics.json`` of a finished run."""
-    return json.loads((Path(run_dir) / "metrics.json").read_text(encoding="utf-8"))
+    return read_json(Path(run_dir) / "metrics.json")

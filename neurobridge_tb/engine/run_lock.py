@@ -6,6 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from neurobridge_tb.engine.processes import is_first_process
 from neurobridge_tb.errors import InputError
 
 _held: dict[Path, FileLock] = {}  # by this process, until it ends
@@ -17,7 +18,7 @@ def lock_run(folder: Path) -> None:
     Raises:
         InputError: Another run holds it; the message names its process.
     """
-    if any(int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+    if not is_first_process():
         return
     path = folder.resolve() / ".run.lock"
     lock = _held.setdefault(path, FileLock(path))

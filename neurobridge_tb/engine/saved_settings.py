@@ -1,7 +1,6 @@
 """The settings of a run on disk, and whether others are the same."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -9,11 +8,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from neurobridge_tb.configs.settings import RunConfig
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import read_json, write_aside, write_json
 
-_MAY_CHANGE = {"trainer", "command", "loader.num_workers"}
+_MAY_CHANGE = {"trainer", "command", "device", "precision", "compile", "loader.num_workers"}
 
 
 class Settings:
@@ -44,12 +45,13 @@ class Settings:
         new = OmegaConf.create(OmegaConf.to_yaml(self._config, resolve=True))
         found = list(self._unlike(self._read(folder / "config.yaml"), new))
         path = folder / "sources.json"
-        saved = json.loads(path.read_text(encoding="utf-8")) if path.exists() else self._sources
+        saved = read_json(path) if path.exists() else self._sources
         others = [name for name in sorted(saved) if saved[name] != self._sources.get(name)]
         return found + [f"{name} (of other contents)" for name in others]
 
     def _read(self, path: Path) -> Any:
-        saved = OmegaConf.load(path)
+        saved = load_settings(path)
+        saved.pop("trainer", None)  # it may change, whatever settings it had
         try:
             saved = OmegaConf.merge(OmegaConf.structured(self._kind), saved)
         except OmegaConfBaseException:  # of an older version, with settings that there are no more
@@ -90,9 +92,27 @@ def _checksum(source: str) -> str:
     return digest.hexdigest()
 
 
+def load_settings(path: Path) -> DictConfig:
+    """A run's ``config.yaml``.
+
+    Raises:
+        InputError: It cannot be read, or holds no settings.
+    """
+    try:
+        saved: Any = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
+        saved = str(error).splitlines()[0]
+    if not isinstance(saved, DictConfig):
+        raise InputError(
+            expected=f"the settings of a run in {path}",
+            found=saved if isinstance(saved, str) else "a list",
+            fix="Restore the file, name another run folder, or delete this one to start over.",
+        )
+    return saved
+
+
 def masking_of_run(model: Path) -> dict[str, float] | None:
     """Masking schemes of the run that left a model, ``RUN_DIR/model``; None where the model lies elsewhere."""
     path = model.parent / "config.yaml"
-    saved = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
-    masking = saved.get("masking") if isinstance(saved, DictConfig) else None
-    return None if masking is None else {str(name): float(weight) for name, weight in masking.items()}
+    masking = load_settings(path).get("masking") if path.is_file() else None
+    return {str(name): float(weight) for name, weight in masking.items()} if isinstance(masking, DictConfig) else None

@@ -128,6 +128,8 @@ def fit_rate_filter(
     valid: DataLoader,
     baseline: SmoothedRate,
     strangers: SimulatedStrangers | None,
+    *,
+    processes: int = 1,
 ) -> None:
     """Find the weights of the model's rate filter, where the training starts, by the likelihood of training windows.
 
@@ -139,19 +141,23 @@ def fit_rate_filter(
         valid: Validation windows.
         baseline: That smoothed rate, its settings chosen on the validation windows.
         strangers: Draws references in each pass, where units are told by features.
+        processes: That many batches make a step, as they do in a training by so many processes. Default 1.
     """
     assert baseline.constant is not None
     rates = model.rate_filter
     rates.set_to(constant=baseline.constant, prior=baseline.prior, decay=baseline.decay, strength=baseline.strength)
     first, loss = copy.deepcopy(rates.state_dict()), rolled_out_loss(model, valid, start=True)
     optimizer = torch.optim.Adam(rates.parameters(), lr=_FIT_RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=_FIT_EPOCHS * max(len(train), 1))
+    steps = _FIT_EPOCHS * max(len(train) // processes, 1)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
     for epoch in range(_FIT_EPOCHS):
         if strangers is not None:
             strangers.begin(epoch)
-        for batch in train:
+        for batches in zip(*[iter(train)] * processes, strict=False):  # what is left over makes no step
+            cells = [batch["target_mask"].sum() for batch in batches]
             optimizer.zero_grad()
-            model.loss(model.start(**batch["model_inputs"]), batch).backward()
+            for batch, n in zip(batches, cells, strict=True):
+                (model.loss(model.start(**batch["model_inputs"]), batch) * (n / sum(cells))).backward()
             optimizer.step()
             schedule.step()
     if strangers is not None:

@@ -6,7 +6,7 @@ is split into what an average over presentations removes and what it does not, s
 single presentations is right for averages too, which a regression from responses to codes is not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,10 +78,9 @@ class EncodingReadout:
         seen, scale = inputs(responses), spread / np.sqrt((spread**2).mean())
         scaled = (targets - code_mean) * scale
         folds = np.array_split(np.random.default_rng(0).permutation(len(seen)), _FOLDS)
-        held_out = [_held_out(scaled, seen, fold, penalties) for fold in folds]
-        errors = [sum((left[k] ** 2).sum() for left in held_out) for k in range(len(penalties))]
+        errors = np.sum([[(left**2).sum() for left in _held_out(scaled, seen, fold, penalties)] for fold in folds], 0)
         best = int(np.argmin(errors))
-        left = np.concatenate([of_fold[best] for of_fold in held_out])
+        left = np.concatenate([next(_held_out(scaled, seen, fold, penalties[best : best + 1])) for fold in folds])
         gram = scaled.T @ scaled
         inverse = np.linalg.inv(gram + penalties[best] * np.eye(len(gram)))
         return cls(
@@ -115,12 +114,12 @@ class EncodingReadout:
         return mean, _positive(precision - spurious, floor=0.0)
 
 
-def _held_out(codes: Floats, seen: Floats, fold: np.ndarray, penalties: Sequence[float]) -> list[Floats]:
+def _held_out(codes: Floats, seen: Floats, fold: np.ndarray, penalties: Sequence[float]) -> Iterator[Floats]:
     """Residuals of a fold's responses for each penalty, the model being fitted to the other folds."""
     train = np.setdiff1d(np.arange(len(seen)), fold)
     values, vectors = np.linalg.eigh(codes[train].T @ codes[train])
     projected, scores = vectors.T @ (codes[train].T @ seen[train]), codes[fold] @ vectors
-    return [seen[fold] - scores / (values.clip(0) + penalty) @ projected for penalty in penalties]
+    return (seen[fold] - scores / (values.clip(0) + penalty) @ projected for penalty in penalties)
 
 
 def _repeat_covariance(inputs: Standardizer, responses: Array, image: Array) -> Floats:

@@ -159,7 +159,7 @@ def image_factors(z: Floats, most: int) -> FactorAnalysis:
         z: ``(n, units)`` standardised activity; NaN counts as the mean, 0.
         most: At most so many factors, the largest.
     """
-    z = np.nan_to_num(z, nan=0.0)
+    z = np.nan_to_num(z, nan=0.0) if np.isnan(z).any() else z
     n_units = z.shape[1]
     correlation = z.T @ z / max(1, len(z)) + _START_NOISE * np.eye(n_units)
     noise = 1 / np.diag(np.linalg.inv(correlation))
@@ -180,7 +180,7 @@ class _Group(NamedTuple):
 
 def _standardised(x: Array) -> tuple[Standardizer, Floats]:
     """How activity is standardised, and the result, with its NaN."""
-    values = to_floats(x)
+    values = to_numpy(x)
     if values.ndim != 2 or not len(values) or np.isinf(values).any():
         raise InputError(
             expected="activity (bins, units) of at least one bin, without infinite values",
@@ -188,7 +188,10 @@ def _standardised(x: Array) -> tuple[Standardizer, Floats]:
             fix="Leave recordings without windows out, and correct infinite values.",
         )
     inputs = Standardizer.fit(values)
-    return inputs, (values - inputs.mean) / inputs.std
+    z = values.astype(np.float64)
+    z -= inputs.mean
+    z /= inputs.std
+    return inputs, z
 
 
 def _on_scale_of(inputs: Standardizer, fitted: FactorAnalysis) -> FactorAnalysis:
@@ -211,7 +214,7 @@ def _patterns(observed: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], N
 def _groups(z: Floats) -> list[_Group]:
     groups = []
     for units, rows in _patterns(~np.isnan(z)):
-        values = z[np.ix_(rows, units)]
+        values = z if (len(rows), len(units)) == z.shape else z[np.ix_(rows, units)]
         if len(rows) > len(units):  # a square root of their second moments does the same
             scale, axes = np.linalg.eigh(values.T @ values)
             values = np.sqrt(np.maximum(scale, 0))[:, None] * axes.T

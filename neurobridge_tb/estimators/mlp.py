@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neurobridge_tb.arrays import Array, Standardizer, to_floats
+from neurobridge_tb.arrays import Array, Standardizer, row_blocks
 
 
 class MLP:
@@ -18,7 +18,7 @@ class MLP:
     def predict(self, x: Array) -> np.ndarray:
         """Predict ``(n, targets)`` from ``x`` ``(n, features)``; NaN inputs count as the training mean."""
         device = next(self.network.parameters()).device
-        outputs = self.network(torch.tensor(self.inputs(x), dtype=torch.float32, device=device))
+        outputs = self.network(_float32(self.inputs, x).to(device))
         return outputs.cpu().numpy() * self.targets.std + self.targets.mean
 
 
@@ -57,7 +57,7 @@ def fit_mlp(
     """
     inputs, targets = Standardizer.fit(x), Standardizer.fit(y)
     train, valid = (
-        [torch.tensor(part, dtype=torch.float32, device=device) for part in (inputs(a), targets(to_floats(b)))]
+        [_float32(scale, part).to(device) for scale, part in ((inputs, a), (targets, b))]
         for a, b in ((x, y), (x_valid, y_valid))
     )
     with torch.random.fork_rng():
@@ -87,3 +87,8 @@ def fit_mlp(
                 break
     network.load_state_dict(best_state)
     return MLP(inputs, targets, network)
+
+
+def _float32(scale: Standardizer, x: Array) -> Tensor:
+    """Standardised rows, without a float64 copy of all of them."""
+    return torch.cat([torch.from_numpy(scale(rows)).float() for rows in row_blocks(x)])

@@ -1,24 +1,26 @@
 """Poisson regression of counts on lagged activity, one for each unit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-from neurobridge_tb.arrays import Array, Floats, Standardizer, to_floats, to_numpy
+from neurobridge_tb.arrays import Array, Floats, RowBlocks, Standardizer, row_blocks, to_floats, to_numpy
 from neurobridge_tb.estimators.ridge import principal_axes
 from neurobridge_tb.metrics.spikes import PRIOR_SPIKES, poisson_log_likelihood
 
 _HIGHEST = 20.0  # log-rate
+_MOST_VALUES = 2**26  # of the inputs that are kept along their axes (512 MB); larger ones are read block by block
 
 
 def fit_poisson_glm(
-    x: Array,
+    x: Array | RowBlocks,
     counts: Array,
-    x_valid: Array,
+    x_valid: Array | RowBlocks,
     counts_valid: Array,
-    x_test: Array,
+    x_test: Array | RowBlocks,
     *,
     prior: Array | None = None,
     penalties: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
@@ -37,7 +39,8 @@ def fit_poisson_glm(
     (:func:`neurobridge_tb.metrics.spikes.posterior_mean`), also of a unit that is silent in training.
 
     Args:
-        x: ``(n, features)`` inputs, e.g. from :func:`lagged`; standardised, NaN set to the training mean.
+        x: ``(n, features)`` inputs, e.g. from :func:`lagged`; standardised, NaN set to the training mean. Those that do
+            not fit into memory may be made some rows at a time.
         counts: ``(n, units)`` counts to predict.
         x_valid: ``(m, features)``.
         counts_valid: ``(m, units)``.
@@ -55,47 +58,82 @@ def fit_poisson_glm(
     observed = observed + (PRIOR_SPIKES / len(observed) if prior is None else to_floats(prior))
     mean = observed.mean(0)
     with threadpool_limits(1):  # the products are small: more threads only wait for one another
-        standard = inputs(x)
-        _, axes = principal_axes(standard)
-        train = standard @ axes
-        valid, test = inputs(x_valid) @ axes, inputs(x_test) @ axes
-        weights = np.vstack([np.zeros((train.shape[1], len(mean))), np.log(mean)])
-        likelihood, rates = np.full(len(mean), -np.inf), np.empty((len(test), len(mean)))
+        values, axes = principal_axes(inputs, x)
+        train, valid, test = (_Rotated.of(inputs, rows, axes) for rows in (x, x_valid, x_test))
+        weights = np.vstack([np.zeros((len(values), len(mean))), np.log(mean)])
+        likelihood, rates = np.full(len(mean), -np.inf), np.empty((len(x_test), len(mean)))
         rising = np.arange(len(mean))
         for penalty in sorted(penalties, reverse=True):
-            weights = _fit_weights(train, observed[:, rising], penalty, weights)
-            reached = poisson_log_likelihood(_rates(valid, weights, most[rising]), observed_valid[:, rising]).mean(0)
+            weights = _fit_weights(train, values / len(x), observed[:, rising], penalty, weights)
+            reached = poisson_log_likelihood(valid.rates(weights, most[rising]), observed_valid[:, rising]).mean(0)
             better = reached > likelihood[rising]
             rising, weights = rising[better], weights[:, better]
             if not len(rising):
                 break
-            likelihood[rising], rates[:, rising] = reached[better], _rates(test, weights, most[rising])
+            likelihood[rising], rates[:, rising] = reached[better], test.rates(weights, most[rising])
     return rates
 
 
-def _fit_weights(z: Floats, counts: Floats, penalty: float, start: Floats) -> Floats:
+@dataclass(frozen=True)
+class _Rotated:
+    """Standardised inputs along their axes, all at once or block by block.
+
+    Attributes:
+        x: ``(n, features)`` raw inputs, or what they are along the axes where these are small.
+        inputs: How raw inputs are standardised.
+        axes: ``(features, r)``; None: ``x`` lies along them.
+    """
+
+    x: RowBlocks
+    inputs: Standardizer
+    axes: Floats | None
+
+    @classmethod
+    def of(cls, inputs: Standardizer, x: Array | RowBlocks, axes: Floats) -> "_Rotated":
+        if len(x) * axes.shape[1] > _MOST_VALUES:
+            return cls(row_blocks(x), inputs, axes)
+        rotated = np.concatenate([inputs(rows) @ axes for rows in row_blocks(x)])
+        return cls(RowBlocks([lambda: rotated], rotated.shape), inputs, None)
+
+    def log_rates(self, weights: Floats) -> Iterator[tuple[Floats, Floats]]:
+        """For each block its standardised rows, and log-rates; ``weights`` are (r + 1, units)."""
+        along = weights[:-1] if self.axes is None else self.axes @ weights[:-1]
+        for rows in self.x:
+            standard = rows if self.axes is None else self.inputs(rows)
+            yield standard, standard @ along + weights[-1]
+
+    def rates(self, weights: Floats, most: Floats) -> Floats:
+        """(n, units), at most ``most``."""
+        return np.concatenate([np.exp(np.minimum(x, np.log(most))) for _, x in self.log_rates(weights)])
+
+    def gradient(self, moment: Floats) -> Floats:
+        """(r, units) from the product (columns, units) of standardised rows with what belongs to each."""
+        return moment if self.axes is None else self.axes.T @ moment
+
+
+def _fit_weights(z: _Rotated, variance: Floats, counts: Floats, penalty: float, start: Floats) -> Floats:
     """Weights (r + 1, units), the last row an offset, that minimise the penalised mean deviance."""
-    n = len(z)
-    ridge = np.append(np.full(z.shape[1], penalty), 0.0)[:, None]
-    curvature = np.append((z**2).mean(0), 1.0)[:, None] * counts.mean(0) + ridge
+    n = len(counts)
+    ridge = np.append(np.full(len(variance), penalty), 0.0)[:, None]
+    curvature = np.append(variance, 1.0)[:, None] * counts.mean(0) + ridge
     scale = curvature**-0.5
 
     def deviance(scaled: Floats) -> tuple[float, Floats]:
         weights = scaled.reshape(scale.shape) * scale
-        log_rates = z @ weights[:-1] + weights[-1]
-        rates = np.exp(np.minimum(log_rates, _HIGHEST))
-        residual = (rates - counts) / n
-        gradient = np.vstack([z.T @ residual, residual.sum(0)]) + ridge * weights
-        value = (rates - counts * log_rates).sum() / n + 0.5 * (ridge * weights**2).sum()
-        return float(value), (gradient * scale).ravel()
+        value, moment, total, first = 0.0, 0.0, 0.0, 0
+        for standard, log_rates in z.log_rates(weights):
+            observed = counts[first : first + len(log_rates)]
+            rates = np.exp(np.minimum(log_rates, _HIGHEST))
+            residual = (rates - observed) / n
+            value += (rates - observed * log_rates).sum() / n
+            moment, total = moment + standard.T @ residual, total + residual.sum(0)
+            first += len(log_rates)
+        gradient = np.vstack([z.gradient(np.asarray(moment)), total]) + ridge * weights
+        return float(value + 0.5 * (ridge * weights**2).sum()), (gradient * scale).ravel()
 
     settings = {"maxiter": 500, "maxfun": 1000, "gtol": 1e-4, "ftol": 1e-12}
     found = minimize(deviance, (start / scale).ravel(), jac=True, method="L-BFGS-B", options=settings)
     return found.x.reshape(scale.shape) * scale
-
-
-def _rates(z: Floats, weights: Floats, most: Floats) -> Floats:
-    return np.exp(np.minimum(z @ weights[:-1] + weights[-1], np.log(most)))
 
 
 def lagged(values: Array, lags: Sequence[int], *, starts: Array | None = None) -> Floats:

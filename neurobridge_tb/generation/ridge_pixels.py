@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.estimators.ridge import RidgePath
 from neurobridge_tb.generation.base import check_embeddings
 
 PENALTIES = tuple(10.0**k for k in range(0, 8))
@@ -48,8 +48,6 @@ class RidgePixels:
         Raises:
             InputError: Another number of pictures than features, or fewer than two.
         """
-        from sklearn.linear_model import RidgeCV
-
         if len(features) != len(images) or len(features) < 2 or features.ndim != 2:
             raise InputError(
                 expected="features (n, F) and as many pictures, at least two",
@@ -58,12 +56,9 @@ class RidgePixels:
             )
         check_embeddings(features, features.shape[1])
         small = F.interpolate(images.float() / 255, size=(resolution, resolution), mode="bicubic", antialias=True)
-        ridge = RidgeCV(alphas=penalties).fit(features.double().numpy(), small.flatten(1).double().numpy())
-        return cls(
-            torch.from_numpy(np.ascontiguousarray(ridge.coef_.T)),
-            torch.from_numpy(np.asarray(ridge.intercept_)),
-            image_size=image_size or images.shape[-1],
-        )
+        path = RidgePath.fit(features, features[:1], standardize=False)
+        weights, bias = path.leave_one_out(small.flatten(1).numpy(), penalties=penalties).on_raw_inputs()
+        return cls(torch.from_numpy(weights), torch.from_numpy(bias), image_size=image_size or images.shape[-1])
 
     def generate(
         self,

@@ -18,7 +18,6 @@ from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.optim import Group, factors_apart
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
 
 
@@ -47,9 +46,7 @@ def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
     model.extend_vocabs(dataset)
     model.fit_unit_statistics(dataset, train)
     if not run.last_checkpoint.exists():
-        write_json(
-            run.path / "factors.json", start_from_factor_analysis(model, dataset, train, known=known, seed=config.seed)
-        )
+        run.note("factors.json", start_from_factor_analysis(model, dataset, train, known=known, seed=config.seed))
     if config.mode == "units":
         groups = units_alone(model, lr=config.optimizer.lr, factor_lr=config.optimizer.factor_lr)
     elif config.mode == "gradual":

@@ -13,13 +13,14 @@ from neurobridge_tb.data.masked_windows import masked_loaders
 from neurobridge_tb.data.pairs import PairBatches
 from neurobridge_tb.data.responses import pair_splits
 from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds, PairEpochs
 from neurobridge_tb.engine.linear_start import fit_linear_path
 from neurobridge_tb.engine.modules.alignment import AlignmentModule
+from neurobridge_tb.engine.processes import is_first_process
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.saved_settings import masking_of_run
-from neurobridge_tb.files import write_json
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 from neurobridge_tb.scoring.masked_rows import masked_scores
 
@@ -60,24 +61,27 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     stage1_model = run.path / "model_stage1" if config.stage2.epochs else run.model
     module = AlignmentModule(model, config, masked_train, (stage1_model, run.model))
     max_epochs = config.stage1.epochs + config.stage2.epochs
-    callbacks = [PairEpochs(config.seed, train), EpochSeeds(config.seed, masked_train)]
-    trainer = run.trainer(replace(config.trainer, max_epochs=max_epochs), callbacks, monitor="val/loss")
+    callbacks = [PairEpochs(config.seed, train, valid), EpochSeeds(config.seed, masked_train)]
+    settings = replace(config.trainer, max_epochs=max_epochs)
+    trainer = run.trainer(settings, callbacks, monitor="val/loss", some_unused=True)
     if model.linear is not None:
         of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
         found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed)
         module.temperature.set(found["temperature"])
         if not run.last_checkpoint.exists():
-            write_json(run.path / "linear_start.json", found)
-            model.save_pretrained(run.path / "model_start")
+            run.note("linear_start.json", found)
+            if is_first_process():
+                model.save_pretrained(run.path / "model_start")
             trainer.validate(module, valid, verbose=False)  # what training has to improve upon
     run.fit(trainer, module, train, valid)
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on
 
-    final = ImageAligner.load_pretrained(run.model).eval()
-    before = masked_scores(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), masked_valid)
-    after = masked_scores(final.encoder, masked_valid)
-    run.write_metrics(
+    final = place(ImageAligner.load_pretrained(run.model).encoder.eval(), config)
+    start = place(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), config)
+    before, after = (masked_scores(encoder, masked_valid) for encoder in (start, final))
+    run.note(
+        "metrics.json",
         {
             "dataset": ", ".join(dataset.recording_ids),
             "simulated": is_simulated(dataset),
@@ -87,6 +91,6 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
                 for b, a in zip(before, after, strict=True)
             ],
             "seconds": time.monotonic() - began,
-        }
+        },
     )
     return run.path

@@ -6,6 +6,7 @@ from typing import Any
 from neurobridge_tb.configs.decode import DecodeConfig
 from neurobridge_tb.data.targets import series_spec
 from neurobridge_tb.datasets.provenance import is_pseudo_population, is_simulated
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
@@ -33,7 +34,7 @@ def decode(config: DecodeConfig | None = None, /, **settings: Any) -> Path:
     config = settle(DecodeConfig, config, settings)
     dataset = open_dataset(config.dataset)
     spec = series_spec(dataset, config.target)
-    model = NeuroBridgeModel.from_pretrained(config.pretrained).eval()
+    model = place(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), config)
     content = decode_column(config, dataset, model) if spec is None else decode_series(config, dataset, model, spec)
     if is_pseudo_population(dataset):
         content["notes"].insert(0, "Pseudo-population: units were recorded apart, trials share no noise.")

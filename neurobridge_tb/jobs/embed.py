@@ -13,6 +13,7 @@ from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.configs.embed import EmbedConfig
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
+from neurobridge_tb.devices import allow_tf32, computing_dtype, find_device
 from neurobridge_tb.engine.config import settle
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.progress import tracked
@@ -31,7 +32,10 @@ def embed(config: EmbedConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(EmbedConfig, config, settings)
-    encoder = load_image_encoder(config.encoder, config.image_size, config.device)
+    allow_tf32(config.precision)
+    encoder = load_image_encoder(
+        config.encoder, config.image_size, find_device(config.device), computing_dtype(config.precision)
+    )
     encoder.batch_size = config.batch_size
     ids = find_images(config.images)
     chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]

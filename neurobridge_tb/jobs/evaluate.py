@@ -9,6 +9,7 @@ from neurobridge_tb.alignment.source import describe_source
 from neurobridge_tb.configs.evaluate import EvaluateConfig
 from neurobridge_tb.data.responses import pair_splits, shared_test_images
 from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.devices import find_device, place
 from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned, unfinished
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
@@ -40,21 +41,22 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     stages = {}
     for name, folder in _STAGES.items():
         if (Path(config.aligned) / folder).exists():
-            stages[f"NeuroBridge, {name}"] = ImageAligner.load_pretrained(Path(config.aligned) / folder)
+            stages[f"NeuroBridge, {name}"] = place(ImageAligner.load_pretrained(Path(config.aligned) / folder), config)
     if "NeuroBridge, stage 1" not in stages:  # there was one stage only
         stages["NeuroBridge"] = stages.pop("NeuroBridge, stage 2")
     by_layer: dict[str, list[dict[str, Any]]] = {}
     by_area: dict[str, list[dict[str, Any]]] = {}
-    options = {"resamples": config.resamples, "permutations": config.permutations, "seed": config.seed}
+    options: dict[str, Any] = {"resamples": config.resamples, "permutations": config.permutations, "seed": config.seed}
+    options["device"] = find_device(config.device)
     notes = [note] if (note := unfinished(config.aligned)) else []
-    surplus = 0
-    shared, queries = 0, Queries()
+    surplus, shared, candidates, queries = 0, 0, {}, Queries()
     for recording_id in dataset.recording_ids:
-        splits = pair_splits(dataset, model.encoder, recording_id, config)
+        splits = pair_splits(dataset, model.encoder, recording_id, config, over_steps=True)
         shared += len(shared_test_images(splits))
         surplus += len(splits["test"].values) - splits["test"].by_repeat().size
         name = f" ({recording_id})" if len(dataset.recording_ids) > 1 else ""
         test_images = np.unique(splits["test"].image_ids).tolist()
+        candidates[recording_id] = len(test_images)
         for layer, rows in retrieval_tables(splits, stages, cache, suffix=name, **options).items():
             rows = queries.take(rows, test_images)
             by_layer.setdefault(layer, []).extend(rows)
@@ -62,7 +64,7 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
             of_area = {split: responses.only([area]) for split, responses in splits.items()}
             tables = retrieval_tables(of_area, stages, cache, suffix=name, **options)
             by_area.setdefault(str(area), []).extend(Queries().take(tables["all layers"], test_images))
-    n_images = len(np.unique(splits["test"].image_ids))
+    first = next(iter(candidates.values()))
     if shared:
         notes.append(f"{shared} of the test images are trained on too: what is found again may be learnt by heart.")
     if surplus:
@@ -74,7 +76,9 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
             "dataset": ", ".join(dataset.recording_ids),
             "simulated": is_simulated(dataset),
             "command": config.command,
-            "n_candidates": n_images,
+            "n_candidates": first,  # of the first recording, whose rows come first
+            "chance": chance(first),
+            "recordings": {r: {"n_candidates": n, "chance": chance(n)} for r, n in candidates.items()},
             "areas": list(config.areas) if config.areas else None,
             "time_window": list(config.time_window) if config.time_window else None,
             "test concepts in training": not config.exclude_test_concepts,
@@ -86,7 +90,6 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
             "rows": by_layer.pop("all layers"),
             "rows by layer": by_layer,
             "rows by area": by_area,
-            "chance": chance(n_images),
         },
     )
     return Path(config.run_dir)

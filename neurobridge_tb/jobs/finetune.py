@@ -21,9 +21,11 @@ from neurobridge_tb.data.behavior import raw_samples, read_windows
 from neurobridge_tb.data.targets import series_spec
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.decoding import DecodingModule, LabelledTokenizer, fit_readout, predict_behavior
+from neurobridge_tb.engine.processes import is_first_process
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.ridge import fit_ridge
@@ -76,7 +78,7 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
 
     def predictions(decoder: nn.Module, split: str) -> list[np.ndarray]:
         tokenizer = LabelledTokenizer(decoder, spec, scale)
-        return [scale.inverse(p) for p in predict_behavior(decoder.eval(), tokenizer, windows[split])]
+        return [scale.inverse(p) for p in predict_behavior(place(decoder.eval(), config), tokenizer, windows[split])]
 
     def valid_r2(decoder: nn.Module) -> float:
         predicted, true = (np.concatenate(x) for x in (predictions(decoder, "valid"), samples["valid"][1]))
@@ -86,6 +88,7 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
     def frozen() -> BehaviorDecoder:
         decoder = BehaviorDecoder(encoder=reader.config, dim_out=spec.dim)
         decoder.encoder = copy.deepcopy(reader)
+        place(decoder, config)
         return fit_readout(decoder, LabelledTokenizer(decoder, spec, scale), windows["train"], windows["valid"])
 
     def trained(name: str, build: Callable[[], nn.Module], lr: float) -> list[np.ndarray]:
@@ -98,26 +101,29 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
             "train": LabelledTokenizer(decoder, spec, scale, unit_dropout=config.unit_dropout),
             "valid": LabelledTokenizer(decoder, spec, scale),
         }
-        size = min(config.loader.batch_size, len(windows["train"]))
+        processes = run.processes(config.trainer)
+        size = min(config.loader.batch_size, len(windows["train"]) // processes)
         batches = {**layout, **asdict(config.loader), "batch_size": size}
         train, valid = (
             window_loader(dataset, t, splits[split], shuffle=split == "train", seed=config.seed, **batches)
             for split, t in tokenizers.items()
         )
-        epochs = math.ceil(config.steps / len(train))
+        drawn: Any = train.sampler
+        epochs = math.ceil(config.steps / (len(drawn) // processes // size))
         module = DecodingModule(decoder, spec.loss_fn, lr=lr, weight_decay=config.optimizer.weight_decay)
         trainer = run.trainer(
             replace(config.trainer, max_epochs=epochs),
             [EpochSeeds(config.seed, train)],
             monitor="val/loss",
             every_n_epochs=max(1, epochs // _CHECKS),
+            some_unused=True,
         )
         run.fit(trainer, module, train, valid)
         best = torch.load(run.best_checkpoint, map_location="cpu", weights_only=True)
         module.load_state_dict(best["state_dict"])
         if valid_r2(decoder) < start_r2:
             decoder.load_state_dict(start)
-        if isinstance(decoder, BehaviorDecoder):
+        if isinstance(decoder, BehaviorDecoder) and is_first_process():
             decoder.save_pretrained(run.model)
         return predictions(decoder, "test")
 
@@ -135,17 +141,16 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
             expected=f"rows among {', '.join(decoders)}", found=", ".join(unknown), fix="Correct rows=[…]."
         )
     rows = [{"decoder": name, **window_scores(decoders[name](), observed, config.seed)} for name in config.rows]
-    write_json(
-        Path(config.run_dir) / "metrics.json",
-        {
-            "dataset": ", ".join(dataset.recording_ids),
-            "simulated": is_simulated(dataset),
-            "command": config.command,
-            "target": config.target,
-            "labelled windows": len(windows["train"]),
-            "rows": rows,
-        },
-    )
+    content = {
+        "dataset": ", ".join(dataset.recording_ids),
+        "simulated": is_simulated(dataset),
+        "command": config.command,
+        "target": config.target,
+        "labelled windows": len(windows["train"]),
+        "rows": rows,
+    }
+    if is_first_process():
+        write_json(Path(config.run_dir) / "metrics.json", content)
     return Path(config.run_dir)
 
 

@@ -15,6 +15,7 @@ from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.datasets.reference_features import recording_features
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
@@ -54,7 +55,8 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     train, valid = loaders.of_split("train"), loaders.of_split("valid")
     strangers = _strangers(model, trained, train, config) if known and config.strangers else None
     baselines = fit_baselines(model, trained, config, loaders)
-    fit_rate_filter(model, train, valid, baselines[DRIFTING], strangers)
+    processes = run.processes(config.trainer)
+    fit_rate_filter(model, train, valid, baselines[DRIFTING], strangers, processes=processes)
     start = copy.deepcopy(model)
 
     module = ForecastModule(
@@ -62,13 +64,15 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     )
     callbacks: list[L.Callback] = [EpochSeeds(config.seed, train, {"valid": valid})]
     callbacks += [] if strangers is None else [strangers]
-    trainer = run.trainer(config.trainer, callbacks, monitor="val/loss")
+    trainer = run.trainer(config.trainer, callbacks, monitor="val/loss", some_unused=True)
     run.fit(trainer, module, train, valid)
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on
 
     best = NeuroHorizonModel.load_pretrained(run.best_checkpoint).eval()
-    losses = {"trained": rolled_out_loss(best, valid), "start": rolled_out_loss(start.eval(), valid)}
+    losses = {
+        name: rolled_out_loss(place(its.eval(), config), valid) for name, its in (("trained", best), ("start", start))
+    }
     if losses["start"] <= losses["trained"]:
         best = start
     best.save_pretrained(run.model)
@@ -78,13 +82,15 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
         for recording_id, features in unseen_features.items():
             seconds = _seconds(unseen.get_sampling_intervals("train")[recording_id], config)
             ids = unseen.get_recording(recording_id).units.id.astype(str).tolist()
-            best.add_units(ids, features, seconds=seconds)
+            best.cpu().add_units(ids, features, seconds=seconds)
         best.identity.precompute()
+        place(best, config)
         loaders = ForecastLoaders(config, unseen, best)
         more, arrays = forecast_scores(best, unseen, config, loaders, group="unseen", baselines=baselines)
         rows += more
         _write_figures(arrays, run.path, "unseen")
-    run.write_metrics(
+    run.note(
+        "metrics.json",
         {
             "dataset": ", ".join(trained.recording_ids),
             "unseen": list(config.unseen),
@@ -93,7 +99,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
             "validation loss": losses,
             "rows": rows,
             "seconds": time.monotonic() - began,
-        }
+        },
     )
     return run.path
 
@@ -113,7 +119,8 @@ def _forecast_each(config: ForecastConfig) -> Path:
         path = forecast(replace(config, unseen=[recording_id], run_dir=str(run.path / recording_id)))
         with np.load(path / "forecast_unseen.npz", allow_pickle=False) as arrays:
             unseen[recording_id] = dict(arrays)
-    run.write_metrics(
+    run.note(
+        "metrics.json",
         {
             "dataset": ", ".join(dataset.recording_ids),
             "unseen": "each",
@@ -121,7 +128,7 @@ def _forecast_each(config: ForecastConfig) -> Path:
             "command": config.command,
             "rows": leave_one_out_rows(unseen),
             "seconds": time.monotonic() - began,
-        }
+        },
     )
     return run.path
 

@@ -10,6 +10,7 @@ from neurobridge_tb.configs.latents import LatentsConfig
 from neurobridge_tb.data.row_features import count_features, latent_features, row_windows
 from neurobridge_tb.data.targets import Examples, read_examples, series_spec
 from neurobridge_tb.datasets.provenance import is_simulated
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.errors import InputError, require
 from neurobridge_tb.files import write_aside, write_json
@@ -41,7 +42,7 @@ def latents(config: LatentsConfig | None = None, /, **settings: Any) -> Path:
     if config.colour is not None:
         series_spec(dataset, f"{config.table}.{config.colour}")  # refuses what is not there
         examples = read_examples(dataset, f"{config.table}.{config.colour}", align=config.align)
-    model = NeuroBridgeModel.from_pretrained(config.pretrained).eval()
+    model = place(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), config)
     run_dir, rows = Path(config.run_dir), []
     for recording_id in dataset.recording_ids:
         recording = dataset.get_recording(recording_id)

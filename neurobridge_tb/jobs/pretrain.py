@@ -13,7 +13,6 @@ from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
-from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.warm_start import warm_start
 from neurobridge_tb.progress import say
@@ -43,7 +42,7 @@ def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
     if config.factor_start and not run.last_checkpoint.exists():
         say("Fitting factors in closed form")
         errors = start_from_factor_analysis(model, dataset, train, seed=config.seed)
-        write_json(run.path / "factors.json", errors)
+        run.note("factors.json", errors)
     if config.warm_start:
-        write_json(run.path / "warm_start.json", asdict(warm_start(model, config.warm_start)))
+        run.note("warm_start.json", asdict(warm_start(model, config.warm_start)))
     return train_masked(config, run, dataset, model, began=began)

@@ -14,10 +14,11 @@ from torch import Tensor
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.alignment.encoders import load_image_encoder
 from neurobridge_tb.alignment.source import describe_source
-from neurobridge_tb.arrays import Standardizer
-from neurobridge_tb.configs.reconstruct import ReconstructConfig
+from neurobridge_tb.arrays import Standardizer, row_blocks
+from neurobridge_tb.configs.reconstruct import ReconstructConfig, StableDiffusionConfig
 from neurobridge_tb.data.responses import Responses, embed_responses, pair_splits, shared_test_images
 from neurobridge_tb.datasets import StimulusImages, is_simulated
+from neurobridge_tb.devices import compute, computing_dtype, find_device, place
 from neurobridge_tb.engine.aligned import (
     check_same_pairs,
     is_independent,
@@ -72,10 +73,12 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
         )
     model, cache = load_aligned(config.aligned, config.embeddings)
     check_same_pairs(config, "areas", "time_window", "exclude_test_concepts", "train_share")
-    judge = load_image_encoder(config.judge.encoder, config.judge.image_size)
+    place(model, config)
+    device = find_device(config.device)
+    judge = load_image_encoder(config.judge.encoder, config.judge.image_size, device)  # in float32, whatever precision
     if config.candidates < 1:
         raise InputError(expected="candidates of 1 or more", found=f"{config.candidates}", fix="Draw one at least.")
-    splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config)
+    splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config, over_steps=True)
     train, test = splits["train"], splits["test"].averaged()
     stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])
     train_images = stimuli.load(list(train.image_ids), config.image_size)
@@ -87,21 +90,21 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
         drawn, guide = _draw(config, train, splits["test"])
         pictures |= drawn
         guides.append(guide)
-    truth = cache.lookup(list(test.image_ids))
+    truth, mean = cache.lookup(list(test.image_ids)), model.embedding_mean.cpu()
     near, cosine = nearest_training_images(
-        model.center(truth).detach(),
-        model.center(cache.lookup(list(train.image_ids))).detach(),
+        compute(model.center, truth),
+        compute(model.center, cache.lookup(list(train.image_ids))),
         _channels_last(seen),
         _channels_last(train_images),
     )
     with write_aside(Path(config.run_dir) / "reconstructions.h5") as aside, h5py.File(aside, "w") as file:
         file.create_dataset("image_id", data=list(test.image_ids), dtype=h5py.string_dtype())
         file["seen"] = _channels_last(seen)
-        file["cosine"] = torch.cosine_similarity(predicted - model.embedding_mean, truth - model.embedding_mean)
+        file["cosine"] = torch.cosine_similarity(predicted - mean, truth - mean)
         file["nearest_training_cosine"] = cosine
         for name, samples in pictures.items():
             file[name] = _channels_last(samples)
-    shown = SeenImages(_channels_last(seen), feature_networks(encoder=judge))
+    shown = SeenImages(_channels_last(seen), feature_networks(encoder=judge, device=device))
     rows: list[dict[str, Any]] = []
     for name, samples in {**pictures, "mean training image": _mean(train_images, len(seen))}.items():
         metrics, unavailable = shown.compare(_channels_last(samples)[:, 0])
@@ -126,7 +129,7 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
             "predicted embedding": {
                 "cosine to true": float(torch.cosine_similarity(predicted, truth).mean()),
                 "cosine to true, less the training mean": float(
-                    torch.cosine_similarity(predicted - model.embedding_mean, truth - model.embedding_mean).mean()
+                    torch.cosine_similarity(predicted - mean, truth - mean).mean()
                 ),
                 "norm over true norm": float((predicted.norm(dim=1) / truth.norm(dim=1)).mean()),
             },
@@ -145,13 +148,15 @@ def _generate(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Pictures (n, S, 3, H, W) of each backend, and the predicted embeddings (n, E)."""
     contrastive, regression = embed_responses(model, test)
-    standardize = Standardizer.fit(train.features)
-    features, test_features = (torch.from_numpy(standardize(r.features)).float() for r in (train, test))
-    layout = RidgePixels.fit(features, train_images).generate(test_features)
+    features = train.features
+    standardize = Standardizer.fit(features)
+    layout = RidgePixels.fit(_standard(standardize, features), train_images).generate(
+        _standard(standardize, test.features)
+    )
     pictures: dict[str, Tensor] = {}
     for name in config.backends:
         if name == "nearest":
-            nearest = NearestImage(model.center(cache.lookup(list(train.image_ids))).detach(), train_images)
+            nearest = NearestImage(compute(model.center, cache.lookup(list(train.image_ids))), train_images)
             pictures[name] = nearest.generate(contrastive, num_samples=config.num_samples)
         elif name == "ridge_pixels":
             pictures[name] = layout
@@ -168,15 +173,25 @@ def _generate(
                 init_images=layout[:, 0],
             )
             pictures[name] = (
-                drawn if config.candidates == 1 else choose(drawn, contrastive, _compared(model), config.candidates)
+                drawn
+                if config.candidates == 1
+                else choose(drawn, contrastive, _compared(model, find_device(config.device)), config.candidates)
             )
     return pictures, regression
 
 
+def _standard(scale: Standardizer, features: np.ndarray) -> Tensor:
+    return torch.cat([torch.from_numpy(scale(rows)).float() for rows in row_blocks(features)])
+
+
 def _options(config: ReconstructConfig, backend: str) -> dict[str, Any]:
-    """Options of a backend; null leaves one to the backend."""
+    """Options of a backend; null leaves one to the backend. One of your own gets those that it is given."""
     known = getattr(config, backend, None)
-    options = config.options.get(backend, {}) if known is None else asdict(known)
+    options = (
+        config.options.get(backend, {}) if known is None else asdict(known) | {"device": find_device(config.device)}
+    )
+    if isinstance(known, StableDiffusionConfig):
+        options["dtype"] = str(computing_dtype(config.precision)).removeprefix("torch.")
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -203,13 +218,13 @@ def _draw(config: ReconstructConfig, train: Responses, test: Responses) -> tuple
     return pictures, cache.encoder
 
 
-def _compared(model: ImageAligner) -> Callable[[Tensor], Tensor]:
+def _compared(model: ImageAligner, device: torch.device) -> Callable[[Tensor], Tensor]:
     """Pictures (n, 3, H, W) as retrieval compares them, by the network that was aligned to."""
-    encoder = load_target_encoder(model)
+    encoder = load_target_encoder(model, device)
     layers = encoder.layers(list(model.layers))
 
     def compare(pictures: Tensor) -> Tensor:
-        return model.center(torch.cat(list(encoder.targets(pictures, layers).values()), 1)).detach()
+        return compute(model.center, torch.cat(list(encoder.targets(pictures, layers).values()), 1))
 
     return compare
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from neurobridge_tb.configs.score import ScoreConfig
 from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
@@ -30,7 +31,8 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(ScoreConfig, config, settings)
-    dataset, model = open_dataset(config.dataset), NeuroBridgeModel.from_pretrained(config.pretrained).eval()
+    dataset = open_dataset(config.dataset)
+    model = place(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), config)
     rows: list[dict[str, Any]] = []
     tallies: dict[str, list[dict[str, Tally]]] = {}
     for recording_id in dataset.recording_ids:

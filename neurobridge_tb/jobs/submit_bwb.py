@@ -5,6 +5,7 @@ from typing import Any
 
 from neurobridge_tb.configs.submit_bwb import SubmitBwbConfig
 from neurobridge_tb.datasets import IblBrainWideBench2026, is_simulated
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_json
@@ -29,7 +30,7 @@ def submit_bwb(config: SubmitBwbConfig | None = None, /, **settings: Any) -> Pat
             fix="Set dataset=bwb dataset.arguments.regime=eval.",
         )
     forecasts = saved_class(config.pretrained) == NeuroHorizonModel.__name__
-    model = (NeuroHorizonModel if forecasts else NeuroBridgeModel).load_pretrained(config.pretrained)
+    model = place((NeuroHorizonModel if forecasts else NeuroBridgeModel).load_pretrained(config.pretrained), config)
     folder = Path(config.run_dir)
     given: dict[str, Any] = {"out": folder, "label": config.label, "seed": config.seed}
     rows = [

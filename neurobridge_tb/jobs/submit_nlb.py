@@ -5,6 +5,7 @@ from typing import Any
 
 from neurobridge_tb.configs.submit_nlb import SubmitNlbConfig
 from neurobridge_tb.datasets import is_simulated
+from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
@@ -21,7 +22,8 @@ def submit_nlb(config: SubmitNlbConfig | None = None, /, **settings: Any) -> Pat
         **settings: Settings by name, e.g. ``trials="test"``; see :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(SubmitNlbConfig, config, settings)
-    dataset, model = open_dataset(config.dataset), NeuroBridgeModel.load_pretrained(config.pretrained)
+    dataset = open_dataset(config.dataset)
+    model = place(NeuroBridgeModel.load_pretrained(config.pretrained), config)
     folder = Path(config.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows = [

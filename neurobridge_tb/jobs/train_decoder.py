@@ -11,6 +11,7 @@ from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.configs.train_decoder import TrainDecoderConfig
 from neurobridge_tb.datasets.image_binding import held_out_images
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
+from neurobridge_tb.devices import allow_tf32, find_device
 from neurobridge_tb.engine.config import settle
 from neurobridge_tb.engine.pictures.adapter_training import BACKENDS, train_adapter
 from neurobridge_tb.engine.pictures.flow_training import AUTOENCODER_BATCH, FLOW_BATCH, StoredPictures, train_flow
@@ -26,6 +27,7 @@ _FLOW_STEPS, _ADAPTER_STEPS = 8000, 2000
 _COMPONENTS = 500
 _AUTOENCODER_SHARE = 0.25  # of the steps
 _USUAL_INFORMATION = 25.0  # about the leading code, from 30 presentations to one of the simulator's animals
+_DTYPES = {"32-true": "float32", "tf32": "float32", "bf16-mixed": "bfloat16"}  # of precision; float16 would overflow
 _OWN_CODES = ("codes.", "network.layout.", "network.trust.", "network.content.0.")
 
 
@@ -42,6 +44,7 @@ def train_decoder(config: TrainDecoderConfig | None = None, /, **settings: Any) 
     """
     config = settle(TrainDecoderConfig, config, settings)
     _check_options(config)
+    allow_tf32(config.precision)
     cache = EmbeddingCache.load(config.embeddings)
     left_out = held_out_images(config.images, config.exclude) if config.exclude is not None else set()
     ids = [image_id for image_id in find_images(config.images) if image_id not in left_out]
@@ -59,8 +62,8 @@ def train_decoder(config: TrainDecoderConfig | None = None, /, **settings: Any) 
                 weights=config.weights,
                 image_size=config.image_size,
                 batch_size=config.batch_size or 8,
-                device=config.device,
-                dtype=config.dtype,
+                device=find_device(config.device),
+                dtype=_DTYPES[config.precision],
                 seed=config.seed,
                 progress=progress,
             )
@@ -69,7 +72,7 @@ def train_decoder(config: TrainDecoderConfig | None = None, /, **settings: Any) 
 
 def _train_flow(config: TrainDecoderConfig, cache: EmbeddingCache, stimuli: StimulusImages, progress: Progress) -> None:
     size = config.image_size or _IMAGE_SIZE
-    encoder = load_image_encoder(cache.encoder, _size_of(cache.preprocessing_hash), config.device)
+    encoder = load_image_encoder(cache.encoder, _size_of(cache.preprocessing_hash), find_device(config.device))
     made_by = cache.encoder, cache.preprocessing_hash
     if not same_source(made_by, (encoder.name, encoder.preprocessing_hash)):
         raise InputError(
@@ -99,8 +102,8 @@ def _train_flow(config: TrainDecoderConfig, cache: EmbeddingCache, stimuli: Stim
         flow_batch=config.batch_size or FLOW_BATCH,
         lr=config.lr or 1e-3,
         settings={"images": len(pictures)},
-        device=config.device,
-        dtype=config.dtype,
+        device=find_device(config.device),
+        dtype=_DTYPES[config.precision],
         seed=config.seed,
         progress=progress,
     )
@@ -122,16 +125,16 @@ def _check_options(config: TrainDecoderConfig) -> None:
     wrong = ""
     if config.backend not in ("flow", *BACKENDS):
         wrong = f"backend {config.backend}"
-    elif config.dtype not in ("float32", "bfloat16"):
-        wrong = f"dtype {config.dtype}"
+    elif config.precision not in _DTYPES:
+        wrong = f"precision {config.precision}"
     elif config.backend == "flow" and config.weights is not None:
         wrong = "weights for flow, which goes on from `start`"
     elif config.backend in BACKENDS and (config.start is not None or config.from_scratch):
         wrong = f"a start for {config.backend}, which has none"
     if wrong:
         raise InputError(
-            expected="the backend flow (with or without a start), or sd_adapter or ip_adapter with weights; dtype "
-            "float32 or bfloat16",
+            expected="the backend flow (with or without a start), or sd_adapter or ip_adapter with weights; precision "
+            + " or ".join(_DTYPES),
             found=wrong,
             fix="Correct these options.",
         )

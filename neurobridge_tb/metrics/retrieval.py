@@ -119,9 +119,9 @@ def retrieval_rows(
 
     Returns:
         Two rows (neural to image, image to neural) of ``model``, ``trials`` ("repeat average" or "single trial"),
-        ``direction`` and, for each k, ``top<k>``: ``value``, ``low``, ``high`` as fractions; and ``p``, see
-        :func:`permutation_test`. Single trials of an image
-        are not independent, so images are resampled, each with all of its trials; from image to neural, each repeat's
+        ``direction``, ``n_candidates`` and, for each k, ``top<k>``: ``value``, ``low``, ``high`` as fractions; and
+        ``p``, see :func:`permutation_test`. Single trials of an image are not independent, so images are resampled,
+        each with all of its trials; from image to neural, each repeat's
         n trials are one set of candidates.
     """
     activity = to_floats(predicted)
@@ -132,7 +132,8 @@ def retrieval_rows(
     rows = []
     for direction, similarity in directions.items():
         hits = [topk_hits(similarity, k).mean(0) for k in ks]
-        row = {"model": model, "trials": trials, "direction": direction, **_scores(hits, ks, resamples, seed)}
+        row = {"model": model, "trials": trials, "direction": direction, "n_candidates": to_image.shape[2]}
+        row |= _scores(hits, ks, resamples, seed)
         if permutations:
             row["p"] = permutation_test(similarity, ks[0], permutations=permutations, seed=seed)
         if by_query:
@@ -208,6 +209,7 @@ def split_half_row(
         "model": "noise ceiling (split half)",
         "trials": "repeat average",
         "direction": "neural to neural",
+        "n_candidates": responses.shape[1],
         **_scores(list(np.mean(hits, axis=0)), ks, resamples, seed),
     }
 

@@ -28,7 +28,7 @@ from neurobridge_tb.registry_ext import PoissonNLLLoss
 
 _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
 _LARGEST = 10.0  # standard deviations above the mean: what is fed back is clipped there
-_ROLLED_OUT = 0.25  # of the training windows feed back what was predicted; the others, what was observed
+ROLLED_OUT = 0.25  # of the training windows feed back what was predicted; the others, what was observed
 
 
 class _Rows(NamedTuple):
@@ -265,6 +265,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         self,
         batch: dict,
         *,
+        rolled_out: Tensor | None = None,
         unit_dropout: float = 0.0,
         rate_jitter: float = 0.0,
         generator: torch.Generator | None = None,
@@ -277,6 +278,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
 
         Args:
             batch: A collated batch of :meth:`tokenize`.
+            rolled_out: (B,) bool, which windows are rolled out, on the CPU. Default: drawn here.
             unit_dropout: In each window up to this share of the units is hidden from the model; what they do is asked
                 for all the same. Default 0.
             rate_jitter: In each window, the mean rate that the decoder reads of a unit is off by a factor
@@ -294,8 +296,9 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         units = inputs["unit_index"] > 0
         jitter = torch.randn(units.shape, generator=generator).mul(rate_jitter).exp() if rate_jitter else None
         past = self._start(future.shape[1], jitter, **inputs)
-        observed = torch.rand(len(mask), generator=generator) >= _ROLLED_OUT  # drawn on the CPU: no GPU is waited for
-        rolled, observed = torch.nonzero(~observed).flatten().to(mask.device), observed.to(mask.device)
+        if rolled_out is None:
+            rolled_out = torch.rand(len(mask), generator=generator) < ROLLED_OUT  # on the CPU: no GPU is waited for
+        rolled, observed = torch.nonzero(rolled_out).flatten().to(mask.device), (~rolled_out).to(mask.device)
         fed_back, present = future, mask & shown[:, None]
         if len(rolled):
             with torch.no_grad():

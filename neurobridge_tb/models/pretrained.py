@@ -89,13 +89,15 @@ class PretrainedModel(nn.Module):
                 found=f"a {name} in {path}",
                 fix=f"Load it with {name}.load_pretrained, or name another folder.",
             )
-        model = cls(**_completed(config))
         try:
+            model = cls(**_completed(config))
             model.load_state_dict(state)
-        except (RuntimeError, KeyError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # a damaged config can hold anything, and each layer refuses it in its own way
             raise InputError(
                 expected=f"weights that fit the {cls.__name__} described in its config",
-                found=f"{path}: {str(error).splitlines()[-1].strip()}",
+                found=f"{path}: {(str(error).splitlines() or [type(error).__name__])[-1].strip()}",
                 fix="The weights and config.json are of different models; take both from the same run.",
             ) from error
         return model
@@ -139,13 +141,13 @@ def _read_folder(folder: Path, class_name: str) -> tuple[str, dict, dict]:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         state: dict[str, Any] = dict(load_file(folder / "model.safetensors"))
         name, config, vocabs = content["class"], content["config"], content["vocabs"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        state |= {k: OrderedDict((word, i) for i, word in enumerate(words)) for k, words in vocabs.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         raise InputError(
             expected=f"a folder with config.json and model.safetensors of a {class_name}",
             found=f"{folder}: {type(error).__name__}: {error}",
             fix="Name the `model` folder of a finished run, or run the training again.",
         ) from error
-    state |= {k: OrderedDict((word, i) for i, word in enumerate(words)) for k, words in vocabs.items()}
     return name, config, state
 
 

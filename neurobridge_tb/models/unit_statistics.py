@@ -26,7 +26,7 @@ def pooled_statistics(
         mean of counts is with half a spike added, see :func:`neurobridge_tb.metrics.spikes.posterior_mean`.
 
     Raises:
-        InputError: A unit is read as MUA in one recording and as counts in another.
+        InputError: A unit is read as MUA in one recording and as counts in another, or a recording has no spike.
     """
     rows: dict[str, int] = {}
     modalities: list[str] = []
@@ -46,10 +46,18 @@ def pooled_statistics(
                     fix="Give the units of one of them other ids: a unit has one mean and one standard deviation.",
                 )
         spans = spans_end_to_end(interval, reader.sequence_length, most=max_windows, partial=False)
+        active = modality == "mua" or not len(interval)
         for values, _ in read_spans(reader, recording, *spans):
             count = (~np.isnan(values)).sum(0)
             exact = np.nan_to_num(values.astype(np.float64), copy=False)
+            active = active or bool(exact.any())
             sums[index] += np.stack([exact.sum(0), np.einsum("tn,tn->n", exact, exact), count], axis=1)
+        if not active:
+            raise InputError(
+                expected=f"spikes in the training intervals of {recording_id}",
+                found="none",
+                fix="Check that times are in seconds, and choose splits where there is activity.",
+            )
     total, square, count = sums.T
     mean = total / np.maximum(count, 1)
     std = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))

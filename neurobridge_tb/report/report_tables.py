@@ -71,10 +71,15 @@ def retrieval_groups(retrieval: Content) -> dict[str, list[Content]]:
 
 def retrieval_table(retrieval: Content) -> Table:
     """Top-1 and top-5 with their intervals, models and baselines, chance under each group."""
-    chance = Row(["chance", *(percent(retrieval["chance"][k]) for k in ("top1", "top5"))], "chance")
+    recordings = retrieval.get("recordings", {})
+    levels = {f"chance ({name})": of["chance"] for name, of in recordings.items()} if len(recordings) > 1 else {}
+    chance = [
+        Row([name, *(percent(level[k]) for k in ("top1", "top5"))], "chance")
+        for name, level in (levels or {"chance": retrieval["chance"]}).items()
+    ]
     groups = {
         title: [Row([row["model"], interval(row["top1"]), interval(row["top5"])], _kind(row["model"])) for row in rows]
-        + [chance]
+        + chance
         for title, rows in retrieval_groups(retrieval).items()
     }
     notes = ["In brackets: 95 % bootstrap interval over images.", *retrieval.get("notes", [])]

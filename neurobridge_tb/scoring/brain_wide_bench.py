@@ -7,7 +7,6 @@ units in its last 0.1 s.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from neurobridge_tb._upstream import Data, SequentialFixedWindowSampler, collate
 from neurobridge_tb.datasets.brain_wide_bench import IblBrainWideBench2026
+from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.masking import Mask
@@ -60,13 +60,12 @@ def write_bench_predictions(
     _check(model, dataset, task)
     recording = dataset.get_recording(recording_id)
     scored = _scored_units(recording, task)
-    device = next(model.parameters()).device
     model.eval()
     predictions, starts = [], []
     for windows in _batches(dataset, recording_id, batch_size):
         starts += [float(window.absolute_start) for window in windows]
         with torch.no_grad():
-            predictions.append(_predict(model, windows, task, scored, device).cpu().half())
+            predictions.append(_predict(model, windows, task, scored).half())
     path = Path(out) / label / f"ts2-{task}" / recording_id / f"seed_{seed}.safetensors"
     metadata = {
         "label": label,
@@ -131,12 +130,11 @@ def _predict(
     windows: list[Data],
     task: str,
     scored: np.ndarray,
-    device: torch.device,
 ) -> Tensor:
     """(windows, bins, units) log-rates of what the task holds out; the model sees nothing of it."""
     if isinstance(model, NeuroHorizonModel):
-        past: Any = _on(collate([model.tokenize(window) for window in windows]), device)
-        return model.generate(**past, horizon=FORECAST_S)
+        past = collate([model.tokenize(window) for window in windows])
+        return compute(model.generate, **past, horizon=FORECAST_S)
     n_bins = round(WINDOW_S / BIN_S)
     target = np.zeros((n_bins, len(scored)), dtype=bool)
     if task == "co_smoothing":
@@ -144,11 +142,7 @@ def _predict(
     else:
         target[n_bins - round(FORECAST_S / BIN_S) :] = True
     samples = [model.tokenize_with_targets(window, Mask(task, ~target, target)) for window in windows]
-    return model(**_on(collate(samples)["model_inputs"], device))
-
-
-def _on(inputs: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return {name: x.to(device, torch.float32 if x.dtype == torch.float64 else x.dtype) for name, x in inputs.items()}
+    return compute(model, **collate(samples)["model_inputs"])
 
 
 def _as_bytes(ids: np.ndarray) -> Tensor:

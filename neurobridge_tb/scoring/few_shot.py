@@ -7,11 +7,11 @@ fit (Dabholkar and Barak, PLoS Computational Biology 2025).
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from neurobridge_tb._upstream import Data, collate
 from neurobridge_tb.arrays import Floats
 from neurobridge_tb.configs.score import ScoreConfig
+from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm
 from neurobridge_tb.masking import Mask
@@ -76,14 +76,13 @@ def score_few_shot(
     return tallies
 
 
-@torch.no_grad()
 def readout_inputs(model: NeuroBridgeModel, windows: Sequence[Data], masks: Sequence[Mask]) -> Rates:
     """What the rows of a unit read in each bin of a window: the bin state, and the factors, (T, D + K)."""
     inputs = []
     for start in range(0, len(windows), _BATCH):
         some = list(zip(windows[start : start + _BATCH], masks[start : start + _BATCH], strict=True))
         batch = collate([model.tokenize_with_targets(window, mask) for window, mask in some])["model_inputs"]
-        for states, mask in zip(model.bin_features(**batch), batch["output_mask"], strict=True):
+        for states, mask in zip(compute(model.bin_features, **batch), batch["output_mask"], strict=True):
             inputs.append(states[mask.any(1)].numpy().astype(np.float64))
     return inputs
 

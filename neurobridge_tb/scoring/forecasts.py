@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders, anchors_of, trial_columns
+from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.smoothed_rate import SmoothedRate, Windows, fit_smoothed_rate
 from neurobridge_tb.metrics.rates import ForecastScore, ForecastScores, PsthScores
@@ -122,7 +123,7 @@ def rolled_out_loss(model: NeuroHorizonModel, loader: DataLoader, *, start: bool
     total, cells = 0.0, 0
     for batch in loader:
         n = int(batch["target_mask"].sum())
-        total += n * float(model.loss(forecast(**batch["model_inputs"]), batch))
+        total += n * float(model.loss(compute(forecast, **batch["model_inputs"]), batch))
         cells += n
     return total / cells
 
@@ -193,9 +194,9 @@ def _forecasts(
     inputs, future = batch["model_inputs"], batch["target_values"]
     windows = _windows(batch, null, np.ones(len(null), bool))
     return {
-        ROLLED: model.generate(**inputs).exp().numpy(),
-        FORCED: model(future=future, future_mask=batch["target_mask"], **inputs).exp().numpy(),
-        START: model.start(**inputs).exp().numpy(),
+        ROLLED: compute(model.generate, **inputs).exp().numpy(),
+        FORCED: compute(model, future=future, future_mask=batch["target_mask"], **inputs).exp().numpy(),
+        START: compute(model.start, **inputs).exp().numpy(),
         **{k: np.broadcast_to(x.predict(windows)[:, None], future.shape) for k, x in baselines.items()},
     }
 

@@ -1,12 +1,14 @@
 """How well the cells that fixed masks hide are predicted: a model beside closed forms on the same inputs."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
-import torch
 
 from neurobridge_tb._upstream import Data, collate
+from neurobridge_tb.arrays import RowBlocks
 from neurobridge_tb.configs.score import ScoreConfig
+from neurobridge_tb.devices import compute
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm, lagged
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.masking.tasks import task_masks
@@ -18,6 +20,7 @@ from neurobridge_tb.scoring.unit_rates import UnitRates
 
 _BATCH = 64
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+_BLOCK = 2**24  # features at a time: 128 MB
 _RECENT = 5  # bins before the cut that the GLM of forward prediction sees
 
 Masks = Callable[[Rates], list[Mask]]  # of windows, whose lengths differ
@@ -61,7 +64,6 @@ def _targets(values: np.ndarray, mask: Mask) -> np.ndarray:
     return values[np.ix_(mask.target.any(1), mask.target.any(0))]
 
 
-@torch.no_grad()
 def model_rates(model: NeuroBridgeModel, windows: Sequence[Data], masks: Sequence[Mask]) -> Rates:
     """Expected counts (target bins, target units) of each window."""
     rates = []
@@ -71,7 +73,7 @@ def model_rates(model: NeuroBridgeModel, windows: Sequence[Data], masks: Sequenc
             for w, m in zip(windows[start : start + _BATCH], masks[start : start + _BATCH], strict=True)
         ]
         inputs = collate(some)["model_inputs"]
-        for output, target in zip(model(**inputs).exp(), inputs["output_mask"], strict=True):
+        for output, target in zip(compute(model, **inputs).exp(), inputs["output_mask"], strict=True):
             rates.append(output[target.any(1)][:, target.any(0)].numpy().astype(np.float64))
     return rates
 
@@ -80,14 +82,26 @@ def _glm_rates(recording: SplitWindows, masks: Masks, lags: tuple[int, ...], tra
     inputs, targets = {}, {}
     for split, some in recording.counts.items():
         pairs = list(zip(some, masks(some), strict=True))
-        inputs[split] = [glm_inputs(values, mask, lags) for values, mask in pairs]
-        targets[split] = np.concatenate([_targets(values, mask) for values, mask in pairs])
-    train, valid, test = (np.concatenate(inputs[split]) for split in ("train", "valid", "test"))
+        inputs[split] = _glm_blocks(pairs, lags)
+        targets[split] = [_targets(values, mask) for values, mask in pairs]
+    train, valid = (np.concatenate(targets[split]) for split in ("train", "valid"))
     rates = fit_poisson_glm(
-        train, targets["train"], valid, targets["valid"], test,
+        inputs["train"], train, inputs["valid"], valid, inputs["test"],
         prior=PRIOR_SPIKES / trained.bins, penalties=_PENALTIES,
     )  # fmt: skip
-    return np.split(rates, np.cumsum([len(rows) for rows in inputs["test"]])[:-1])
+    return np.split(rates, np.cumsum([len(rows) for rows in targets["test"]])[:-1])
+
+
+def _glm_blocks(pairs: list[tuple[np.ndarray, Mask]], lags: tuple[int, ...]) -> RowBlocks:
+    """Features of every target bin of windows, made some windows at a time: of 2,000 units they would fill memory."""
+
+    def part(some: list[tuple[np.ndarray, Mask]]) -> np.ndarray:
+        return np.concatenate([glm_inputs(values, mask, lags) for values, mask in some])
+
+    rows, columns = (sum(int(m.target.any(1).sum()) for _, m in pairs), part(pairs[:1]).shape[1])
+    windows = max(1, _BLOCK * len(pairs) // max(1, rows * columns))
+    parts = [partial(part, pairs[k : k + windows]) for k in range(0, len(pairs), windows)]
+    return RowBlocks(parts if len(parts) > 1 else [partial(np.asarray, part(pairs))], (rows, columns))
 
 
 def glm_inputs(values: np.ndarray, mask: Mask, lags: tuple[int, ...]) -> np.ndarray:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data, Interval, collate
+from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
 
@@ -35,7 +36,7 @@ def latent_series(model: NeuroBridgeModel, recording: Data) -> tuple[NDArray[np.
         tokens = [(s, model.tokenize(window)) for s, window in windows if _is_active(model, window)]
         if not tokens:
             continue
-        latents = model.encode(**collate([its for _, its in tokens]))
+        latents = compute(model.encode, **collate([its for _, its in tokens]))
         steps = latents.unflatten(1, (-1, model.num_latents_per_step)).flatten(2).numpy()
         middle = model.latent_step * (np.arange(steps.shape[1]) + 0.5)
         parts += list(steps)

@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Data
+from neurobridge_tb.devices import compute
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis, choose_factor_analysis
 from neurobridge_tb.estimators.masked_ridge import MaskedRidge, fit_masked_ridge
 from neurobridge_tb.metrics.spikes import BitsPerSpike
@@ -84,8 +85,8 @@ def _masked_mse(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
     squared, of_mean, count = 0.0, 0.0, 0
     for batch in loader:
         asked = batch["model_inputs"]["output_mask"]
-        target = model.standardize(batch["target_values"], batch["model_inputs"]["output_unit_index"])[asked]
-        output = model(**batch["model_inputs"])[asked]
+        target = compute(model.standardize, batch["target_values"], batch["model_inputs"]["output_unit_index"])[asked]
+        output = compute(model, **batch["model_inputs"])[asked]
         squared += float(((output - target) ** 2).sum())
         of_mean += float((target**2).sum())
         count += len(target)
@@ -130,7 +131,7 @@ def _baseline_mse(
 def _standard_grid(model: NeuroBridgeModel, window: Data) -> np.ndarray:
     """(T, N) values of a window in training standard deviations; NaN where absent."""
     units = torch.from_numpy(model.unit_index(window))[None]
-    return model.standardize(torch.from_numpy(model.grid_values(window)[0])[None], units)[0].numpy()
+    return compute(model.standardize, torch.from_numpy(model.grid_values(window)[0])[None], units)[0].numpy()
 
 
 def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def _masked_bits_per_spike(model: NeuroBridgeModel, loader: DataLoader) -> dict[
     for batch in loader:
         inputs = batch["model_inputs"]
         units = inputs["output_unit_index"][:, None]
-        total.update(model(**inputs).exp(), batch["target_values"], mask=inputs["output_mask"], units=units)
+        total.update(compute(model, **inputs).exp(), batch["target_values"], mask=inputs["output_mask"], units=units)
     score = total.compute()
     return {
         "metric": "bits/spike",
@@ -165,7 +166,7 @@ def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> d
     mask = source.transform.draw(window)
     values, _ = model.grid_values(window)
     batch = loader.collate_fn([model.tokenize_with_targets(window, mask)])
-    output = model(**batch["model_inputs"])[0]
+    output = compute(model, **batch["model_inputs"])[0]
     target = mask.target & ~np.isnan(values)
     predicted = np.full_like(values, np.nan)
     is_mua = model.modality_of(window) == "mua"

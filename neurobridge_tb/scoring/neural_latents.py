@@ -14,6 +14,7 @@ import torch
 from neurobridge_tb._upstream import Data, Dataset, DatasetIndex, collate
 from neurobridge_tb.arrays import Floats
 from neurobridge_tb.datasets.readers.neural_latents import AFTER_S, BEFORE_S, FORWARD_S, mc_maze_window
+from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.masking import Mask
@@ -100,14 +101,12 @@ def _predict(
     keep = np.zeros((round(WINDOW_S / model.bin_size), len(held_out)), dtype=bool)
     keep[:n_seen, ~held_out] = True
     mask = Mask("nlb", keep, np.ones_like(keep))
-    device = next(model.parameters()).device
     model.eval()
     rates, counts = [], []
     for first in range(0, len(starts), _BATCH):
         windows = [_window(dataset, recording_id, start) for start in starts[first : first + _BATCH]]
         inputs = collate([model.tokenize_with_targets(window, mask) for window in windows])["model_inputs"]
-        log_rates = model(**{name: x.to(device) for name, x in inputs.items()})
-        rates.append(log_rates.double().exp().cpu().numpy())
+        rates.append(compute(model, **inputs).double().exp().numpy())
         counts += [model.grid_values(window)[0] for window in windows]
     return np.concatenate(rates), np.stack(counts).astype(np.float64)
 

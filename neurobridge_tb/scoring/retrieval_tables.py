@@ -10,18 +10,19 @@ import numpy as np
 import torch
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
-from neurobridge_tb.arrays import Array, Floats
+from neurobridge_tb.arrays import Array, Floats, to_floats
 from neurobridge_tb.data.responses import Responses, embed_responses
+from neurobridge_tb.devices import compute
 from neurobridge_tb.estimators.controls import shuffled
 from neurobridge_tb.estimators.mlp import fit_mlp
-from neurobridge_tb.estimators.ridge import fit_ridge
+from neurobridge_tb.estimators.ridge import RidgePath
 from neurobridge_tb.estimators.similarity_weights import fit_similarity_weights
 from neurobridge_tb.metrics.retrieval import cosine_similarity, retrieval_rows, split_half_row
 from neurobridge_tb.models import ImageAligner
 from neurobridge_tb.nn.layer_maps import weighted_parts
 
 Rows = list[dict[str, Any]]
-Fit = Callable[[Array, Array, Array, Array], Callable[[Array], Array]]
+Fit = Callable[[Array, Array], Callable[[Array], Array]]  # from training and validation targets
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def retrieval_tables(
     resamples: int = 2000,
     permutations: int = 0,
     seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> dict[str, Rows]:
     """Rows of :func:`retrieval_rows` for each aligner, ridge, an MLP, ridge on shuffled labels, and noise ceilings.
 
@@ -67,6 +69,7 @@ def retrieval_tables(
         resamples: Of the bootstrap.
         permutations: Of the test against chance.
         seed: Seed of everything random.
+        device: Where the MLP is trained; the aligners compute where they are.
 
     Returns:
         ``"all layers"``, its rows also ``by query`` (test images in sorted order), and, where there are several, one
@@ -77,14 +80,17 @@ def retrieval_tables(
     decoders = {name: _aligned(model, test, averaged, cache) for name, model in aligners.items()}
     mean = cache.lookup(list(dict.fromkeys(splits["train"].image_ids.tolist()))).mean(0)
 
-    def ridge(x: Array, y: Array, x_valid: Array, y_valid: Array) -> Callable[[Array], Array]:
-        return fit_ridge(x, y, x_valid, y_valid).predict
+    x, x_valid = (splits[split].features for split in ("train", "valid"))
+    path = RidgePath.fit(x, x_valid)  # one decomposition for all targets
 
-    def mlp(x: Array, y: Array, x_valid: Array, y_valid: Array) -> Callable[[Array], Array]:
-        return fit_mlp(x, y, x_valid, y_valid, seed=seed).predict
+    def ridge(y: Array, y_valid: Array) -> Callable[[Array], Array]:
+        return path.solve(y, y_valid).predict
 
-    def control(x: Array, y: Array, x_valid: Array, y_valid: Array) -> Callable[[Array], Array]:
-        return ridge(x, shuffled(y, seed=seed), x_valid, y_valid)
+    def mlp(y: Array, y_valid: Array) -> Callable[[Array], Array]:
+        return fit_mlp(x, y, x_valid, y_valid, seed=seed, device=device).predict
+
+    def control(y: Array, y_valid: Array) -> Callable[[Array], Array]:
+        return ridge(shuffled(y, seed=seed), y_valid)
 
     baselines: dict[str, tuple[Fit, bool]] = {
         "ridge": (ridge, True),
@@ -125,11 +131,11 @@ def retrieval_tables(
 
 
 def _aligned(model: ImageAligner, test: Responses, averaged: Responses, cache: EmbeddingCache) -> _Decoder:
-    weights = model.layer_weights.double().numpy().copy()
+    weights = to_floats(model.layer_weights).copy()
     model.layer_weights.fill_(1 / len(weights))  # a layer without weight would vanish
     of_average, of_trials = (embed_responses(model, r)[0].double().numpy() for r in (averaged, test))
     with torch.no_grad():
-        images = model.center(cache.lookup(list(averaged.image_ids))).double().numpy()
+        images = compute(model.center, cache.lookup(list(averaged.image_ids))).double().numpy()
     model.layer_weights.copy_(torch.from_numpy(weights))
     return _Decoder(of_average, of_trials, images, weights)
 
@@ -142,7 +148,8 @@ def _baseline(
     cache: EmbeddingCache,
     mean: Array,
 ) -> _Decoder:
-    train, valid, test = splits["train"], splits["valid"], splits["test"]
+    train, valid = splits["train"], splits["valid"]
+    x_valid, x_averaged, x_test = (r.features for r in (valid, averaged, splits["test"]))
     _, first, own = np.unique(valid.image_ids, return_index=True, return_inverse=True)
 
     def space(responses: Responses) -> Array:
@@ -152,9 +159,9 @@ def _baseline(
     parts, similarities = [], []
     for layer in cache.layers:
         c = cache.columns(layer)
-        predict = fit(train.features, y[:, c], valid.features, y_valid[:, c])
-        parts.append([predict(r.features) for r in (averaged, test)])
-        similarities.append(cosine_similarity(predict(valid.features), y_valid[first][:, c]))
+        predict = fit(y[:, c], y_valid[:, c])
+        parts.append([predict(x) for x in (x_averaged, x_test)])
+        similarities.append(cosine_similarity(predict(x_valid), y_valid[first][:, c]))
     of_average, of_trials = (np.concatenate(of_layers, 1) for of_layers in zip(*parts, strict=True))
     weights = fit_similarity_weights([np.stack(similarities, -1)], [own]).weights
     return _Decoder(of_average, of_trials, space(averaged), weights, by_layer)

@@ -12,6 +12,7 @@ from neurobridge_tb.configs.decode import DecodeConfig
 from neurobridge_tb.data.row_features import count_features, factor_features, latent_features, row_windows
 from neurobridge_tb.data.targets import Examples, read_examples
 from neurobridge_tb.datasets.provenance import is_pseudo_population
+from neurobridge_tb.devices import place
 from neurobridge_tb.metrics.decoded_scores import confusion
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
@@ -33,7 +34,7 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
     """
     examples = read_examples(dataset, config.target, kind=config.kind, align=config.align)
     parts = split_rows(examples, folds=config.folds, seed=config.seed, train_on=config.train_on, test_on=config.test_on)
-    untrained = random_weights(model, dataset, config.seed)
+    untrained = place(random_weights(model, dataset, config.seed), config)
     crosses = any(set(examples.recording[train]) != set(examples.recording[test]) for train, test in parts)
 
     def decoded(

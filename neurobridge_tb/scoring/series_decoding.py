@@ -9,6 +9,7 @@ import torch
 from neurobridge_tb._upstream import Data, Dataset, collate
 from neurobridge_tb.configs.decode import DecodeConfig
 from neurobridge_tb.data.behavior import behavior_at, raw_samples, read_windows
+from neurobridge_tb.devices import compute, place
 from neurobridge_tb.estimators.ridge import fit_ridge
 from neurobridge_tb.metrics.spikes import r2
 from neurobridge_tb.models import NeuroBridgeModel
@@ -44,7 +45,7 @@ def decode_series(
         for split in ("train", "valid", "test")
     }
     say(f"Reading {sum(map(len, windows.values()))} windows")
-    untrained = random_weights(model, dataset, config.seed)
+    untrained = place(random_weights(model, dataset, config.seed), config)
     features: dict[str, Callable] = {
         LATENTS: lambda some: latent_samples(model, some, spec, config.steps_around),
         RANDOM: lambda some: latent_samples(untrained, some, spec, config.steps_around),
@@ -82,7 +83,7 @@ def latent_samples(
     features, targets = [], []
     for start in range(0, len(windows), _BATCH):
         chunk = windows[start : start + _BATCH]
-        latents = model.encode(**collate([model.tokenize(w) for w in chunk]))
+        latents = compute(model.encode, **collate([model.tokenize(w) for w in chunk]))
         steps = latents.unflatten(1, (-1, model.num_latents_per_step)).flatten(2)  # (B, S, J * D)
         padded = torch.nn.functional.pad(steps, (0, 0, steps_around, steps_around))
         around = torch.cat([padded[:, k : k + steps.shape[1]] for k in range(2 * steps_around + 1)], dim=-1)

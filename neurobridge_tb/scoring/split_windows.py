@@ -1,6 +1,6 @@
 """The windows of one recording in each split, with their counts: what fixed-mask scores are made from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -72,8 +72,10 @@ class SplitWindows:
     def factors(self) -> "CountFactors":
         """Factor analysis of the training counts."""
         training = np.concatenate(self.counts["train"])
-        inputs = Standardizer.fit(training)
-        return CountFactors(inputs, choose_factor_analysis(inputs(training))[0], self.trained.mean)
+        inputs, fitted = Standardizer.fit(training), choose_factor_analysis(training)[0]
+        loadings, noise = fitted.loadings / inputs.std[:, None], fitted.noise / inputs.std**2
+        standard = replace(fitted, mean=np.zeros(len(noise)), loadings=loadings, noise=noise)
+        return CountFactors(inputs, standard, self.trained.mean)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,14 @@ import torch
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.configs.parts import PairsConfig
+from neurobridge_tb.data import responses as responses_module
 from neurobridge_tb.data.pairs import PairBatches
-from neurobridge_tb.data.responses import collect_responses, embed_responses, pair_splits, shared_test_images
+from neurobridge_tb.data.responses import (
+    collect_responses,
+    embed_responses,
+    pair_splits,
+    shared_test_images,
+)
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.linear_start import fit_linear_path
@@ -22,7 +28,7 @@ SHOWN = {"train": 60, "valid": 20, "test": 10}
 IDS = [f"c{i % 10}/{i}.jpg" for i in range(70)] + [f"c{i}/t{i}.jpg" for i in range(2) for _ in range(10)]
 
 
-def save(root, name, n_units, seed, nan_at=None, presentations=None):
+def save(root, name, n_units, seed, nan_at=None, presentations=None, train_ends=None):
     """90 presentations of 0.2 s in 4 bins; units answer linearly to the image's embedding, in the later two bins."""
     from neurobridge_tb._upstream import Interval
 
@@ -40,7 +46,8 @@ def save(root, name, n_units, seed, nan_at=None, presentations=None):
         subject_id="s",
         units={"id": [f"{name}/u{i}" for i in range(n_units)], "area": ["V1", "IT"] * (n_units // 2)},
         mua=(values.reshape(-1, n_units).astype(np.float32), WINDOW / BINS),
-        splits={s: (starts[a:b], starts[a:b] + WINDOW) for s, a, b in zip(SHOWN, edges[:-1], edges[1:], strict=True)},
+        splits={s: (starts[a:b], starts[a:b] + WINDOW) for s, a, b in zip(SHOWN, edges[:-1], edges[1:], strict=True)}
+        | ({} if train_ends is None else {"train": (starts[:60], train_ends)}),
         simulated=True,
     )
     data.presentations = presentations or Interval(
@@ -100,13 +107,14 @@ def test_a_batch_is_of_one_recording_and_pairs_fit(recordings):
 
 
 def test_order_is_a_function_of_seed_and_epoch_and_processes_share(recordings):
-    def order(epoch, replicas=1, rank=0):
-        train = PairBatches(recordings["train"], embeddings(), batch_size=16, shuffle=True, seed=3)
+    def order(epoch, replicas=1, rank=0, batch_size=16):
+        train = PairBatches(recordings["train"], embeddings(), batch_size=batch_size, shuffle=True, seed=3)
         train.epoch, train.num_replicas, train.rank = epoch, replicas, rank
         return [batch["image_id"] for batch in train]
 
     assert order(1) == order(1) != order(2)
-    assert [b for pair in zip(order(1, 2, 0), order(1, 2, 1), strict=True) for b in pair] == order(1)
+    whole = order(1, batch_size=32)
+    assert order(1, 2, 0) == [ids[::2] for ids in whole] and order(1, 2, 1) == [ids[1::2] for ids in whole]
 
 
 def test_validation_pairs_keep_their_order_and_a_last_batch_of_one_is_left_out(recordings):
@@ -155,6 +163,34 @@ def test_single_trials_are_as_many_of_each_image(recordings):
     assert counted_over_all.by_repeat()[:, 1].tolist() == [9, 8, 7, 6, 5]
     surplus = replace(twice, image_ids=np.array(["a", "b", "c"] * 3 + ["a"]), repeats=np.arange(10) // 3)
     assert surplus.by_repeat().tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_presentations_that_differ_by_a_bin_are_read_all_the_same(tmp_path):
+    from neurobridge_tb._upstream import Interval
+
+    starts = np.arange(90) * WINDOW
+    ends = starts + WINDOW
+    ends[5] -= WINDOW / BINS
+    shown = Interval(
+        start=starts, end=ends, image_id=np.array([f"{i}".encode() for i in range(90)], dtype=object),
+        repeat=np.zeros(90, int), timekeys=["start", "end"],
+    )  # fmt: skip
+    save(tmp_path, "a", 8, seed=0, presentations=shown, train_ends=ends[:60])
+    dataset = BinnedRecordings(tmp_path)
+    found = collect_responses(dataset, encoder_of(dataset), "a", "train")
+    assert found.image_ids.tolist() == [f"{i}" for i in range(60)]  # text, whatever type it had
+    absent = np.isnan(found.values).all(2)
+    assert absent.sum() == 1 and absent[5, -1]
+
+
+def test_means_within_latent_steps_are_read_some_at_a_time(dataset, encoder, monkeypatch):
+    whole = collect_responses(dataset, encoder, "a", "train")
+    monkeypatch.setattr(responses_module, "_BLOCK", 7 * whole.values[0].size)
+    parts = collect_responses(dataset, encoder, "a", "train", over_steps=True)
+    assert parts.values.shape == (60, 2, 8) and parts.image_ids.tolist() == whole.image_ids.tolist()
+    np.testing.assert_array_equal(parts.features, whole.features)
+    half = whole.values.shape[1] // 2
+    np.testing.assert_allclose(parts.values[:, 1], whole.values[:, half:].mean(1), rtol=1e-5)
 
 
 def test_other_areas_and_times_are_hidden_from_encoder_and_baselines_alike(recordings):

@@ -138,7 +138,7 @@ def test_windows_hold_what_the_recording_holds_then(root):
 def test_the_command_pretrains_on_it(root, tmp_path):
     overrides = [
         "dataset=allen", f"dataset.root={root}", "dataset.recording_ids=[1]", "model=tiny", "trainer.max_epochs=1",
-        "loader.batch_size=16", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", f"run_dir={tmp_path}",
+        "loader.batch_size=16", "trainer.enable_progress_bar=false", "device=cpu", f"run_dir={tmp_path}",
     ]  # fmt: skip
     config = compose_config("pretrain", overrides)
     assert (config.model.modality, config.model.sequence_length, config.model.latent_step) == ("spikes", 1.0, 0.125)

@@ -41,7 +41,7 @@ def pretrained(root, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("pretrain")
     overrides = [
         "dataset=ibl", f"dataset.root={root}", "model=tiny", "trainer.max_epochs=1", f"run_dir={run_dir}",
-        "loader.batch_size=16", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu",
+        "loader.batch_size=16", "trainer.enable_progress_bar=false", "device=cpu",
     ]  # fmt: skip
     return pretrain(compose_config("pretrain", overrides))
 

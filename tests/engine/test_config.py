@@ -62,7 +62,7 @@ def test_a_saved_config_is_complete(tmp_path):
         ("datset=binned", "Did you mean dataset"),
         ("dataset=bined", "Did you mean binned"),
         ("model=smalls", "Did you mean small"),
-        ("+compile=true", "a setting of `pretrain`"),
+        ("+compiled=true", "a setting of `pretrain`"),
         ("+optimizer.learning_rate=5", "Did you mean optimizer.lr"),
         ("trainer.max_epoch=5", "Did you mean trainer.max_epochs"),
         ("model.depht=5", "Did you mean model.depth"),

@@ -80,7 +80,9 @@ def make_horizon(dataset, modality, identity):
 def on_trainer(module, **values):
     """Ready for a step without a Trainer: it logs nowhere."""
     module.log = lambda *_, **__: None
-    module._trainer = SimpleNamespace(world_size=1, current_epoch=0, sanity_checking=False, is_global_zero=True)
+    module._trainer = SimpleNamespace(
+        world_size=1, global_rank=0, global_step=0, current_epoch=0, sanity_checking=False, is_global_zero=True
+    )
     module._fabric = None
     for name, value in values.items():
         setattr(module, name, value)
@@ -176,6 +178,7 @@ def test_alignment(dataset):
         "model_inputs": {k: x for k, x in collate([encoder.tokenize(w) for w in windows(dataset)[::2]]).items()},
         "target": torch.randn(2, 12),
         "image_id": ["a", "b"],
+        "image_index": torch.tensor([0, 1]),
         "linear": torch.randn(2, 12),
     }
     augmentation = {"average_repeats": True, "time_jitter": 1, "noise": 0.1, "unit_dropout": 0.3}

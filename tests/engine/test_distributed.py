@@ -47,7 +47,7 @@ pretrain(compose_config("pretrain", sys.argv[1:]))
 def arguments(root, run_dir, *overrides):
     return [
         "model=tiny", "dataset=binned", f"dataset.root={root}", f"run_dir={run_dir}", "trainer.max_epochs=2",
-        "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "optimizer.lr=5e-3", "ema=0.9",
+        "trainer.enable_progress_bar=false", "device=cpu", "optimizer.lr=5e-3", "ema=0.9",
         *overrides,
     ]  # fmt: skip
 

@@ -15,7 +15,7 @@ from neurobridge_tb.engine.saved_settings import Settings
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.pretrain import pretrain
 
-SHORT = {"dataset": "binned", "model": "tiny", "batch_size": 16, "max_epochs": 2, "accelerator": "cpu"}
+SHORT = {"dataset": "binned", "model": "tiny", "batch_size": 16, "max_epochs": 2, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def config(root, run_dir, *overrides):
         "pretrain",
         [
             "model=tiny", "dataset=binned", f"dataset.root={root}", f"run_dir={run_dir}", "loader.batch_size=16",
-            "trainer.max_epochs=3", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "optimizer.lr=5e-3",
+            "trainer.max_epochs=3", "trainer.enable_progress_bar=false", "device=cpu", "optimizer.lr=5e-3",
             *overrides,
         ],
     )  # fmt: skip
@@ -46,7 +46,7 @@ class Cut(Exception):
 def test_a_cut_run_goes_on_exactly_with_everything_switched_on(mixed_root, tmp_path, monkeypatch):
     """Two modalities, sampling by size, dropout, moving average, accumulation, bfloat16 and a worker at once."""
     options = ["model.modality=[mua,spike_counts]", "model.lin_dropout=0.2", "ema=0.9", "loader.batch_size=8"]
-    options += ["trainer.accumulate_grad_batches=2", "trainer.precision=bf16-mixed", "loader.num_workers=1"]
+    options += ["trainer.accumulate_grad_batches=2", "precision=bf16-mixed", "loader.num_workers=1"]
     whole = pretrain(config(mixed_root, tmp_path / "whole", *options))
 
     def cut_in_epoch_2(module):
@@ -185,7 +185,7 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path, modality):
 def test_bfloat16_learns_as_float32_does(binned_root, tmp_path):
     precisions = {"half": "bf16-mixed", "full": "32-true"}
     half, full = (
-        pretrain(config(binned_root, tmp_path / name, "factor_start=false", f"trainer.precision={precision}"))
+        pretrain(config(binned_root, tmp_path / name, "factor_start=false", f"precision={precision}"))
         for name, precision in precisions.items()
     )
     np.testing.assert_allclose(losses(half), losses(full), rtol=0.02)

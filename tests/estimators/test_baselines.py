@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 from sklearn.linear_model import PoissonRegressor
 
+from neurobridge_tb.arrays import RowBlocks
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.estimators import poisson_glm
 from neurobridge_tb.estimators.controls import mean_image, shuffled
 from neurobridge_tb.estimators.masked_ridge import fit_masked_ridge
 from neurobridge_tb.estimators.mlp import fit_mlp
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm, lagged
 from neurobridge_tb.estimators.ridge import fit_ridge
 from neurobridge_tb.metrics.spikes import bits_per_spike, masked_mse, posterior_mean
+
+PARTS = [(0, 200), (200, 300), (300, 400)]
 
 
 @pytest.fixture
@@ -50,6 +54,17 @@ def test_masked_ridge_takes_any_mask_and_beats_the_mean(activity):
     without = keep.copy()
     without[1, 2] = False
     np.testing.assert_allclose(ridge.predict(gaps, keep)[1], ridge.predict(test, without)[1])
+
+
+def test_poisson_glm_of_inputs_that_come_some_rows_at_a_time_is_the_same(monkeypatch):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(400, 6))
+    counts = rng.poisson(np.exp(0.2 + x @ rng.normal(scale=0.4, size=(6, 3))))
+    whole = fit_poisson_glm(x[:200], counts[:200], x[200:300], counts[200:300], x[300:])
+    monkeypatch.setattr(poisson_glm, "_MOST_VALUES", 0)  # nothing is kept along the axes
+    blocks = [RowBlocks([lambda k=k: x[k : k + 50] for k in range(a, b, 50)], (b - a, 6)) for a, b in PARTS]
+    parts = fit_poisson_glm(blocks[0], counts[:200], blocks[1], counts[200:300], blocks[2])
+    np.testing.assert_allclose(parts, whole, rtol=1e-4)
 
 
 def test_poisson_glm_recovers_a_poisson_model():

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import Ridge as SklearnRidge
+from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from neurobridge_tb.arrays import Standardizer
+from neurobridge_tb.arrays import RowBlocks, Standardizer
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.estimators.ridge import fit_ridge
+from neurobridge_tb.estimators.ridge import RidgePath, fit_ridge
 
 
 @pytest.mark.parametrize("shape", [(80, 10), (20, 60)])
@@ -66,3 +67,25 @@ def test_faults_are_named():
         fit_ridge(x, y, np.ones((5, 3)), y)
     with pytest.raises(InputError, match="finite targets"):
         fit_ridge(x, y * np.nan, x, y)
+
+
+def test_inputs_that_come_some_rows_at_a_time_give_the_same_regression_and_one_decomposition_serves_all_targets():
+    rng = np.random.default_rng(3)
+    x, y, x_valid, y_valid = (rng.normal(size=shape) for shape in ((70, 12), (70, 5), (30, 12), (30, 5)))
+    x[4, 3] = np.nan
+    whole = fit_ridge(x, y, x_valid, y_valid)
+    parts = RowBlocks([lambda k=k: x[k : k + 16] for k in range(0, 70, 16)], x.shape)
+    path = RidgePath.fit(parts, x_valid)
+    for columns in (slice(0, 5), slice(2, 3)):
+        ours = path.solve(y[:, columns], y_valid[:, columns], penalties=[whole.penalty])
+        np.testing.assert_allclose(ours.predict(parts), whole.predict(x)[:, columns], atol=1e-9)
+
+
+def test_leave_one_out_is_that_of_sklearn():
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(40, 6)), rng.normal(size=(40, 3))
+    y[:, 0] += 2 * x[:, 0]
+    theirs = RidgeCV(alphas=[0.1, 10.0, 1000.0]).fit(x, y)
+    ours = RidgePath.fit(x, x, standardize=False).leave_one_out(y, penalties=[0.1, 10.0, 1000.0])
+    assert ours.penalty == theirs.alpha_
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x), atol=1e-9)

@@ -38,7 +38,7 @@ def config(root, run_dir, pretrained, *overrides):
         [
             f"dataset.root={root}", "dataset.recording_ids=[session1]", f"run_dir={run_dir}", "loader.batch_size=8",
             f"pretrained={pretrained}", "trainer.max_epochs=3", "trainer.enable_progress_bar=false",
-            "trainer.accelerator=cpu", *overrides,
+            "device=cpu", *overrides,
         ],
     )  # fmt: skip
 

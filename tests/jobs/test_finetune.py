@@ -58,7 +58,7 @@ def settings(root, out, *overrides):
         "finetune",
         [
             f"dataset.root={root}", f"pretrained={root}/model", f"run_dir={out}", "windows=trial", "history=2",
-            "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", *overrides,
+            "trainer.enable_progress_bar=false", "device=cpu", *overrides,
         ],
     )  # fmt: skip
 

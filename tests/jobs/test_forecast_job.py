@@ -27,7 +27,7 @@ def config(root, run_dir, *overrides):
         [
             "forecaster=tiny", f"dataset.root={root}", f"run_dir={run_dir}", "model.bin_size=0.05", "model.history=0.5",
             "model.horizon=0.4", "loader.batch_size=16", "stride=8", "trainer.max_epochs=1",
-            "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", *overrides,
+            "trainer.enable_progress_bar=false", "device=cpu", *overrides,
         ],
     )  # fmt: skip
 

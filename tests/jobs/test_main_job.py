@@ -76,7 +76,7 @@ def workspace(tmp_path_factory):
 
 
 def config(job, ws, *overrides):
-    quiet = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"] if job in ("pretrain", "align") else []
+    quiet = ["trainer.enable_progress_bar=false", "device=cpu"] if job in ("pretrain", "align") else []
     return compose_config(job, [f"dataset.root={ws}/processed", f"run_dir={ws}/runs/{job}", *quiet, *overrides])
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from neurobridge_tb import NeuroBridgeModel
+from neurobridge_tb.datasets import build_recording, save_recording
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
@@ -17,7 +18,7 @@ def config(root, run_dir, *overrides):
         "pretrain",
         [
             "model=tiny", "dataset=binned", f"dataset.root={root}", f"run_dir={run_dir}", "loader.batch_size=16",
-            "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", *overrides,
+            "trainer.max_epochs=2", "trainer.enable_progress_bar=false", "device=cpu", *overrides,
         ],
     )  # fmt: skip
 
@@ -95,3 +96,16 @@ def test_another_config_in_the_same_folder_is_refused(binned_root, tmp_path):
 def test_a_loss_that_is_not_finite_names_the_window(binned_root, tmp_path):
     with pytest.raises(InputError, match="session[01] at"):
         pretrain(config(binned_root, tmp_path, "optimizer.lr=1e20", "trainer.gradient_clip_val=null"))
+
+
+def test_a_recording_without_activity_in_training_is_refused_before_anything_heavy(tmp_path):
+    counts = np.zeros((600, 5), dtype=np.uint8)
+    counts[500:, 2] = 1
+    data = build_recording(
+        brainset_id="test", session_id="silent", subject_id="subject", units={"id": list("abcde")},
+        counts=(counts, 0.05), splits={"train": ([0.0], [20.0]), "valid": ([20.0], [30.0])},
+    )  # fmt: skip
+    save_recording(data, tmp_path / "data" / "silent.h5")
+    with pytest.raises(InputError, match="spikes in the training intervals of silent"):
+        pretrain(config(tmp_path / "data", tmp_path / "run"))
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -42,7 +42,7 @@ def root(tmp_path_factory):
 def test_all_four_schemes_learn_from_windows_of_one_presentation(root, tmp_path):
     overrides = [
         "dataset=tvsd_trials", f"dataset.root={root}", "model=tiny", f"run_dir={tmp_path}/run", "loader.batch_size=8",
-        "optimizer.lr=5e-3", "trainer.max_epochs=6", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu",
+        "optimizer.lr=5e-3", "trainer.max_epochs=6", "trainer.enable_progress_bar=false", "device=cpu",
     ]  # fmt: skip
     run = pretrain(compose_config("pretrain", overrides))
     rows = {row["scheme"]: row for row in read_metrics(run)["rows"]}

@@ -242,7 +242,7 @@ def test_a_share_of_the_training_windows_is_told_its_own_predictions(model, data
         (0.4, observed),
         (1.0, torch.zeros(4, dtype=torch.bool)),
     ):
-        monkeypatch.setattr("neurobridge_tb.models.neurohorizon._ROLLED_OUT", share)
+        monkeypatch.setattr("neurobridge_tb.models.neurohorizon.ROLLED_OUT", share)
         future = torch.where(told[:, None, None], batch["target_values"], rolled)
         expected = model.loss(model(future=future, future_mask=mask, observed=told, **inputs), batch)
         actual = model.training_loss(batch, generator=torch.Generator().manual_seed(0))

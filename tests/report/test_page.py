@@ -9,7 +9,9 @@ import pytest
 from fabricated import N_IMAGES, write_align, write_all, write_evaluate, write_pretrain, write_reconstruct
 
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.metrics.retrieval import chance
 from neurobridge_tb.report.page import build_report
+from neurobridge_tb.report.report_tables import retrieval_table
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
@@ -264,3 +266,18 @@ def test_target_layers_have_a_figure_and_a_table(tmp_path):
     _, page = read(build_report(tmp_path))
     for words in ("By target layer", "blocks.3@3x3", "all layers", "blocks.3@3x3 0.75, final 0.25"):
         assert words in page.text
+
+
+def test_each_recording_has_its_own_chance_level():
+    def row(name, n):
+        score = {"value": 0.5, "low": 0.4, "high": 0.6}
+        where = {"trials": "repeat average", "direction": "neural to image", "n_candidates": n}
+        return {"model": f"ridge ({name})", **where, "top1": score, "top5": score}
+
+    sizes = {"a": 40, "b": 5}
+    recordings = {r: {"n_candidates": n, "chance": chance(n)} for r, n in sizes.items()}
+    content = {"rows": [row(*item) for item in sizes.items()], "recordings": recordings, "chance": chance(40)}
+    (rows,) = retrieval_table(content).groups.values()
+    assert [r.cells for r in rows if r.kind == "chance"] == [
+        ["chance (a)", "2.5\xa0%", "12.5\xa0%"], ["chance (b)", "20.0\xa0%", "100.0\xa0%"],
+    ]  # fmt: skip

@@ -30,6 +30,7 @@ def setting():
             image_ids=np.array(ids)[shown],
             repeats=np.repeat(np.arange(repeats), last - first),
             areas=np.array(["V1"] * UNITS),
+            steps=np.zeros(1, dtype=int),
             model_inputs=inputs,
         )
 

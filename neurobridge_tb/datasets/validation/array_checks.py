@@ -156,8 +156,8 @@ def check_inside(name: str, starts: NDArray, ends: NDArray, domain: Interval) ->
         return
     require_input(
         starts.min() >= domain.start[0] - _TOLERANCE_S and ends.max() <= domain.end[-1] + _TOLERANCE_S,
-        expected=f"{name} inside the recording, {domain.start[0]:g} to {domain.end[-1]:g} s",
-        found=f"{starts.min():g} to {ends.max():g} s",
+        expected=f"{name} inside the recording, {domain.start[0]:.13g} to {domain.end[-1]:.13g} s",
+        found=f"{starts.min():.13g} to {ends.max():.13g} s",
         fix="Use one clock in seconds for everything, and give its start.",
     )
 

@@ -9,17 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from neurobridge_tb.alignment.losses import (
-    Temperature,
-    info_nce,
-    regression_loss,
-)
+from neurobridge_tb.alignment.losses import Temperature, info_nce, regression_loss
 from neurobridge_tb.configs.align import AlignConfig
 from neurobridge_tb.data import augment
 from neurobridge_tb.engine.modules.window_module import WindowModule
-from neurobridge_tb.engine.optim import Group, adamw_with_warmup
+from neurobridge_tb.engine.optim import Group
 from neurobridge_tb.metrics.retrieval import cosine_similarity, topk_hits
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.models.neurobridge import mean_loss
 
 
 class AlignmentModule(WindowModule):
@@ -29,6 +26,8 @@ class AlignmentModule(WindowModule):
     them, the masked loss is replayed, or they are held near their pretrained weights (L2-SP, Li et al. 2018,
     https://arxiv.org/abs/1802.01483). The best epoch on the validation pairs is exported, so far in stage 1 and in all;
     the model as it was before training is one of the candidates.
+
+    The contrastive loss is over the pairs of all processes. Each validates on all pairs.
 
     Args:
         model: Encoder, linear read-out and projector.
@@ -40,7 +39,8 @@ class AlignmentModule(WindowModule):
     def __init__(self, model: ImageAligner, config: AlignConfig, masked: DataLoader, stages: tuple[Path, Path]):
         super().__init__()
         self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
-        self.model, self.config, self.stages = model, config, stages
+        self.model: ImageAligner = model
+        self.config, self.stages = config, stages
         self.temperature = Temperature()
         self.model.encoder.requires_grad_(False)
         if self.model.linear is not None:  # both stay at their closed form
@@ -102,12 +102,8 @@ class AlignmentModule(WindowModule):
         stage1, stage2 = self.config.stage1, self.config.stage2
         first = round(total * stage1.epochs / (stage1.epochs + stage2.epochs))
         trained = [(n, p) for n, p in self.named_parameters() if not n.startswith("model.encoder.")]
-        return adamw_with_warmup(
-            Group(trained, stage1.lr),
-            Group(self.free_layers.named_parameters(), stage2.lr, first),
-            weight_decay=self.config.weight_decay,
-            total_steps=total,
-        )
+        free = Group(self.free_layers.named_parameters(), stage2.lr, first)
+        return self.adamw(Group(trained, stage1.lr), free, weight_decay=self.config.weight_decay)
 
     def _augmented(self, batch: dict) -> tuple[dict[str, Tensor], Tensor | None]:
         """Inputs, and what takes the place of the linear read-out's prediction."""
@@ -125,9 +121,11 @@ class AlignmentModule(WindowModule):
         return inputs, linear
 
     def _pair_loss(self, batch: dict, split: str, contrastive: Tensor, regression: Tensor) -> Tensor:
-        ids, target = batch["image_id"], batch["target"]
-        images, std = self.model.center(target), self.model.embedding_std
-        contrast = info_nce(contrastive, images, temperature=self.temperature(), image_ids=ids)
+        ids, target, size = batch["image_index"], batch["target"], len(batch["target"])
+        ids, candidates = (self._of_all(x) if split == "train" else x for x in (ids, target))
+        neural = self._of_all(contrastive) if split == "train" else contrastive
+        images, std = self.model.center(candidates), self.model.embedding_std
+        contrast = info_nce(neural, images, temperature=self.temperature(), image_ids=ids)
         error = regression_loss(regression / std, target / std)
         loss = contrast + self.config.regression_weight * error
         values = {"loss": loss, "contrastive": contrast, "regression": error}
@@ -135,9 +133,14 @@ class AlignmentModule(WindowModule):
             self._validated.append((contrastive.detach().float(), images))
         for name, value in values.items():
             self.log(
-                f"{split}/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=len(ids)
-            )
+                f"{split}/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=size,
+                sync_dist=split == "train",
+            )  # fmt: skip
         return loss
+
+    def _of_all(self, x: Tensor) -> Tensor:
+        """(processes * B, …) of a batch's rows in all processes, which are equally many; gradients go back to each."""
+        return x if self.trainer.world_size == 1 else self.all_gather(x, sync_grads=x.requires_grad).flatten(0, 1)
 
     def _against_forgetting(self, batch_size: int) -> Tensor:
         """Replayed masked loss and distance from the pretrained weights, as weighted in the config."""
@@ -149,8 +152,9 @@ class AlignmentModule(WindowModule):
                 masked = next(self._replay)
             masked = self.transfer_batch_to_device(masked, self.device, 0)
             encoder = self.model.encoder
-            replay = encoder.masked_loss(encoder(**masked["model_inputs"]), masked)
-            self.log("train/replay", replay, on_step=False, on_epoch=True, batch_size=batch_size)
+            losses = encoder.masked_losses(encoder(**masked["model_inputs"]), masked)
+            replay = self.over_processes(mean_loss(losses), sum(n for _, n in losses.values()))
+            self.log("train/replay", replay, on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True)
             total = total + stage2.replay_weight * replay
         if stage2.l2sp_weight and self.pretrained:
             pairs = zip(self.free_layers.parameters(), self.pretrained, strict=True)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,9 @@ from torch import Tensor, nn
 from neurobridge_tb._upstream import Data, collate, pad
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.data.behavior import behavior_at
-from neurobridge_tb.engine.optim import Group, adamw_with_warmup
+from neurobridge_tb.devices import compute
+from neurobridge_tb.engine.modules.window_module import WindowModule
+from neurobridge_tb.engine.optim import Group
 from neurobridge_tb.estimators.ridge import fit_ridge
 from neurobridge_tb.models import BehaviorDecoder
 from neurobridge_tb.nn.unit_dropout import draw_shown_units
@@ -45,7 +46,7 @@ class LabelledTokenizer:
         }
 
 
-class DecodingModule(L.LightningModule):
+class DecodingModule(WindowModule):
     """Train a decoder with the behaviour's loss.
 
     Args:
@@ -71,13 +72,15 @@ class DecodingModule(L.LightningModule):
         exists = batch["target_mask"].flatten().to(predicted)  # a weight, not an index, which would wait for the device
         loss = self.loss_fn(predicted, wanted, exists)
         cells: Any = exists.sum()
-        self.log(f"{split}/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=cells)
-        return loss
+        shared = split == "train"  # each process validates on all windows
+        self.log(f"{split}/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=cells, sync_dist=shared)
+        return self.over_processes(loss, cells) if shared else loss
+
+    def compile_networks(self) -> None:
+        self.decoder.compile(dynamic=True)
 
     def configure_optimizers(self) -> Any:
-        total = int(self.trainer.estimated_stepping_batches)
-        parameters = Group(list(self.decoder.named_parameters()), self.lr)
-        return adamw_with_warmup(parameters, weight_decay=self.weight_decay, total_steps=total)
+        return self.adamw(Group(list(self.decoder.named_parameters()), self.lr), weight_decay=self.weight_decay)
 
 
 def _batches(tokenizer: LabelledTokenizer, windows: list[Data]) -> Iterator[dict[str, Any]]:
@@ -90,7 +93,7 @@ def predict_behavior(decoder: nn.Module, tokenizer: LabelledTokenizer, windows: 
     """Standardised behaviour (T, dim) of each window."""
     predicted = []
     for batch in _batches(tokenizer, windows):
-        outputs = decoder(**batch["model_inputs"])
+        outputs = compute(decoder, **batch["model_inputs"])
         predicted += [o[mask].numpy() for o, mask in zip(outputs, batch["target_mask"], strict=True)]
     return predicted
 
@@ -112,7 +115,7 @@ def fit_readout(
     def samples(windows: list[Data]) -> tuple[np.ndarray, np.ndarray]:
         states, targets = [], []
         for batch in _batches(tokenizer, windows):
-            states.append(decoder.states(**batch["model_inputs"])[batch["target_mask"]].numpy())
+            states.append(compute(decoder.states, **batch["model_inputs"])[batch["target_mask"]].numpy())
             targets.append(batch["target_values"][batch["target_mask"]].numpy())
         return np.concatenate(states), np.concatenate(targets)
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
-from torchmetrics import MeanMetric
 
 from neurobridge_tb.engine.modules.window_module import WindowModule
-from neurobridge_tb.engine.optim import Group, adamw_with_warmup
+from neurobridge_tb.engine.optim import Group
+from neurobridge_tb.engine.weighted_mean import WeightedMean
 from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.models.neurohorizon import ROLLED_OUT
 
 
 class ForecastModule(WindowModule):
@@ -27,18 +27,26 @@ class ForecastModule(WindowModule):
     ):
         super().__init__()
         self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
-        self.model, self.lr, self.weight_decay = model, lr, weight_decay
+        self.model: NeuroHorizonModel = model
+        self.lr, self.weight_decay = lr, weight_decay
         self.unit_dropout, self.rate_jitter = unit_dropout, rate_jitter
-        self.valid_loss = MeanMetric(nan_strategy="disable")  # to look for NaN would wait for the device
-        # Buffers are constants. Were they broadcast, processes with fewer validation batches would be waited for.
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [n for n, _ in self.named_buffers()])
+        self.valid_loss = WeightedMean()
 
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
-        loss = self.model.training_loss(batch, unit_dropout=self.unit_dropout, rate_jitter=self.rate_jitter)
-        size = len(batch["session_id"])
+        loss = self.model.training_loss(
+            batch, rolled_out=self._rolled_out(batch), unit_dropout=self.unit_dropout, rate_jitter=self.rate_jitter
+        )
+        cells: Any = batch["target_mask"].sum()
         self.finite.note(loss, batch["target_values"], batch)
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
-        return loss
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=cells, sync_dist=True)
+        return self.over_processes(loss, cells)
+
+    def _rolled_out(self, batch: dict) -> torch.Tensor:
+        """(B,) windows that are rolled out, as one process would draw them for the windows of all."""
+        processes, windows = self.trainer.world_size, len(batch["session_id"])
+        generator = torch.Generator().manual_seed(self.trainer.global_step)  # on the CPU: no device is waited for
+        drawn = torch.rand(processes * windows, generator=generator) < ROLLED_OUT
+        return drawn[self.trainer.global_rank :: processes]
 
     def validation_step(self, batch: dict, batch_index: int) -> None:
         log_rates = self.model.generate(**batch["model_inputs"])
@@ -47,14 +55,10 @@ class ForecastModule(WindowModule):
     def on_validation_epoch_end(self) -> None:
         self.log("val/loss", self.valid_loss, prog_bar=True)
 
-    def configure_optimizers(self) -> Any:
-        return adamw_with_warmup(
-            Group(self.model.named_parameters(), self.lr),
-            weight_decay=self.weight_decay,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-        )
+    def compile_networks(self) -> None:
+        encoder: Any = self.model.encoder
+        encoder.encode = torch.compile(encoder.encode, dynamic=True)
+        self.model.decoder.compile(dynamic=True)
 
-    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """As ever; upstream's embeddings empty the vocabularies that they are given, so they are given copies."""
-        copied = {name: x.copy() if name.endswith(".vocab") else x for name, x in state_dict.items()}
-        return super().load_state_dict(copied, *args, **kwargs)
+    def configure_optimizers(self) -> Any:
+        return self.adamw(Group(self.model.named_parameters(), self.lr), weight_decay=self.weight_decay)

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from neurobridge_tb.engine.modules.window_module import WindowModule
-from neurobridge_tb.engine.optim import Group, adamw_with_warmup, factors_apart
+from neurobridge_tb.engine.optim import Group, factors_apart
 from neurobridge_tb.engine.weighted_mean import WeightedMean
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
@@ -16,8 +15,7 @@ from neurobridge_tb.models.neurobridge import mean_loss
 class PretrainingModule(WindowModule):
     """Masked modelling: the loss is the modality's, on masked cells alone.
 
-    Works in several processes (DDP): every parameter gets a gradient in every step, so none has to be looked for, and
-    the metrics are of all processes together.
+    Every parameter gets a gradient in every step, so several processes have none to look for.
 
     Args:
         model: The model to train.
@@ -40,13 +38,12 @@ class PretrainingModule(WindowModule):
     ):
         super().__init__()
         self.save_hyperparameters({"model": {"class": type(model).__name__, "config": model.config}})
-        self.model, self.weight_decay, self.schemes = model, weight_decay, schemes
+        self.model: NeuroBridgeModel = model
+        self.weight_decay, self.schemes = weight_decay, schemes
         self.groups = groups or (lambda total_steps: factors_apart(model.named_parameters(), lr, factor_lr))
         several = model.modalities if len(model.modalities) > 1 else ()
         self.train_losses: Any = torch.nn.ModuleDict({m: WeightedMean() for m in several})
         self.valid_losses: Any = torch.nn.ModuleList(WeightedMean() for _ in schemes)
-        # Buffers are constants. Were they broadcast, processes with fewer validation batches would be waited for.
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, [n for n, _ in self.named_buffers()])
 
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
         output = self.model(**batch["model_inputs"])
@@ -57,11 +54,7 @@ class PretrainingModule(WindowModule):
             self.train_losses[modality].update(losses[modality][0].detach(), weight=losses[modality][1])
         cells: Any = sum(n for _, n in losses.values())
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=cells, sync_dist=True)
-        if (processes := self.trainer.world_size) > 1:  # DDP lets all weigh alike; the mean is over cells
-            own = torch.as_tensor(cells, dtype=torch.float32, device=self.device)
-            total = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
-            loss = loss * (own * processes / total)
-        return loss
+        return self.over_processes(loss, cells)
 
     def on_train_epoch_end(self) -> None:
         for modality, metric in self.train_losses.items():
@@ -80,8 +73,8 @@ class PretrainingModule(WindowModule):
         self.log("val/loss", losses.mean(), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        total = int(self.trainer.estimated_stepping_batches)
-        return adamw_with_warmup(*self.groups(total), weight_decay=self.weight_decay, total_steps=total)
+        groups = self.groups(int(self.trainer.estimated_stepping_batches))
+        return self.adamw(*groups, weight_decay=self.weight_decay)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Parameters whose training has not begun are left out of gradient clipping and of AdamW's moments."""
@@ -89,8 +82,3 @@ class PretrainingModule(WindowModule):
             if group["lr"] == 0:
                 for parameter in group["params"]:
                     parameter.grad = None
-
-    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        """As ever; upstream's embeddings empty the vocabularies that they are given, so they are given copies."""
-        copied = {name: x.copy() if name.endswith(".vocab") else x for name, x in state_dict.items()}
-        return super().load_state_dict(copied, *args, **kwargs)
