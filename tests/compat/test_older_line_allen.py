@@ -1,6 +1,7 @@
 """On the older line the Allen pipeline runs under ``brainsets.pipeline``, and its windows are those of the new line."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ from torch_brain.registry import MODALITY_REGISTRY
 from neurobridge_tb._upstream import collate
 from neurobridge_tb.datasets import AllenVisualCodingNeuropixels2019, is_simulated
 
-RAW = runpy.run_path(str(Path(__file__).parents[1] / "pipelines" / "allen_raw.py"))
+PIPELINE_TESTS = Path(__file__).parents[1] / "pipelines"
+sys.path.insert(0, str(PIPELINE_TESTS))  # where its own imports are found
+RAW = runpy.run_path(str(PIPELINE_TESTS / "allen_raw.py"))
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from brainsets import runner
 from brainsets.pipeline import BrainsetPipeline
 from temporaldata import Data
 from torch_brain.models import POYOPlus
-from torch_brain.registry import MODALITY_REGISTRY
 
+from neurobridge_tb import MODALITY_REGISTRY  # upstream's own, with our entries
 from neurobridge_tb._upstream import collate
 from neurobridge_tb.datasets import IblBrainWideMap2025, is_simulated
 from neurobridge_tb.simulation import simulate_ibl_sessions
