@@ -42,6 +42,13 @@ def submit_bwb(config: SubmitBwbConfig | None = None, /, **settings: Any) -> Pat
         for recording_id in dataset.recording_ids
         for task in (TASKS[1:] if forecasts else TASKS)
     ]
-    content = {"simulated": is_simulated(dataset), "command": config.command, "rows": rows}
-    write_json(folder / "metrics.json", content)
+    write_json(
+        folder / "metrics.json",
+        {
+            "dataset": ", ".join(dataset.recording_ids),
+            "simulated": is_simulated(dataset),
+            "command": config.command,
+            "rows": rows,
+        },
+    )
     return folder

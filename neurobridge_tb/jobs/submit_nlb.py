@@ -33,6 +33,12 @@ def submit_nlb(config: SubmitNlbConfig | None = None, /, **settings: Any) -> Pat
     ]
     write_json(
         folder / "metrics.json",
-        {"simulated": is_simulated(dataset), "command": config.command, "metric": "bits/spike", "rows": rows},
+        {
+            "dataset": ", ".join(dataset.recording_ids),
+            "simulated": is_simulated(dataset),
+            "command": config.command,
+            "metric": "bits/spike",
+            "rows": rows,
+        },
     )
     return folder

@@ -18,6 +18,8 @@ _TITLES = {
     "forecast": "Forecasts",
     "adapt": "Adapted to new recordings",
     "latents": "Latents",
+    "submit_nlb": "Neural Latents Benchmark",
+    "submit_bwb": "BrainWideBench",
 }
 _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 

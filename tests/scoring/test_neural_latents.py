@@ -18,6 +18,8 @@ from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.pretrain import pretrain
 from neurobridge_tb.jobs.submit_nlb import submit_nlb
+from neurobridge_tb.report.run_sections import run_sections
+from neurobridge_tb.report.runs import find_runs
 from neurobridge_tb.scoring.neural_latents import write_nlb_rates
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))
@@ -131,6 +133,8 @@ def test_pretraining_and_submission_by_command_beat_the_mean_rate(root, tmp_path
     (row,) = read_metrics(run)["rows"]
     assert row["co-bps"] > 0.05, row
     assert (run / "mc_maze_small.h5").exists()
+    (section,) = run_sections(find_runs(run))
+    assert section["title"] == "Neural Latents Benchmark" and "co-bps" in section["runs"][0]["table"].columns
 
 
 def test_what_does_not_fit_is_refused(files, root, tmp_path):
