@@ -15,7 +15,7 @@ from neurobridge_tb.scoring.neural_latents import write_nlb_rates
 def submit_nlb(config: SubmitNlbConfig | None = None, /, **settings: Any) -> Path:
     """Write ``<recording>.h5`` for each recording, and ``metrics.json``; returns the run folder.
 
-    Of validation trials, ``metrics.json`` has the benchmark's ``co-bps`` and ``fp-bps``.
+    Of validation trials, ``metrics.json`` has the benchmark's ``co-bps`` and ``fp-bps``, beside its plain baseline's.
 
     Args:
         config: Complete settings, of the command or of a Hydra script. Default: those of :class:`SubmitNlbConfig`.
@@ -26,11 +26,11 @@ def submit_nlb(config: SubmitNlbConfig | None = None, /, **settings: Any) -> Pat
     model = place(NeuroBridgeModel.load_pretrained(config.pretrained), config)
     folder = Path(config.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {"recording": name, "trials": config.trials}
-        | write_nlb_rates(model, dataset, name, out=folder / f"{name}.h5", trials=config.trials)
-        for name in dataset.recording_ids
-    ]
+    rows = []
+    for name in dataset.recording_ids:
+        scores = write_nlb_rates(model, dataset, name, out=folder / f"{name}.h5", trials=config.trials)
+        row = {"recording": name, "trials": config.trials}
+        rows += [row | {"model": its} | values for its, values in scores.items()] or [row]
     write_json(
         folder / "metrics.json",
         {

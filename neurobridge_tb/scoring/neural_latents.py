@@ -20,8 +20,10 @@ from neurobridge_tb.files import write_aside
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.metrics.spikes import bits_per_spike
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.scoring.smoothed_spikes import smoothed_spikes_rates
 
 SEEN_S, WINDOW_S = BEFORE_S + AFTER_S, BEFORE_S + AFTER_S + FORWARD_S
+BASELINE = "Poisson GLM on smoothed spikes"
 _BINS_S = (0.005, 0.02)  # that the benchmark scores
 _SMALLEST = 1e-9  # rate, as in nlb_tools
 _BATCH = 32
@@ -29,7 +31,7 @@ _BATCH = 32
 
 def write_nlb_rates(
     model: NeuroBridgeModel, dataset: Dataset, recording_id: str, *, out: str | Path, trials: str = "val"
-) -> dict[str, float]:
+) -> dict[str, dict[str, float]]:
     """Write a submission of one recording made by :func:`neurobridge_tb.datasets.readers.read_mc_maze`.
 
     Args:
@@ -42,8 +44,9 @@ def write_nlb_rates(
             decoder of hand velocity to these. Default ``"val"``.
 
     Returns:
-        ``co-bps`` and ``fp-bps`` of the predicted trials: bits/spike above each unit's mean rate in these trials, as
-        the benchmark has it. Empty for ``"test"``, whose targets are not public.
+        ``co-bps`` and ``fp-bps`` of the predicted trials, of the model and of the benchmark's plain baseline:
+        bits/spike above each unit's mean rate in these trials, as the benchmark has it. Empty for ``"test"``, whose
+        targets are not public.
 
     Raises:
         InputError: The model does not fit, or there are no such trials.
@@ -55,7 +58,7 @@ def write_nlb_rates(
     starts, _ = mc_maze_window(np.asarray(recording.trials.move_onset), model.bin_size)
     before = ("train",) if trials == "val" else ("train", "val")
     n_seen = round(SEEN_S / model.bin_size)
-    rates, _ = _predict(model, dataset, recording_id, starts[np.isin(split, before)], held_out, n_seen)
+    rates, trained = _predict(model, dataset, recording_id, starts[np.isin(split, before)], held_out, n_seen)
     predicted, counts = _predict(model, dataset, recording_id, starts[split == trials], held_out, n_seen)
     forward, predicted = predicted[:, n_seen:], predicted[:, :n_seen]
     arrays = {
@@ -72,9 +75,11 @@ def write_nlb_rates(
             file.create_dataset(f"{recording_id}{suffix}/{name}", data=values.astype(np.float32), compression="gzip")
     if trials == "test":
         return {}
+    baseline = smoothed_spikes_rates(trained, counts, held_out, n_seen=n_seen, bin_size=model.bin_size)
+    observed = counts[:, :n_seen, held_out], counts[:, n_seen:]
     return {
-        "co-bps": _bits(predicted[:, :, held_out], counts[:, :n_seen, held_out]),
-        "fp-bps": _bits(forward, counts[:, n_seen:]),
+        name: {task: _bits(*pair) for task, *pair in zip(("co-bps", "fp-bps"), some, observed, strict=True)}
+        for name, some in (("NeuroBridge", (predicted[:, :, held_out], forward)), (BASELINE, baseline))
     }
 
 

@@ -62,7 +62,7 @@ def test_the_benchmarks_tools_find_what_we_find(tmp_path, bin_ms):
     )
     model.init_vocabs(dataset)
     model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
-    ours = write_nlb_rates(model, dataset, "mc_maze_small", out=tmp_path / "rates.hdf5")
+    ours = write_nlb_rates(model, dataset, "mc_maze_small", out=tmp_path / "rates.hdf5")["NeuroBridge"]
     command = [sys.executable, "-c", ARRAY + SCORE, str(tmp_path / "nwb"), str(tmp_path / "rates.hdf5"), str(bin_ms)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tools), str(Path(__file__).parents[2])])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -20,7 +20,7 @@ from neurobridge_tb.jobs.pretrain import pretrain
 from neurobridge_tb.jobs.submit_nlb import submit_nlb
 from neurobridge_tb.report.run_sections import run_sections
 from neurobridge_tb.report.runs import find_runs
-from neurobridge_tb.scoring.neural_latents import write_nlb_rates
+from neurobridge_tb.scoring.neural_latents import BASELINE, write_nlb_rates
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))
 from nlb_files import HELD_OUT, N_UNITS, simulate_mc_maze  # noqa: E402
@@ -104,7 +104,7 @@ def test_a_submission_has_the_scorers_form(root, tmp_path, bin_size, group):
     dataset = BinnedRecordings(root)
     model = tiny_model(dataset, bin_size=bin_size)
     scores = write_nlb_rates(model, dataset, "mc_maze_small", out=tmp_path / "val.h5")
-    assert set(scores) == {"co-bps", "fp-bps"} and abs(scores["co-bps"]) < 1
+    assert all(set(its) == {"co-bps", "fp-bps"} and abs(its["co-bps"]) < 1 for its in scores.values())
     seen, forward = round(0.7 / bin_size), round(0.2 / bin_size)
     with h5py.File(tmp_path / "val.h5") as file:
         shapes = {name: values.shape for name, values in file[group].items()}
@@ -130,8 +130,9 @@ def test_pretraining_and_submission_by_command_beat_the_mean_rate(root, tmp_path
     run = submit_nlb(
         **{"dataset.root": str(root)}, pretrained=str(tmp_path / "run" / "model"), run_dir=str(tmp_path / "submit")
     )
-    (row,) = read_metrics(run)["rows"]
-    assert row["co-bps"] > 0.05, row
+    row, baseline = read_metrics(run)["rows"]
+    assert row["model"] == "NeuroBridge" and row["co-bps"] > 0.05, row
+    assert baseline["model"] == BASELINE and baseline["co-bps"] > 0.05, baseline
     assert (run / "mc_maze_small.h5").exists()
     (section,) = run_sections(find_runs(run))
     assert section["title"] == "Neural Latents Benchmark" and "co-bps" in section["runs"][0]["table"].columns
