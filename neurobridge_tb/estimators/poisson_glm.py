@@ -120,7 +120,7 @@ def _fit_weights(z: _Rotated, variance: Floats, counts: Floats, penalty: float, 
 
     def deviance(scaled: Floats) -> tuple[float, Floats]:
         weights = scaled.reshape(scale.shape) * scale
-        value, moment, total, first = 0.0, 0.0, 0.0, 0
+        value, moment, total, first = 0.0, np.zeros(1), np.zeros(1), 0
         for standard, log_rates in z.log_rates(weights):
             observed = counts[first : first + len(log_rates)]
             rates = np.exp(np.minimum(log_rates, _HIGHEST))
@@ -128,7 +128,7 @@ def _fit_weights(z: _Rotated, variance: Floats, counts: Floats, penalty: float, 
             value += (rates - observed * log_rates).sum() / n
             moment, total = moment + standard.T @ residual, total + residual.sum(0)
             first += len(log_rates)
-        gradient = np.vstack([z.gradient(np.asarray(moment)), total]) + ridge * weights
+        gradient = np.vstack([z.gradient(moment), total]) + ridge * weights
         return float(value + 0.5 * (ridge * weights**2).sum()), (gradient * scale).ravel()
 
     settings = {"maxiter": 500, "maxfun": 1000, "gtol": 1e-4, "ftol": 1e-12}
