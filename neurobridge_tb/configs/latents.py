@@ -23,4 +23,8 @@ class LatentsConfig(RecordingsConfig):
     table: str | None = setting(None, "Table whose columns are written for each latent step, e.g. trials; null: none.")
     colour: str | None = setting(None, "Column of the table that colours the picture of principal components.")
     align: str = setting("start", "Column of the table with the times that the window of a row is relative to.")
+    umap: bool = setting(False, "Also a UMAP beside the principal components; needs the extra umap.")
+    embeddings: str | None = setting(
+        None, "Embeddings of the images that colour names (`neurobridge embed`): their dissimilarity too.", source=True
+    )
     window: list[float] | None = setting(None, "Activity of a row for similarity, in s from align; null: to its end.")

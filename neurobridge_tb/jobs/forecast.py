@@ -24,7 +24,7 @@ from neurobridge_tb.engine.strangers import SimulatedStrangers, fit_rate_filter
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
-from neurobridge_tb.report.figure_style import save_png
+from neurobridge_tb.report.figure_style import save_figure
 from neurobridge_tb.report.forecast_figures import decay_curves, rasters, unit_scatter
 from neurobridge_tb.scoring.forecasts import DRIFTING, check_scoring, fit_baselines, forecast_scores, rolled_out_loss
 from neurobridge_tb.scoring.leave_one_out import leave_one_out_rows
@@ -138,7 +138,7 @@ def _write_figures(arrays: dict[str, np.ndarray], folder: Path, group: str) -> N
     with write_aside(folder / f"forecast_{group}.npz") as aside, aside.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
     for name, draw in (("rasters", rasters), ("decay", decay_curves), ("units", unit_scatter)):
-        save_png(draw(arrays), folder / f"forecast_{group}_{name}.png")
+        save_figure(draw(arrays), folder / f"forecast_{group}_{name}")
 
 
 def _open(config: ForecastConfig) -> tuple[Dataset, Dataset | None]:

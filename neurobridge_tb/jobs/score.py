@@ -9,6 +9,8 @@ from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.report.figure_style import save_figure
+from neurobridge_tb.report.score_figures import task_bars
 from neurobridge_tb.scoring.bits_tally import Tally, table_row
 from neurobridge_tb.scoring.few_shot import score_few_shot
 from neurobridge_tb.scoring.hidden_cells import score_task
@@ -43,8 +45,9 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
                 rows.append(table_row(recording_id, name, [scored], config.seed))
     if len(dataset.recording_ids) > 1:
         rows += [table_row("all", task, scored, config.seed) for task, scored in tallies.items()]
+    run_dir = Path(config.run_dir)
     write_json(
-        Path(config.run_dir) / "metrics.json",
+        run_dir / "metrics.json",
         {
             "dataset": ", ".join(dataset.recording_ids),
             "simulated": is_simulated(dataset),
@@ -53,7 +56,8 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
             "rows": rows,
         },
     )
-    return Path(config.run_dir)
+    save_figure(task_bars(rows), run_dir / "figures" / "tasks")
+    return run_dir
 
 
 def _scored(

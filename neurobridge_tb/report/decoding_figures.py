@@ -14,9 +14,8 @@ from neurobridge_tb.report.figure_style import (
     ORANGE,
     light_grid,
     new_figure,
-    save_png,
+    save_figure,
     styled,
-    to_svg,
 )
 
 if TYPE_CHECKING:
@@ -44,9 +43,7 @@ def decoding_figures(content: Mapping[str, Any]) -> dict[str, "Figure"]:
 def save_decoding_figures(content: Mapping[str, Any], folder: Path) -> None:
     """Write the figures as PNG and SVG."""
     for name, figure in decoding_figures(content).items():
-        folder.mkdir(parents=True, exist_ok=True)
-        save_png(figure, folder / f"{name}.png")
-        (folder / f"{name}.svg").write_text(to_svg(figure), encoding="utf-8")
+        save_figure(figure, folder / name)
 
 
 @styled

@@ -119,6 +119,13 @@ def save_png(figure: "Figure", path: str | Path, *, dpi: int = 160) -> None:
         figure.savefig(aside, format="png", dpi=dpi, facecolor="white")
 
 
+def save_figure(figure: "Figure", stem: Path) -> None:
+    """Write the figure as ``<stem>.png`` and ``<stem>.svg``."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    save_png(figure, stem.with_name(f"{stem.name}.png"))
+    stem.with_name(f"{stem.name}.svg").write_text(to_svg(figure), encoding="utf-8")
+
+
 def light_grid(axes: "Axes", axis: str = "y") -> None:
     """Grid lines across one axis, and no tick marks."""
     axes.grid(True, axis=axis)  # type: ignore[arg-type]

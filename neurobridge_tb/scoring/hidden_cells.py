@@ -5,20 +5,19 @@ from functools import partial
 
 import numpy as np
 
-from neurobridge_tb._upstream import Data, collate
+from neurobridge_tb._upstream import Data
 from neurobridge_tb.arrays import RowBlocks
 from neurobridge_tb.configs.score import ScoreConfig
-from neurobridge_tb.devices import compute
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm, lagged
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.masking.tasks import task_masks
 from neurobridge_tb.metrics.spikes import PRIOR_SPIKES
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.scoring.bits_tally import Rates, Tally
+from neurobridge_tb.scoring.filled_in import predict_targets
 from neurobridge_tb.scoring.split_windows import SplitWindows
 from neurobridge_tb.scoring.unit_rates import UnitRates
 
-_BATCH = 64
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _BLOCK = 2**24  # features at a time: 128 MB
 _RECENT = 5  # bins before the cut that the GLM of forward prediction sees
@@ -66,16 +65,7 @@ def _targets(values: np.ndarray, mask: Mask) -> np.ndarray:
 
 def model_rates(model: NeuroBridgeModel, windows: Sequence[Data], masks: Sequence[Mask]) -> Rates:
     """Expected counts (target bins, target units) of each window."""
-    rates = []
-    for start in range(0, len(windows), _BATCH):
-        some = [
-            model.tokenize_with_targets(w, m)
-            for w, m in zip(windows[start : start + _BATCH], masks[start : start + _BATCH], strict=True)
-        ]
-        inputs = collate(some)["model_inputs"]
-        for output, target in zip(compute(model, **inputs).exp(), inputs["output_mask"], strict=True):
-            rates.append(output[target.any(1)][:, target.any(0)].numpy().astype(np.float64))
-    return rates
+    return [np.exp(log_rates) for log_rates in predict_targets(model, windows, masks)]
 
 
 def _glm_rates(recording: SplitWindows, masks: Masks, lags: tuple[int, ...], trained: UnitRates) -> Rates:

@@ -1,6 +1,8 @@
 """Latents of whole recordings, and how similar conditions are in them."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -8,10 +10,14 @@ from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data, Interval, collate
 from neurobridge_tb.devices import compute
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, require
 from neurobridge_tb.models import NeuroBridgeModel
 
 _BATCH = 64
+_NEIGHBOURS = 15  # umap-learn's own choice
+_MOST_POINTS = 5_000  # of a UMAP
+
+Dissimilarity = tuple[NDArray[np.float64], NDArray[np.str_]]  # (C, C), and the names of its rows
 
 
 @torch.no_grad()
@@ -79,7 +85,7 @@ def _one_dimensional(table: Interval) -> Iterator[tuple[str, NDArray]]:
             yield name, values
 
 
-def dissimilarity(features: NDArray, conditions: NDArray[np.str_]) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+def dissimilarity(features: NDArray, conditions: NDArray[np.str_]) -> Dissimilarity:
     """Representational dissimilarity (C, C) of conditions: 1 - Pearson correlation of their mean features.
 
     Features are standardised over rows first (Kriegeskorte, Mur and Bandettini 2008).
@@ -103,3 +109,34 @@ def principal_components(series: NDArray, count: int = 2) -> tuple[NDArray[np.fl
     centred = centred - centred.mean(0)
     values, vectors = np.linalg.eigh(centred.T @ centred)
     return centred @ vectors[:, ::-1][:, :count], (values[::-1] / max(values.sum(), 1e-300))[:count]
+
+
+def agreements(matrices: Mapping[str, Dissimilarity]) -> list[str]:
+    """How alike each two matrices are: Spearman's correlation of what stands above their diagonals (Nili et al. 2014).
+
+    Nothing where there are fewer than four conditions.
+    """
+    from scipy.stats import spearmanr
+
+    lines = []
+    for (one, (a, _)), (other, (b, _)) in combinations(matrices.items(), 2):
+        above = np.triu_indices(len(a), 1)
+        if len(a) > 3:
+            lines.append(f"dissimilarities in {one} and {other}: Spearman {spearmanr(a[above], b[above])[0]:.2f}")
+    return lines
+
+
+def umap_embedding(series: NDArray, *, seed: int = 0) -> NDArray[np.float64]:
+    """(n, 2) UMAP (McInnes, Healy and Melville 2018), by umap-learn; of at most 5,000 points, NaN for the others.
+
+    Raises:
+        MissingExtraError: The extra ``umap`` is not installed.
+    """
+    umap = require("umap", extra="umap")
+    chosen = np.unique(np.linspace(0, len(series) - 1, min(len(series), _MOST_POINTS)).astype(int))
+    embedded = np.full((len(series), 2), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a seed means one thread
+        mapping = umap.UMAP(n_neighbors=min(_NEIGHBOURS, len(chosen) - 1), random_state=seed)
+        embedded[chosen] = mapping.fit_transform(series[chosen])
+    return embedded

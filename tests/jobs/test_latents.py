@@ -1,6 +1,7 @@
 """Latents of whole recordings: where they lie in time, what they stand beside, and their pictures."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
@@ -8,7 +9,7 @@ from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.latents import latents
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.latent_series import dissimilarity
+from neurobridge_tb.scoring.latent_series import agreements, dissimilarity
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,12 @@ def test_latents_with_times_columns_and_pictures(workspace, tmp_path):
     assert arrays["trials.kind"][:9].tolist() == ["x"] * 4 + [""] * 4 + ["y"]
     assert arrays["trials.row"][[0, 4, 8]].tolist() == [0, -1, 1] and np.isnan(arrays["trials.size"][4])
     names = sorted(path.name for path in (folder / "figures").iterdir())
-    assert names == [f"a_{n}.{kind}" for n in ("components", "dissimilarity") for kind in ("png", "svg")]
+    assert names == [
+        f"a_{n}.{kind}" for n in ("components", "dissimilarity", "filled_in", "units") for kind in ("png", "svg")
+    ]
     assert read_metrics(folder)["rows"][0]["steps"] == 160
+    units = pd.read_csv(folder / "a_units.csv")
+    assert units["id"].tolist() == ["u0", "u1", "u2"] and units["rate (Hz)"].between(4, 11).all()
 
 
 def test_zarr(workspace, tmp_path):
@@ -74,3 +79,14 @@ def test_conditions_that_are_alike_are_near():
     matrix, names = dissimilarity(features, np.array(["a", "a", "b", "b", "c", "d"]))
     assert names.tolist() == list("abcd") and np.allclose(np.diag(matrix), 0) and np.allclose(matrix, matrix.T)
     assert matrix[0, 2] < matrix[0, 1]
+    same, other = (matrix, names), (np.roll(matrix, 1, 0), names)
+    assert "in a and b: Spearman 1.00" in agreements({"a": same, "b": same})[0]
+    assert "1.00" not in agreements({"a": same, "b": other})[0]
+
+
+def test_umap_stands_beside_components(workspace, tmp_path):
+    pytest.importorskip("umap")
+    folder = run(workspace, tmp_path, table="trials", colour="kind", umap=True)
+    alone = run(workspace, tmp_path / "alone", table="trials", colour="kind")
+    sizes = [(f / "figures" / "a_components.svg").stat().st_size for f in (folder, alone)]
+    assert sizes[0] > 1.2 * sizes[1]  # two panels
