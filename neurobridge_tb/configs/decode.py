@@ -19,9 +19,14 @@ class DecodeConfig(RecordingsConfig):
 
     run_dir: str = setting("runs/decode", "Folder of the results.", path=True)
     pretrained: str = setting("runs/pretrain/model", "Encoder whose latents are read.", source=True)
-    target: str = setting(REQUIRED, "TABLE.COLUMN, e.g. trials.stimulus, or SERIES.QUANTITY, e.g. hand.velocity.")
+    target: str = setting(
+        REQUIRED, "TABLE.COLUMN, e.g. trials.stimulus, or SERIES.QUANTITY, e.g. hand.velocity; or several: A,B."
+    )
     kind: str = setting("auto", "classes, values, or auto: text and few whole numbers are classes.")
-    align: str = setting("start", "Column of the table with the times that the window is relative to.")
+    align: str = setting(
+        "start",
+        "Column of the table with the times that the window is relative to; of several targets one or one each.",
+    )
     window: list[float] | None = setting(
         None, "Activity that is read, e.g. [0, 0.5] s from align; null: to the row's end."
     )

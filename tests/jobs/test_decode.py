@@ -151,6 +151,15 @@ def test_across_sessions_counts_are_left_out(workspace, tmp_path):
     assert content["examples"] == 2 * N and rows["spike counts"]["accuracy"]["low"] > 0.6
 
 
+def test_several_targets_have_a_folder_each_and_one_table(workspace, tmp_path):
+    settings = {"target": "trials.kind,hand.level", "areas": False}
+    content, _ = run(workspace, tmp_path, **settings)
+    assert {row["target"] for row in content["rows"]} == {"trials.kind", "hand.level"}
+    assert json.loads((tmp_path / "trials.kind" / "metrics.json").read_text())["chance"] == 0.5
+    with pytest.raises(InputError, match="one for each"):
+        run(workspace, tmp_path, align="start,start,end", **settings)
+
+
 def test_probe_says_what_it_is_now():
     assert "decode" in main.commands["probe"].help
 
