@@ -42,6 +42,20 @@ def count_features(
     return counts if units is None else counts[:, units]
 
 
+def quarter_features(dataset: Dataset, recording_id: str, bounds: Bounds) -> NDArray[np.float64]:
+    """(n, 4 * N) as :func:`count_features`, of each quarter of a window."""
+    quarter = np.diff(bounds)[:, 0] / 4
+    starts = [bounds[:, 0] + k * quarter for k in range(4)]
+    return np.hstack([count_features(dataset, recording_id, np.stack([s, s + quarter], 1)) for s in starts])
+
+
+def bins_fit(dataset: Dataset, length: float) -> bool:
+    """Whether activity on a grid has bins of at most ``length`` s; spike events always have."""
+    recordings = [dataset.get_recording(recording_id) for recording_id in dataset.recording_ids]
+    grids = [getattr(r, name) for r in recordings for name in ("spike_counts", "mua") if name in r.keys()]
+    return all(1 / grid.sampling_rate <= length + _TOLERANCE_S for grid in grids)
+
+
 def _counts(recording: Data, bounds: Bounds) -> NDArray[np.float64]:
     n_units = len(recording.units.id)
     if "spikes" in recording.keys():

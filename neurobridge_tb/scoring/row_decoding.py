@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.decode import DecodeConfig
-from neurobridge_tb.data.row_features import count_features, factor_features, latent_features, row_windows
+from neurobridge_tb.data.row_features import (
+    bins_fit,
+    count_features,
+    factor_features,
+    latent_features,
+    quarter_features,
+    row_windows,
+)
 from neurobridge_tb.data.targets import Examples, read_examples
 from neurobridge_tb.datasets.provenance import is_pseudo_population
 from neurobridge_tb.devices import place
@@ -20,6 +27,7 @@ from neurobridge_tb.scoring.decoding_splits import Decoded, come_in_blocks, deco
 from neurobridge_tb.scoring.row_networks import decode_fine_tuned, decode_gru
 
 LATENTS, FACTORS, COUNTS, POOLED = "latents", "factors", "spike counts", "latents, factors and counts"
+QUARTERS = "spike counts in quarters"
 RANDOM, FINE_TUNED, GRU = "latents of random weights", "fine-tuned", "GRU"
 _FEWEST_UNITS = 2  # of an area that is decoded by itself
 
@@ -56,6 +64,8 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
                     gather(lambda r, b: factor_features(model, dataset, r, b, _of(units, r)), apart=True)
                 )
             made[COUNTS] = by(gather(lambda r, b: count_features(dataset, r, b, _of(units, r)), apart=True))
+            if single and bins_fit(dataset, float(np.ptp(bounds[0])) / 4):
+                made[QUARTERS] = by(gather(lambda r, b: quarter_features(dataset, r, b), apart=True))
             both = {POOLED: pooled(list(made.values()), examples, parts), COUNTS: made.pop(COUNTS)}
             made = both | made if single else both
         if single:

@@ -111,6 +111,20 @@ def write_phy(folder: Path, *, params: str | None = None) -> Path:
     return folder
 
 
+def write_alf(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    trains = spike_trains()
+    times = np.concatenate(trains)
+    order = np.argsort(times)
+    np.save(folder / "spikes.times.npy", times[order])
+    np.save(
+        folder / "spikes.clusters.npy", np.repeat([0, 2, 3, 5, 6, 7], list(map(len, trains)))[order].astype(np.uint32)
+    )
+    np.save(folder / "clusters.channels.npy", np.arange(8) % 4)
+    np.save(folder / "channels.brainLocationAcronyms_ccf_2017.npy", np.array(["CA1", "CA1", "VISp", "VISp"]))
+    return folder
+
+
 class _Ranges(SimpleHTTPRequestHandler):
     """Serves files with ranges, as object stores do."""
 

@@ -1,11 +1,13 @@
 """Files as labs have them become recordings; what is taken, left and assumed is said; nothing is guessed or run."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
 from click.testing import CliRunner
-from lab_files import SECONDS, serve, spike_trains, write_nwb, write_phy
+from lab_files import SECONDS, serve, spike_trains, write_alf, write_nwb, write_phy
 
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.datasets import BinnedRecordings, save_recording
@@ -19,6 +21,7 @@ from neurobridge_tb.datasets.readers import (
     read_phy,
     read_spikeinterface,
 )
+from neurobridge_tb.datasets.readers.draft import Draft
 from neurobridge_tb.datasets.validation.examination import find_faults
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.simulation.matlab_v73 import create_double, matlab_file
@@ -89,6 +92,34 @@ def test_what_is_no_nwb_file_is_said(tmp_path):
     (tmp_path / "a.nwb").write_bytes(b"nothing")
     with pytest.raises(InputError, match="an NWB file at"):
         read_nwb(tmp_path / "a.nwb")
+
+
+@pytest.mark.parametrize(
+    ("spikes", "trials", "message"),
+    [
+        (lambda t: np.round(30_000 * t), 1.0, "whole numbers only[\\s\\S]*sampling rate"),
+        (lambda t: t, 1_000.0, "They look like milliseconds[\\s\\S]*--leave trials"),
+        (lambda t: t, 30_000.0, "They look like sample numbers"),
+        (lambda t: t[:0], 1.0, "units that have activity"),
+    ],
+)
+def test_times_that_are_no_seconds_are_refused(tmp_path, spikes, trials, message):
+    pynwb = pytest.importorskip("pynwb")
+    nwb = pynwb.NWBFile("a session", "id", datetime(2024, 1, 1, tzinfo=UTC))
+    for train in TRAINS:
+        nwb.add_unit(spike_times=spikes(train))
+    for k in range(20):
+        nwb.add_trial(start_time=trials * 5 * k, stop_time=trials * (5 * k + 2))
+    with pynwb.NWBHDF5IO(tmp_path / "a.nwb", "w") as writer:
+        writer.write(nwb)
+    with pytest.raises(InputError, match=message):
+        read_nwb(tmp_path / "a.nwb")
+
+
+def test_spikes_without_a_time_are_left_out():
+    units, notes = pd.DataFrame(index=["u"]), Notes()
+    draft = Draft("a", "a test", units, notes, lambda _: np.array([1.5, np.nan]), span=(0.0, 60.0))
+    assert trains_of(draft.recording(Choices()))[0].tolist() == [1.5] and "1 spikes: their times are NaN" in notes.left
 
 
 def test_choices(tmp_path):
@@ -240,19 +271,6 @@ def test_arrays_of_a_matlab_file(tmp_path, version):
     ):
         with pytest.raises(InputError, match=message):
             read_matlab(path, **arguments)
-
-
-def write_alf(folder):
-    folder.mkdir(parents=True)
-    times = np.concatenate(TRAINS)
-    order = np.argsort(times)
-    np.save(folder / "spikes.times.npy", times[order])
-    np.save(
-        folder / "spikes.clusters.npy", np.repeat([0, 2, 3, 5, 6, 7], list(map(len, TRAINS)))[order].astype(np.uint32)
-    )
-    np.save(folder / "clusters.channels.npy", np.arange(8) % 4)
-    np.save(folder / "channels.brainLocationAcronyms_ccf_2017.npy", np.array(["CA1", "CA1", "VISp", "VISp"]))
-    return folder
 
 
 def test_alf_session_with_probes_wheel_and_trials(tmp_path):

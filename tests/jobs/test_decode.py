@@ -111,8 +111,8 @@ def test_networks_learn_classes_and_values(workspace, tmp_path):
     _, rows = run(workspace, tmp_path, target="trials.kind", **settings)
     assert rows["fine-tuned"]["accuracy"]["low"] > 0.5 and rows["GRU"]["accuracy"]["low"] > 0.5
     assert set(rows) == {
-        "latents, factors and counts", "spike counts", "latents", "factors", "latents of random weights", "fine-tuned",
-        "GRU",
+        "latents, factors and counts", "spike counts", "latents", "factors", "spike counts in quarters",
+        "latents of random weights", "fine-tuned", "GRU",
     }  # fmt: skip
     _, rows = run(workspace, tmp_path, target="trials.strength", **settings)
     assert rows["fine-tuned"]["R2"]["value"] > 0 and rows["GRU"]["R2"]["value"] > 0

@@ -19,6 +19,8 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
 _AREAS = ("area", "area_name", "brain_area", "brain_region", "region", "brainLocationAcronyms_ccf_2017", "location")
+_MANY_SPIKES = 50
+_UNITS = {"milliseconds": 1e3, "sample numbers at 30,000 Hz": 3e4}
 _SLACK_S = 10.0  # intervals and behaviour may reach this far beyond the last spike
 
 
@@ -69,7 +71,7 @@ class Draft:
         if len(kept) < len(self.units):
             unmet = f"{', '.join(choices.where)} does not hold"
             self.notes.leave(f"{len(self.units) - len(kept)} of {len(self.units)} units", unmet)
-        trains = [np.sort(self.spikes(int(row))) for row in kept] if self.spikes else None
+        trains = self._trains(kept)
         if trains is not None and not all(map(len, trains)):
             active = np.array([len(train) > 0 for train in trains])
             self.notes.leave(f"{(~active).sum()} units", "no spikes")
@@ -118,6 +120,28 @@ class Draft:
         self.notes.taken += contents(recording)
         return recording
 
+    def _trains(self, rows: NDArray) -> list[NDArray] | None:
+        """Sorted spike times in s of some units; None where the activity is values.
+
+        Raises:
+            InputError: They are whole numbers, as sample numbers and milliseconds are.
+        """
+        if self.spikes is None:
+            return None
+        trains = [np.sort(self.spikes(int(row))) for row in rows]
+        unknown = sum(int(np.isnan(train).sum()) for train in trains)
+        if unknown:
+            self.notes.leave(f"{unknown:,} spikes", "their times are NaN")
+            trains = [train[~np.isnan(train)] for train in trains]
+        count, last = sum(map(len, trains)), max((train[-1] for train in trains if len(train)), default=0.0)
+        if count >= _MANY_SPIKES and all((train == np.floor(train)).all() for train in trains):
+            raise InputError(
+                expected="spike times in s",
+                found=f"whole numbers only, {count:,} up to {last:,.0f}, as sample numbers or milliseconds are",
+                fix="Divide them by the sampling rate (milliseconds: by 1,000) before they are written to the file.",
+            )
+        return trains
+
     def _span(self, trains: list[NDArray] | None) -> tuple[float, float]:
         if trains is None:
             assert self.values is not None
@@ -158,10 +182,17 @@ class Draft:
     def _require_one_clock(self, name: str, inside: NDArray, times: NDArray, start: float, end: float) -> None:
         if len(inside) and inside.mean() < 0.5:
             name = name.partition(".")[0]
+            scaled = {
+                unit: ((times / by >= start) & (times / by <= end + _SLACK_S)).mean() for unit, by in _UNITS.items()
+            }
+            looks = [
+                f"They look like {unit}; times are seconds. Or: t" for unit, share in scaled.items() if share > 0.9
+            ]
             raise InputError(
                 expected=f"{name} within the recording, {start:g} to {end:g} s",
                 found=f"{times.min():g} to {times.max():g} s, {1 - inside.mean():.0%} of it outside",
-                fix=f"They are on different clocks, or of different recordings: leave it out with --leave {name}.",
+                fix=f"{(looks or ['T'])[0]}hey are on another clock, or of another recording: --leave {name} goes on "
+                "without.",
             )
 
     def _unit_columns(self, kept: NDArray, session: str, area: str | None) -> pd.DataFrame:
