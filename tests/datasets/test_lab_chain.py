@@ -10,7 +10,7 @@ from lab_files import SECONDS, write_alf, write_nwb
 
 from neurobridge_tb.cli.main import main
 
-TINY = ["model=tiny", "model.num_latents_per_step=2", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+TINY = ["model=tiny", "model.num_latents_per_step=1", "trainer.max_epochs=1", "trainer.limit_train_batches=3"]
 
 
 def call(*arguments):
@@ -25,7 +25,7 @@ def pretrain_and_decode(tmp_path, modality, target):
     call("pretrain", "dataset=binned", root, f"run_dir={runs / 'pretrain'}", f"model.modality={modality}", *TINY)
     call(
         "decode", root, f"pretrained={runs / 'pretrain' / 'model'}", f"run_dir={runs / 'decode'}", f"target={target}",
-        "networks=false",
+        "networks=false", "areas=false", "folds=3",
     )  # fmt: skip
     content = json.loads((runs / "decode" / "metrics.json").read_text())
     return content, {row["decoder"]: row for row in content["rows"]}
