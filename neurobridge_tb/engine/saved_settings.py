@@ -50,7 +50,7 @@ class Settings:
         return found + [f"{name} (of other contents)" for name in others]
 
     def _read(self, path: Path) -> Any:
-        saved = load_settings(path)
+        saved: Any = load_settings(path)
         saved.pop("trainer", None)  # it may change, whatever settings it had
         try:
             saved = OmegaConf.merge(OmegaConf.structured(self._kind), saved)
