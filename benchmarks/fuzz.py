@@ -197,6 +197,8 @@ def main(overrides: int, runs: int, files: int, seed: int) -> None:
         for kind, cases in tries.items():
             for case, trace in cases:
                 counts[kind] += 1
+                if counts[kind] % 100 == 0:
+                    print(f"{counts[kind]} {kind} …", flush=True)
                 if trace is not None:
                     counts[f"{kind} that end in a traceback"] += 1
                     print(json.dumps({"case": case, "traceback": trace.splitlines()[-6:]}, indent=1), flush=True)

@@ -241,7 +241,7 @@ def test_a_hub_that_cannot_be_reached_is_one_clear_error_and_its_cache_will_do(w
 
 @pytest.mark.parametrize(
     "options",
-    [{"backend": "nearest"}, {"weights": "a/b"}, {"backend": "ip_adapter", "start": "x"}, {"dtype": "float16"}],
+    [{"backend": "nearest"}, {"weights": "a/b"}, {"backend": "ip_adapter", "start": "x"}, {"precision": "16-mixed"}],
 )
 def test_options_that_a_decoder_does_not_have_are_refused(options, tmp_path):
     with pytest.raises(InputError, match="Correct these options"):
@@ -251,7 +251,7 @@ def test_options_that_a_decoder_does_not_have_are_refused(options, tmp_path):
 def test_the_training_job_trains_an_adapter_on_a_folder(weights, tmp_path):
     train_decoder(
         images=weights["images"], embeddings=weights["embeddings"], run_dir=tmp_path / "out", backend="ip_adapter",
-        steps=2, weights=str(weights["sd"]), batch_size=2, dtype="bfloat16",
+        steps=2, weights=str(weights["sd"]), batch_size=2, precision="bf16-mixed",
     )  # fmt: skip
     pictures = load_generator("ip_adapter", adapter=tmp_path / "out", steps=1).generate(torch.zeros(1, DIM))
     assert pictures.shape == (1, 1, 3, SIZE, SIZE)
