@@ -20,7 +20,9 @@ class DecodeConfig(RecordingsConfig):
     run_dir: str = setting("runs/decode", "Folder of the results.", path=True)
     pretrained: str = setting("runs/pretrain/model", "Encoder whose latents are read.", source=True)
     target: str = setting(
-        REQUIRED, "TABLE.COLUMN, e.g. trials.stimulus, or SERIES.QUANTITY, e.g. hand.velocity; or several: A,B."
+        REQUIRED,
+        "TABLE.COLUMN, e.g. trials.stimulus, or SERIES.QUANTITY, e.g. hand.velocity; the first part may be left out where "
+        "only one is called so; or several: A,B.",
     )
     kind: str = setting("auto", "classes, values, or auto: text and few whole numbers are classes.")
     align: str = setting(

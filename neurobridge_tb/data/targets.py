@@ -122,6 +122,13 @@ def target_names(recording: Data) -> dict[str, Any]:
     return names
 
 
+def full_name(dataset: Dataset, target: str) -> str:
+    """The name ``TABLE.COLUMN`` of a column or series that is named alone, where only one is called so."""
+    names = target_names(dataset.get_recording(dataset.recording_ids[0]))
+    ending = [name for name in names if name.partition(".")[2] == target]
+    return ending[0] if len(ending) == 1 else target
+
+
 def _unknown(dataset: Dataset, target: str, recording_id: str) -> InputError:
     recording = dataset.get_recording(recording_id)
     kinds = {name: _kind(name, item) for name, item in target_names(recording).items()}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from neurobridge_tb.configs.decode import DecodeConfig
-from neurobridge_tb.data.targets import series_spec
+from neurobridge_tb.data.targets import full_name, series_spec
 from neurobridge_tb.datasets.provenance import is_pseudo_population, is_simulated
 from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
@@ -40,6 +40,7 @@ def decode(config: DecodeConfig | None = None, /, **settings: Any) -> Path:
     config = settle(DecodeConfig, config, settings)
     dataset = open_dataset(config.dataset)
     targets, aligns = ([name.strip() for name in names.split(",")] for names in (config.target, config.align))
+    targets = [full_name(dataset, target) for target in targets]
     specs = [series_spec(dataset, target) for target in targets]
     if len(aligns) not in (1, len(targets)):
         raise InputError(
@@ -50,7 +51,7 @@ def decode(config: DecodeConfig | None = None, /, **settings: Any) -> Path:
     if len(targets) > 1:
         pairs = zip(targets, aligns * len(targets) if len(aligns) == 1 else aligns, strict=True)
         return _decode_each(config, list(pairs))
-    spec = specs[0]
+    config, spec = replace(config, target=targets[0]), specs[0]
     model = place(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), config)
     content = decode_column(config, dataset, model) if spec is None else decode_series(config, dataset, model, spec)
     if is_pseudo_population(dataset):

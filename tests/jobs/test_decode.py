@@ -152,7 +152,7 @@ def test_across_sessions_counts_are_left_out(workspace, tmp_path):
 
 
 def test_several_targets_have_a_folder_each_and_one_table(workspace, tmp_path):
-    settings = {"target": "trials.kind,hand.level", "areas": False}
+    settings = {"target": "kind,hand.level", "areas": False}
     content, _ = run(workspace, tmp_path, **settings)
     assert {row["target"] for row in content["rows"]} == {"trials.kind", "hand.level"}
     assert json.loads((tmp_path / "trials.kind" / "metrics.json").read_text())["chance"] == 0.5
