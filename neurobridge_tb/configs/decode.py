@@ -21,8 +21,8 @@ class DecodeConfig(RecordingsConfig):
     pretrained: str = setting("runs/pretrain/model", "Encoder whose latents are read.", source=True)
     target: str = setting(
         REQUIRED,
-        "TABLE.COLUMN, e.g. trials.stimulus, or SERIES.QUANTITY, e.g. hand.velocity; the first part may be left out where "
-        "only one is called so; or several: A,B.",
+        "TABLE.COLUMN, e.g. trials.stimulus, or SERIES.QUANTITY, e.g. hand.velocity; the first part may be left out "
+        "where only one is called so; or several: A,B.",
     )
     kind: str = setting("auto", "classes, values, or auto: text and few whole numbers are classes.")
     align: str = setting(

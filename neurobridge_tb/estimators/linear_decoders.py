@@ -66,7 +66,7 @@ def fit_logistic(
                 model = _fit(projected[train], labels[train], penalty)
                 at = np.ix_(held, np.searchsorted(classes, model.classes_))
                 of_penalty[at] = model.predict_proba(projected[held])
-        best = int(np.argmin([log_loss(of_penalty, known) for of_penalty in held_out]))
+        best = int(np.argmin([_log_loss(of_penalty, known) for of_penalty in held_out]))
         inputs, axes = _axes(x)
         fitted = _fit(inputs(x) @ axes, labels, penalties[best])
         return LogisticDecoder(inputs, axes, fitted, float(penalties[best]), held_out[best])
@@ -150,6 +150,6 @@ def _fit(x: Floats, labels: NDArray[np.str_], penalty: float) -> Any:
     return LogisticRegression(C=1 / penalty, max_iter=100, tol=1e-3).fit(x, labels)
 
 
-def log_loss(probabilities: Floats, known: NDArray[np.intp]) -> float:
+def _log_loss(probabilities: Floats, known: NDArray[np.intp]) -> float:
     """Mean negative log-probability, nats, that (n, classes) ``probabilities`` give to the classes (n,) by number."""
     return float(-np.log(np.maximum(probabilities[np.arange(len(known)), known], 1e-12)).mean())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neurobridge_tb.arrays import Floats
 from neurobridge_tb.data.targets import Examples
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.estimators.linear_decoders import fit_logistic, fit_value_ridge, log_loss
+from neurobridge_tb.estimators.linear_decoders import fit_logistic, fit_value_ridge
 from neurobridge_tb.metrics.decoded_scores import class_scores, interval_of_difference, value_scores
 
 _LEAST = 1e-9  # probability that a decoder gives to a class at least
@@ -161,26 +161,38 @@ def _of_all(classes: NDArray[np.str_], own: NDArray[np.str_], probabilities: Flo
     return full
 
 
-def pooled(decoders: Sequence[Decoded], examples: Examples, parts: Parts) -> Decoded:
+def pooled(decoders: dict[str, Decoded], examples: Examples, parts: Parts, *, simplest: str) -> Decoded:
     """Several decoders of the same rows as one: the weighted geometric mean of probabilities, or mean of values.
 
-    The weights, in steps of a quarter and all on one decoder among them, are those of least log-loss or squared error
-    on the training rows of a part, held out in turn (stacking, Wolpert 1992).
+    The weights, in steps of a quarter, are those of least log-loss or squared error on the training rows of a part,
+    held out in turn (stacking, Wolpert 1992). Unless that is better than the simplest decoder alone by a standard error
+    of the difference, the simplest stays (Breiman et al. 1984): few rows choose badly among many.
+
+    Args:
+        decoders: By name.
+        examples: The rows.
+        parts: From :func:`split_rows`.
+        simplest: Name of the decoder that stays in case of doubt.
     """
-    outputs, first = [], 0
+    outputs, first, shares = [], 0, _shares(len(decoders))
+    alone = tuple(float(name == simplest) for name in decoders)
     for part, (train, test) in enumerate(parts):
-        label = examples.label[train]
-        known = np.searchsorted(decoders[0].classes, label) if examples.are_classes else label
-        inner = [decoder.held_out[part] for decoder in decoders]
-
-        def loss(weights: tuple[float, ...], inner: list[Floats] = inner, known: NDArray = known) -> float:
-            mixed = _mixed(inner, weights)
-            return log_loss(mixed, known) if examples.are_classes else float(((mixed - known) ** 2).mean())
-
-        best = min(_shares(len(decoders)), key=loss)
-        outputs.append(_mixed([decoder.outputs[first : first + len(test)] for decoder in decoders], best))
+        held_out = [decoder.held_out[part] for decoder in decoders.values()]
+        classes = decoders[simplest].classes
+        losses = {weights: _losses(_mixed(held_out, weights), examples.label[train], classes) for weights in shares}
+        best = min(shares, key=lambda weights: float(losses[weights].mean()))
+        gain = losses[alone] - losses[best]
+        chosen = best if gain.mean() > gain.std() / np.sqrt(len(gain)) else alone
+        outputs.append(_mixed([decoder.outputs[first : first + len(test)] for decoder in decoders.values()], chosen))
         first += len(test)
-    return replace(decoders[0], outputs=np.concatenate(outputs), held_out=())
+    return replace(decoders[simplest], outputs=np.concatenate(outputs), held_out=())
+
+
+def _losses(outputs: Floats, label: NDArray, classes: NDArray[np.str_]) -> Floats:
+    """(n,) negative log-probability of each row's class, or squared error."""
+    if not len(classes):
+        return (outputs - label) ** 2
+    return -np.log(np.maximum(outputs[np.arange(len(label)), np.searchsorted(classes, label)], _LEAST))
 
 
 def _shares(count: int) -> list[tuple[float, ...]]:

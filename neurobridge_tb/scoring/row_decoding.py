@@ -66,7 +66,7 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
             made[COUNTS] = by(gather(lambda r, b: count_features(dataset, r, b, _of(units, r)), apart=True))
             if single and bins_fit(dataset, float(np.ptp(bounds[0])) / 4):
                 made[QUARTERS] = by(gather(lambda r, b: quarter_features(dataset, r, b), apart=True))
-            both = {POOLED: pooled(list(made.values()), examples, parts), COUNTS: made.pop(COUNTS)}
+            both = {POOLED: pooled(made, examples, parts, simplest=COUNTS), COUNTS: made.pop(COUNTS)}
             made = both | made if single else both
         if single:
             made[RANDOM] = by(gather(lambda r, b: latent_features(untrained, dataset, r, b, _of(units, r))))

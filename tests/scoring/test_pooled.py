@@ -23,16 +23,21 @@ def test_a_decoder_of_noise_gets_no_weight_and_two_that_differ_add_up(kind):
         decode(x[:, None], examples, parts)
         for x in (value + rng.normal(size=120), value + rng.normal(size=120), rng.normal(size=120))
     )
+
+    def pool(**decoders):
+        return pooled(decoders, examples, parts, simplest="good")
+
     quality = {
         name: its.quality(examples).mean()
         for name, its in (
             ("good", good),
             ("noise", noise),
-            ("with noise", pooled([good, noise], examples, parts)),
-            ("both", pooled([good, second], examples, parts)),
+            ("with noise", pool(good=good, noise=noise)),
+            ("both", pool(good=good, second=second)),
         )
     }
     assert quality["with noise"] > quality["noise"] and abs(quality["with noise"] - quality["good"]) < 0.06
     assert quality["both"] > quality["good"]
-    alone = pooled([good], examples, parts)
-    np.testing.assert_allclose(alone.outputs, good.outputs, atol=1e-6)
+    np.testing.assert_allclose(pool(good=good).outputs, good.outputs, atol=1e-6)
+    guess = pool(good=noise, second=decode(rng.normal(size=120)[:, None], examples, parts))
+    np.testing.assert_allclose(guess.outputs, noise.outputs, atol=1e-6)  # in doubt the simplest stays
