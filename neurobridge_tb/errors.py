@@ -74,5 +74,5 @@ def require(module: str, *, extra: str) -> ModuleType:
             raise
         raise MissingExtraError(
             f"This needs the package '{module.split('.')[0]}', which is not installed.\n"
-            f"Install it with: pip install 'neurobridge-tb[{extra}]'"
+            f"Install it with: pip install 'neurobridge-tb[{extra}]', or in a clone: pip install '.[{extra}]'"
         ) from error
