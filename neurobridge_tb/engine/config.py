@@ -32,6 +32,9 @@ from neurobridge_tb.progress import say
 Config = TypeVar("Config", bound=JobConfig)
 
 
+_OTHER = object()  # unlike every value
+
+
 class _Text(str):
     """A value as it was typed."""
 
@@ -108,7 +111,8 @@ def compose_config(job: str, arguments: Iterable[str]) -> Any:
 def check_settings(job: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a job by their full names, checked as :func:`settle` does, without making its config.
 
-    Fast for many calls: a job's defaults are composed once for each choice of presets, a value is tried once.
+    A value that is the default is left out, so that equal jobs have equal settings. Fast for many calls: a job's
+    defaults are composed once for each choice of presets, a value is tried once.
 
     Args:
         job: Its name.
@@ -132,7 +136,7 @@ def check_settings(job: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         checked[full] = value
     if missing := sorted(base.missing - checked.keys()):
         raise InputError(expected=f"a value for {', '.join(missing)}", found="none", fix=_see_help(job))
-    return checked
+    return {name: value for name, value in checked.items() if base.defaults.get(name, _OTHER) != value}
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
@@ -243,6 +247,7 @@ class _Base(NamedTuple):
 
     config: DictConfig
     names: dict[str, Any]
+    defaults: dict[str, Any]
     missing: set[str]
     tried: set[tuple[str, str]]
 
@@ -250,7 +255,9 @@ class _Base(NamedTuple):
 @cache
 def _base(job: str, presets: tuple[tuple[str, str], ...]) -> _Base:
     config = _compose(job, dict(presets))
-    return _Base(config, dict(_names(config)), OmegaConf.missing_keys(config), set())
+    names, defaults = dict(_names(config)), dict(JOBS[job].groups)
+    defaults |= _flat(cast(dict[str, Any], OmegaConf.to_container(config)))
+    return _Base(config, names, defaults, OmegaConf.missing_keys(config), set())
 
 
 def _flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -27,7 +27,7 @@ def save_figure(rows: Sequence[Row], x: str, measure: str, folder: Path) -> Path
 
 @style.styled
 def curves(rows: Sequence[Row], x: str, measure: str) -> "Figure":
-    """One curve for each combination of the other text columns; levels that are numbers stand where they belong.
+    """One curve for each combination of the other text columns; levels that are numbers, or "10 %", stand where they belong.
 
     Args:
         rows: As :func:`~neurobridge_tb.experiments.table.table_rows` gives them.
@@ -49,7 +49,7 @@ def curves(rows: Sequence[Row], x: str, measure: str) -> "Figure":
             curves.setdefault(", ".join(row.get(name, "") for name in varying), []).append(row)
     levels = list(dict.fromkeys(row[x] for row in rows))
     try:
-        places = {level: float(level) for level in levels}
+        places = {level: float(level.removesuffix("%")) for level in levels}
         numeric = True
     except ValueError:
         places, numeric = {level: float(k) for k, level in enumerate(levels)}, False

@@ -132,7 +132,12 @@ def retrieval_rows(
     rows = []
     for direction, similarity in directions.items():
         hits = [topk_hits(similarity, k).mean(0) for k in ks]
-        row = {"model": model, "trials": trials, "direction": direction, "n_candidates": to_image.shape[2]}
+        row: dict[str, Any] = {
+            "model": model,
+            "trials": trials,
+            "direction": direction,
+            "n_candidates": to_image.shape[2],
+        }
         row |= _scores(hits, ks, resamples, seed)
         if permutations:
             row["p"] = permutation_test(similarity, ks[0], permutations=permutations, seed=seed)

@@ -14,7 +14,7 @@ RECIPE = """
 question: Does the width matter?
 settings: {root: "???", epochs: 1}
 factors:
-  masks: {neuron: {}, both: {pretrain.masking.temporal: 1.0}}
+  masks: {both: {}, neuron: {pretrain.masking.temporal: 0}}
   units: [4, 8]
 seeds: [0, 1]
 steps:
@@ -63,6 +63,15 @@ def test_a_name_in_full_and_in_short_is_the_same_job(tmp_path, binned_root):
     short = expanded(tmp_path, binned_root)
     full = expanded(tmp_path, binned_root, RECIPE.replace('root: "${root}"', 'dataset.root: "${root}"'))
     assert list(short.jobs) == list(full.jobs)
+
+
+def test_a_default_that_is_spelled_out_is_the_same_job(tmp_path, binned_root):
+    short = expanded(tmp_path, binned_root)
+    spelled = RECIPE.replace("pretrain: {dataset: binned,", "pretrain: {dataset: binned, depth: 1, ema: null,")
+    assert list(expanded(tmp_path, binned_root, spelled.replace("depth: 1", "optimizer.lr: 0.001")).jobs) == list(
+        short.jobs
+    )
+    assert list(expanded(tmp_path, binned_root, spelled.replace("depth: 1", "model.dim: 64")).jobs) != list(short.jobs)
 
 
 def test_levels_and_seeds_can_be_chosen(tmp_path, binned_root):
