@@ -20,7 +20,7 @@ _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _OUTPUTS = ("run_dir", "out", "command")
 # How a job runs, not what it computes: such settings are no part of its address.
 _MANNER = {
-    "loader.num_workers", "num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
+    "device", "loader.num_workers", "num_workers", "trainer.enable_progress_bar", "trainer.enable_model_summary",
     "trainer.log_every_n_steps", "trainer.logger", "trainer.profiler",
 }  # fmt: skip
 

@@ -27,7 +27,7 @@ def save_figure(rows: Sequence[Row], x: str, measure: str, folder: Path) -> Path
 
 @style.styled
 def curves(rows: Sequence[Row], x: str, measure: str) -> "Figure":
-    """One curve for each combination of the other text columns; levels that are numbers, or "10 %", stand where they belong.
+    """One curve for each combination of the other text columns; levels that are numbers, or "10 %", stand at them.
 
     Args:
         rows: As :func:`~neurobridge_tb.experiments.table.table_rows` gives them.
