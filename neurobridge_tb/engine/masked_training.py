@@ -23,7 +23,8 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
-from neurobridge_tb.scoring.masked_rows import fit_baselines, masked_example, masked_scores
+from neurobridge_tb.scoring.masked_baselines import fit_baselines
+from neurobridge_tb.scoring.masked_rows import masked_example, masked_scores
 
 _TEST_WINDOWS = 300  # of each scheme
 

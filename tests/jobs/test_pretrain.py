@@ -35,6 +35,7 @@ def test_it_beats_the_training_mean_rate_on_held_out_time(finished):
     for row in metrics["rows"]:
         assert row["metric"] == "bits/spike"
         assert row["model"] > 0.02
+        assert (row["baselines"]["factor analysis"] > 0.02) == (row["scheme"] == "neuron")  # bins are independent there
 
 
 def test_the_exported_model_and_the_example_are_complete(finished):
