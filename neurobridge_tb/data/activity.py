@@ -51,14 +51,18 @@ class RecordingActivity:
             parts += np.split(values, np.cumsum(lengths)[:-1])
         return parts
 
-    def standardized(self, interval: Interval, *, most_bins: int) -> NDArray[np.float32]:
-        """(bins, N) standardised values of intervals, NaN where absent; at most ``most_bins``, spread evenly."""
-        spans = spans_end_to_end(interval, self.model.sequence_length, most=most_bins, partial=True)
-        grids = self.windows(*spans)
-        if not grids:
-            return np.zeros((0, len(self.unit_ids)), dtype=np.float32)
-        values = np.concatenate(grids)
-        return self.standardize(values[:: -(-len(values) // most_bins)])
+    def standardized(self, interval: Interval, *, most_bins: int) -> list[NDArray[np.float32]]:
+        """Standardised values (T, N) of windows that lie end to end in intervals, NaN where absent.
+
+        Args:
+            interval: The intervals.
+            most_bins: So many of all windows together, at most; the windows are spread evenly.
+        """
+        reads = self.model
+        rate = 1 / reads.bin_size if reads.reads_events else float(reads.series_of(self.recording).sampling_rate)
+        most = max(1, most_bins // max(1, round(reads.sequence_length * rate)))
+        spans = spans_end_to_end(interval, reads.sequence_length, most=most, partial=True)
+        return [self.standardize(values) for values in self.windows(*spans) if len(values)]
 
     def with_values(self, interval: Interval, *, whole: bool) -> Interval:
         """The intervals without those stretches in which no unit has a value, and a window would be empty.

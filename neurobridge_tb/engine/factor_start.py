@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis, choose_factor_analysis
+from neurobridge_tb.estimators.factor_dynamics import fit_dynamics
 from neurobridge_tb.models import NeuroBridgeModel
 
 _MOST_BINS = 50_000  # of each recording
@@ -22,10 +23,11 @@ def start_from_factor_analysis(
     known: Iterable[str] = (),
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Fit the factors of each recording to its standardised training activity, and set the rows of its units.
+    """Fit the factors of each recording to its standardised training activity; set the rows of its units and its own.
 
     The number of factors, at most the model's, is the one that predicts hidden units best. Recordings that share units
-    are fitted together, units that one of them lacks being absent there; otherwise one recording at a time is read.
+    are fitted together, units that one of them lacks being absent there; otherwise one recording at a time is read. How
+    factors follow each other in time is fitted within windows.
 
     Args:
         model: With vocabularies and unit statistics; without a factor model, nothing is done.
@@ -44,7 +46,7 @@ def start_from_factor_analysis(
     recordings = Activity(model, dataset)
     errors: dict[str, dict[str, float]] = {}
     for group in _groups_that_share_units(dataset, [r for r, interval in intervals.items() if len(interval)]):
-        units, activity = _activity(recordings, intervals, group)
+        units, activity, lengths = _activity(recordings, intervals, group)
         fitted, tried = choose_factor_analysis(activity, numbers=[*(n for n in NUMBERS if n < most), most], seed=seed)
         loadings = _turned(model, units, fitted, kept)
         new = np.array([unit not in kept for unit in units])
@@ -54,6 +56,8 @@ def start_from_factor_analysis(
             torch.from_numpy(fitted.noise[new]),
             torch.from_numpy(fitted.bins[new]),
         )
+        as_set = model.factors.as_fitted(torch.tensor(model.factors.loading_rows.tokenizer(units)))
+        model.factors.set_dynamics(group, torch.from_numpy(fit_dynamics(as_set, activity, lengths)))
         errors |= {recording_id: {str(n): error for n, error in tried.items()} for recording_id in group}
     return errors
 
@@ -70,20 +74,26 @@ def _groups_that_share_units(dataset: Dataset, recording_ids: list[str]) -> list
 
 def _activity(
     recordings: Activity, intervals: dict[str, Interval], recording_ids: list[str]
-) -> tuple[list[str], NDArray[np.float64]]:
-    """Unit ids, and standardised activity (bins, units) of recordings, one after the other; NaN where absent."""
+) -> tuple[list[str], NDArray[np.float64], list[int]]:
+    """Unit ids, standardised activity (bins, units) of windows one after the other, and how many bins each has.
+
+    NaN where absent.
+    """
     column: dict[str, int] = {}
-    parts = []
+    parts: list[tuple[list[int], NDArray[np.float32]]] = []
+    lengths: list[int] = []
     for recording_id in recording_ids:
         recording = recordings[recording_id]
         columns = [column.setdefault(unit, len(column)) for unit in recording.unit_ids]
-        parts.append((columns, recording.standardized(intervals[recording_id], most_bins=_MOST_BINS)))
+        windows = recording.standardized(intervals[recording_id], most_bins=_MOST_BINS)
+        parts.append((columns, np.concatenate(windows)))
+        lengths += map(len, windows)
     activity = np.full((sum(len(x) for _, x in parts), len(column)), np.nan)
     row = 0
     for columns, x in parts:
         activity[row : row + len(x), columns] = x
         row += len(x)
-    return list(column), activity
+    return list(column), activity, lengths
 
 
 def _turned(model: NeuroBridgeModel, units: list[str], fitted: FactorAnalysis, known: set[str]) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.data.responses import Responses
-from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
 from neurobridge_tb.estimators.ridge import Ridge, fit_ridge
 from neurobridge_tb.estimators.similarity_weights import SimilarityWeights, fit_similarity_weights
 from neurobridge_tb.metrics.retrieval import cosine_similarity
@@ -237,10 +236,8 @@ def _factor_scores(model: ImageAligner, responses: Responses, x: NDArray) -> "_S
     """The encoder's factors in each latent step, given the units that are seen in any presentation."""
     assert model.linear is not None and model.encoder.factors is not None
     steps, units = model.linear.num_steps, responses.model_inputs["input_unit_index"][0]
-    loadings, log_noise, log_bins, _ = (table(units).double().numpy() for table in model.encoder.factors.tables)
     seen = ~np.isnan(x).all(0).reshape(steps, -1).all(0)
-    fitted = FactorAnalysis(np.zeros(len(units)), loadings, np.exp(log_noise[:, 0]), np.exp(log_bins[:, 0]))
-    gain = fitted.gain(seen)
+    gain = model.encoder.factors.as_fitted(units).gain(seen)
     inputs = Standardizer.fit(x)
     return _Scores(replace(inputs, std=np.ones_like(inputs.std)), np.kron(np.eye(steps), gain).astype(np.float64))
 

@@ -74,7 +74,7 @@ class BehaviorDecoder(PretrainedModel):
         offsets = torch.arange(-self.bins_around, self.bins_around + 1, device=first.device)
         around = (output_timestamps[..., None] + width * offsets).clamp(first, last)  # (B, K, 2 * bins_around + 1)
         states = self.encoder.decoder.bin_states(
-            self.encoder.encode(**inputs),
+            self.encoder.encode(session_index=session_index, **inputs),
             inputs["latent_timestamps"],
             self.encoder.session_emb(session_index),
             around.flatten(1),

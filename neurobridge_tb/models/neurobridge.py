@@ -27,7 +27,7 @@ from neurobridge_tb.nn.grid_decoder import Cells, GridDecoder
 from neurobridge_tb.nn.population import PopulationEmbedding
 from neurobridge_tb.nn.rotary import TimeEmbedding, cross_attention, self_attention
 from neurobridge_tb.nn.step_embedding import StepEmbedding
-from neurobridge_tb.nn.unit_rows import UnitEmbedding, UnitStatistics, batch_rows
+from neurobridge_tb.nn.unit_rows import LeadEmbedding, UnitStatistics, batch_rows
 from neurobridge_tb.nn.value_attention import grid_value_attention, value_token_rows
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
@@ -137,14 +137,14 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         self.input_value_map = nn.Linear(1, dim // 2)
         nn.init.trunc_normal_(self.input_value_map.weight, 0, emb_init_scale)
         nn.init.zeros_(self.input_value_map.bias)
-        self.unit_emb = UnitEmbedding(dim // 2, init_scale=emb_init_scale)
+        self.unit_emb = LeadEmbedding(dim // 2, init_scale=emb_init_scale)
         self.gain_emb = InfiniteVocabEmbedding(dim // 2, init_scale=0.0) if unit_value_maps else None
         self.token_type_emb = nn.Embedding(4, dim) if boundary_tokens else None  # POYO's: spike, start, end, unused
         if self.token_type_emb is not None:
             nn.init.normal_(self.token_type_emb.weight, std=emb_init_scale)
         self.unit_stats = UnitStatistics()
         self.unit_lookup = UnitLookup()
-        self.session_emb = InfiniteVocabEmbedding(dim, init_scale=emb_init_scale)
+        self.session_emb = LeadEmbedding(dim, init_scale=emb_init_scale)
         self.latent_emb = nn.Embedding(num_latents_per_step, dim)
         nn.init.normal_(self.latent_emb.weight, std=emb_init_scale)
         self.rotary_emb = TimeEmbedding(head_dim=dim_head, rotate_dim=dim_head // 2, t_min=t_min, t_max=t_max)
@@ -194,6 +194,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         )
         self.readout = None if dim_out is None else nn.Linear(dim, dim_out)
         self.unit_emb.followers = self._other_unit_tables()
+        self.session_emb.followers = [] if self.factors is None else self.factors.session_tables
+        self.register_load_state_dict_pre_hook(_without_dynamics)
 
     # ------------------------------------------------------------------ vocabularies
 
@@ -290,9 +292,10 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
                 )
             known = torch.cat([factors.mean, 1 - factors.variance], dim=-1)
             n_steps = latents.shape[1] // self.num_latents_per_step
-            bins = (input_mask, input_timestamps)
-            mask, bin_times = (binned["count_mask"], binned["count_timestamps"]) if self.reads_events else bins
-            update = update + self.factor_emb(known, mask.any(-1).to(known), bin_times, n_steps)
+            bin_times = binned["count_timestamps"] if self.reads_events else input_timestamps
+            real = bin_times > bin_times[:, :1]  # padding has time 0
+            real[:, 0] = True
+            update = update + self.factor_emb(known, real.to(known), bin_times, n_steps)
         latents = latents + update
         latents = latents + self.enc_ffn(latents)
         for layer in self.proc_layers:
@@ -304,6 +307,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         *,
         input_mask: Tensor,
         input_unit_index: Tensor,
+        session_index: Tensor | None = None,
         input_values: Tensor | None = None,
         count_values: Tensor | None = None,
         count_mask: Tensor | None = None,
@@ -312,11 +316,12 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         mask_pattern_index: Tensor | None = None,
         **_: Any,
     ) -> Factors:
-        """Posterior of the factors in each bin, given what is seen of it.
+        """Posterior of the factors in each bin, given what is seen of the window.
 
         Args:
             input_mask: See :meth:`encode`.
             input_unit_index: See :meth:`encode`.
+            session_index: (B,) indices of the recordings.
             input_values: See :meth:`encode`.
             count_values: (B, T, N) counts of spike events in bins, with
             count_mask: (B, T, N) which of them are seen, and
@@ -334,8 +339,14 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
                 )
             input_values, input_mask, input_unit_index = count_values, count_mask, count_unit_index
         assert input_values is not None
+        if session_index is None:
+            raise InputError(
+                expected="session_index (B,), as the factors of a recording have dynamics of their own",
+                found="none",
+                fix="Pass what the model's own tokenize makes of a window.",
+            )
         values = self.standardize(input_values, input_unit_index)
-        return self.factors(values, input_mask, input_unit_index, mask_patterns, mask_pattern_index)
+        return self.factors(values, input_mask, input_unit_index, session_index, mask_patterns, mask_pattern_index)
 
     def _attend_to_grid(
         self, latents: Tensor, latent_timestamps: Tensor, values: Tensor, mask: Tensor, times: Tensor, units: Tensor
@@ -439,7 +450,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             )
 
         output = self._checkpointed(predict, latents)
-        baseline = self._baseline(output_unit_index, output_timestamps, factors, inputs)
+        baseline = self._baseline(
+            output_unit_index, output_timestamps, factors, inputs | {"session_index": session_index}
+        )
         if self.modalities == ("mua",):
             return output + baseline
         mean, std = self.unit_stats(output_unit_index)[:, None].unbind(-1)  # (B, 1, M)
@@ -469,6 +482,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         Returns:
             (B, K, D + num_factors).
         """
+        inputs["session_index"] = session_index
         factors = None if self.factors is None else self.infer_factors(**inputs)
         states = self.decoder.bin_states(
             self.encode(factors=factors, **inputs),
@@ -550,6 +564,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             "input_timestamps": input_timestamps,
             "input_unit_index": input_unit_index,
             "latent_timestamps": latent_timestamps,
+            "session_index": session_index,
         }
         if self.factors is not None:
             inputs["factors"] = self.infer_factors(**inputs)
@@ -562,7 +577,6 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         elif output_unit_index is not None:
             output = self.decode(
                 latents,
-                session_index=session_index,
                 output_timestamps=output_timestamps,
                 output_unit_index=output_unit_index,
                 output_cells=output_cells,
@@ -626,6 +640,15 @@ def mean_loss(losses: dict[str, tuple[Tensor, Tensor | int]]) -> Tensor:
         return next(iter(losses.values()))[0]
     total = sum(n for _, n in losses.values())
     return torch.stack([loss * (n / total) for loss, n in losses.values()]).sum()
+
+
+def _without_dynamics(model: NeuroBridgeModel, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """In models from before factors followed each other in time, bins are independent."""
+    rows, sessions = f"{prefix}factors.dynamics_rows.", f"{prefix}session_emb."
+    if model.factors is not None and f"{rows}weight" not in state and f"{sessions}weight" in state:
+        start = model.factors.dynamics_rows.start
+        state[f"{rows}weight"] = start.repeat(len(state[f"{sessions}weight"]), 1)
+        state[f"{rows}vocab"] = state[f"{sessions}vocab"].copy()
 
 
 def _unit_ids(dataset: Dataset) -> list[str]:

@@ -7,28 +7,32 @@ that are kept in a bin,
     mean       z = P^-1 sum_{u in O} L_u v_u / psi_u            variance  diag(P^-1)
 
 is exact for any mask, and ``L_u . z`` predicts any unit, hidden or not; n_u, the bins that L_u was fitted to, says how
-much of it is chance. Bins that share a mask share P. Units stay
-exchangeable, ragged and maskable. :mod:`neurobridge_tb.estimators.factor_analysis` fits the rows in closed form.
+much of it is chance. Bins that share a mask share these sums. Units stay exchangeable, ragged and maskable. In windows
+of several bins the factors also follow each other in time (:mod:`neurobridge_tb.nn.factor_dynamics`), so hidden bins
+are predicted too. :mod:`neurobridge_tb.estimators.factor_analysis` fits all of it in closed form.
 """
 
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
-from neurobridge_tb.nn.unit_rows import batch_rows
+from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
+from neurobridge_tb.nn.factor_dynamics import smooth
+from neurobridge_tb.nn.unit_rows import FixedRows, batch_rows
 
 _KNOWN = 40.0  # log of so many bins that loadings fitted to them are certain
 _SOFTNESS = 0.2  # of the floor of a predicted rate, in mean rates
 
 
 class Factors(NamedTuple):
-    """Posterior of the factors in each bin.
+    """Posterior of the factors in each bin, given its window.
 
     Attributes:
-        mean: (B, T, K) z; 0, the prior's, in a bin without any unit kept.
+        mean: (B, T, K) z; 0, the prior's, where nothing is known.
         variance: (B, T, K) the diagonal of its covariance; there 1.
     """
 
@@ -59,12 +63,18 @@ class FactorModel(nn.Module):
         self.log_noise_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
         self.log_bins_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
         self.curve_rows = InfiniteVocabEmbedding(1, init_scale=0.0) if predicts_units else None
+        self.dynamics_rows = FixedRows(torch.zeros(num_factors**2))
 
     @property
     def tables(self) -> list[InfiniteVocabEmbedding]:
         """Its rows of units: what :meth:`set` sets, and how each unit's response curves, which training finds."""
         tables = [self.loading_rows, self.log_noise_rows, self.log_bins_rows, self.curve_rows]
         return [table for table in tables if table is not None]
+
+    @property
+    def session_tables(self) -> list[InfiniteVocabEmbedding]:
+        """Its rows of recordings: how factors follow each other from bin to bin; 0: not at all."""
+        return [self.dynamics_rows]
 
     @torch.no_grad()
     def set(self, unit_ids: list[str], loadings: Tensor, noise: Tensor, bins: Tensor) -> None:
@@ -83,11 +93,30 @@ class FactorModel(nn.Module):
         self.log_noise_rows.weight[index] = noise.log()[:, None].to(self.log_noise_rows.weight)
         self.log_bins_rows.weight[index] = bins.log()[:, None].to(self.log_bins_rows.weight)
 
+    @torch.no_grad()
+    def as_fitted(self, unit_index: Tensor) -> FactorAnalysis:
+        """The rows of units (N,) as a factor analysis of standardised activity."""
+        tables = (self.loading_rows, self.log_noise_rows, self.log_bins_rows)
+        loadings, log_noise, log_bins = (table(unit_index).double().cpu().numpy() for table in tables)
+        return FactorAnalysis(np.zeros(len(unit_index)), loadings, np.exp(log_noise[:, 0]), np.exp(log_bins[:, 0]))
+
+    @torch.no_grad()
+    def set_dynamics(self, recording_ids: list[str], dynamics: Tensor) -> None:
+        """Set how the factors of some recordings follow each other.
+
+        Args:
+            recording_ids: Recordings of the vocabulary.
+            dynamics: (K, K) A, of singular values below 1.
+        """
+        index = self.dynamics_rows.tokenizer(recording_ids)
+        self.dynamics_rows.weight[index] = dynamics.flatten().to(self.dynamics_rows.weight)
+
     def forward(
         self,
         values: Tensor,
         keep: Tensor,
         unit_index: Tensor,
+        session_index: Tensor,
         patterns: Tensor | None = None,
         pattern_index: Tensor | None = None,
     ) -> Factors:
@@ -97,8 +126,12 @@ class FactorModel(nn.Module):
             values: (B, T, N) standardised values; finite, also where hidden.
             keep: (B, T, N) which of them are kept; False for padded units.
             unit_index: (B, N).
+            session_index: (B,) recordings, whose dynamics couple the bins.
             patterns: (B, P, N) the different sets of units that a window's bins keep. Default: one for each bin.
             pattern_index: (B, T) which of them is each bin's.
+
+        Returns:
+            Both with exact gradients in windows of one bin; of several, the variance has none.
         """
         with torch.autocast(values.device.type, enabled=False):
             patterns = keep if patterns is None else patterns
@@ -110,16 +143,16 @@ class FactorModel(nn.Module):
             information = (values.to(exact) * keep) @ weighted[index]  # (B, T, K)
             patterns = patterns.to(exact)
             doubt = (patterns @ torch.exp(-self.log_bins_rows(rows).to(exact))[index])[..., None]  # (B, P, 1, 1)
-            prior = (1 + doubt) * torch.eye(loadings.shape[1], dtype=exact, device=values.device)
-            covariance = _stable_inverse(prior + self._information(loadings, weighted, patterns, index))
-            if patterns.shape[1] == 1:
-                mean, variance = information @ covariance[:, 0], covariance.diagonal(dim1=-2, dim2=-1)
-                return Factors(mean, variance.expand_as(mean))
-            if pattern_index is not None:
-                batch = torch.arange(len(values), device=values.device)[:, None]
-                covariance = covariance[batch, pattern_index]  # (B, T, K, K)
-            mean = (information[:, :, None] @ covariance)[:, :, 0]
-            return Factors(mean, covariance.diagonal(dim1=-2, dim2=-1))
+            identity = torch.eye(loadings.shape[1], dtype=exact, device=values.device)
+            precision = self._information(loadings, weighted, patterns, index) + doubt * identity
+            if values.shape[1] == 1:
+                covariance = _stable_inverse(identity + precision[:, 0])
+                return Factors(information @ covariance, covariance.diagonal(dim1=-2, dim2=-1)[:, None])
+            if pattern_index is not None and patterns.shape[1] > 1:
+                precision = precision[torch.arange(len(values), device=values.device)[:, None], pattern_index]
+            precision = precision * keep.any(-1)[..., None, None]  # padded bins have no pattern of their own
+            dynamics = self.dynamics_rows(session_index).to(exact).unflatten(1, identity.shape)
+            return Factors(*smooth(information, precision, dynamics))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """As ever; models from before the number of bins counted take loadings as known, and responses as straight."""

@@ -9,11 +9,11 @@ from neurobridge_tb._upstream import InfiniteVocabEmbedding
 _SMALLEST_MEAN = 1e-7  # counts a bin: half a spike in a day at 20 ms
 
 
-class UnitEmbedding(InfiniteVocabEmbedding):
-    """Embeddings of units, whose vocabulary other tables share: what is done to it here is done there too.
+class LeadEmbedding(InfiniteVocabEmbedding):
+    """Embeddings of units or recordings, whose vocabulary other tables share: what is done to it is done there too.
 
     Attributes:
-        followers: Those tables, with a row for each unit in the same order.
+        followers: Those tables, with a row for each unit or recording in the same order.
     """
 
     def __init__(self, embedding_dim: int, init_scale: float = 0.02) -> None:
@@ -25,7 +25,7 @@ class UnitEmbedding(InfiniteVocabEmbedding):
         for table in self.followers:
             table.initialize_vocab(vocab)
 
-    def extend_vocab(self, vocab: list[str], exist_ok: bool = False) -> "UnitEmbedding":
+    def extend_vocab(self, vocab: list[str], exist_ok: bool = False) -> "LeadEmbedding":
         super().extend_vocab(vocab, exist_ok=exist_ok)
         for table in self.followers:
             table.extend_vocab(vocab, exist_ok=exist_ok)
@@ -43,14 +43,16 @@ class UnitEmbedding(InfiniteVocabEmbedding):
         return subset
 
 
-class UnitStatistics(InfiniteVocabEmbedding):
-    """Mean and standard deviation of each unit's values on the training split; not trained.
+class FixedRows(InfiniteVocabEmbedding):
+    """Rows that are fitted and not trained. A vocabulary that is extended starts its new rows at the first value.
 
-    Rows are (mean, std), by default (0, 1). A vocabulary that is extended starts its new rows there.
+    Args:
+        start: The row that a word starts with.
     """
 
-    def __init__(self) -> None:
-        super().__init__(2)
+    def __init__(self, start: Tensor) -> None:
+        super().__init__(len(start))
+        self.start = start
         self.weight = UninitializedParameter(requires_grad=False)
 
     def initialize_parameters(self, num_embeddings) -> None:  # type: ignore[override]
@@ -60,7 +62,14 @@ class UnitStatistics(InfiniteVocabEmbedding):
     def reset_parameters(self) -> None:
         if not self.is_lazy():
             with torch.no_grad():
-                self.weight.copy_(torch.tensor([0.0, 1.0]).expand_as(self.weight))
+                self.weight.copy_(self.start.expand_as(self.weight))
+
+
+class UnitStatistics(FixedRows):
+    """Mean and standard deviation of each unit's values on the training split, by default (0, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.tensor([0.0, 1.0]))
 
     def set(self, unit_ids: list[str], mean: Tensor, std: Tensor) -> None:
         """Set the rows of ``unit_ids``: ``mean`` and ``std`` are (len(unit_ids),); std 0 counts as 1."""

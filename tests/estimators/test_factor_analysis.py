@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.decomposition import FactorAnalysis as Sklearn
@@ -8,6 +10,7 @@ from neurobridge_tb.estimators.factor_analysis import (
     choose_factor_analysis,
     fit_factor_analysis,
 )
+from neurobridge_tb.estimators.factor_dynamics import fit_dynamics
 
 
 def simulated(n=1500, units=14, factors=3, seed=0):
@@ -117,3 +120,24 @@ def test_infinite_or_no_activity_is_refused():
         fit_factor_analysis(np.array([[1.0, np.inf]]), factors=1)
     with pytest.raises(InputError, match="at least one bin"):
         choose_factor_analysis(np.zeros((0, 4)))
+
+
+def test_dynamics_are_found_within_windows_alone():
+    rng = np.random.default_rng(0)
+    turned, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    truth = turned * [0.9, 0.6, 0.0]
+    root = np.linalg.cholesky(np.eye(3) - truth @ truth.T)
+    z = [rng.normal(size=(400, 3))]
+    for _ in range(9):
+        z.append(z[-1] @ truth.T + rng.normal(size=(400, 3)) @ root.T)
+    loadings, noise = rng.normal(size=(60, 3)), np.full(60, 0.3)
+    x = np.stack(z, axis=1).reshape(-1, 3) @ loadings.T + rng.normal(size=(4000, 60)) * noise**0.5
+    model = FactorAnalysis(np.zeros(60), loadings, noise, np.full(60, np.inf))
+    np.testing.assert_allclose(fit_dynamics(model, x, [10] * 400), truth, atol=0.06)
+    unused = replace(model, loadings=np.pad(loadings, ((0, 0), (0, 1))))
+    found = fit_dynamics(unused, np.where(rng.random(x.shape) < 0.1, np.nan, x), [10] * 400)
+    assert (found[3] == 0).all() and (found[:, 3] == 0).all()
+    np.testing.assert_allclose(found[:3, :3], truth, atol=0.06)
+    assert (fit_dynamics(model, x, [1] * 4000) == 0).all()  # windows of one bin
+    slow = fit_dynamics(model, np.repeat(x[:40], 10, axis=0), [10] * 40)
+    assert np.linalg.svd(slow)[1].max() <= 0.98 + 1e-12
