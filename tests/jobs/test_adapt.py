@@ -72,6 +72,7 @@ def test_units_alone_leaves_everything_else_bit_equal(binned_root, tmp_path, pre
     for name in ROWS:
         rows = new[name]
         assert len(rows) == (1 if name == "session_emb.weight" else 11)
+    assert (new["factors.dynamics_rows.weight"] != 0).any(1).tolist() == [True]  # of the new recording
     assert new["gain_emb.weight"].abs().amin(1).gt(0).any()  # zero before training: they have learned
     assert {row["scheme"] for row in read_metrics(run)["rows"]} == {"temporal", "neuron"}
 
@@ -92,7 +93,7 @@ def test_gradual_unfreezing_trains_all_but_the_rows_of_absent_units(binned_root,
     before, after, _ = states(run, pretrained)
     for name, value in after.items():
         same = torch.equal(value, before[name])
-        constant = name in ROWS | {"unit_stats.weight"} or name.startswith("rotary_emb")
+        constant = name in ROWS | {"unit_stats.weight", "factors.dynamics_rows.weight"} or name.startswith("rotary_emb")
         assert same == constant, name
 
 

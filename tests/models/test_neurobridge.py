@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch_brain.models import POYO
 
 from neurobridge_tb import ImageAligner, NeuroBridgeModel
@@ -173,6 +174,27 @@ def test_events_have_float32_gradients_under_bf16_autocast(boundary_tokens):
         gradients.append(torch.autograd.grad(latents.float().square().sum(), parameters))
     for exact, rough in zip(*gradients, strict=True):
         assert (rough - exact).norm() < 0.05 * exact.norm()
+
+
+def test_factors_follow_the_recordings_dynamics(model, dataset, tmp_path):
+    inputs = collate([model.tokenize_with_targets(window(dataset))])["model_inputs"]
+    with pytest.raises(InputError, match="session_index"):
+        model.infer_factors(**{name: x for name, x in inputs.items() if name != "session_index"})
+    coupled = copy.deepcopy(model)
+    coupled.factors.set_dynamics(["session0"], 0.9 * torch.eye(16))
+    hidden = inputs | {"input_mask": inputs["input_mask"].clone()}
+    hidden["input_mask"][:, 5:7] = False
+    del hidden["mask_patterns"], hidden["mask_pattern_index"]
+    assert (model.infer_factors(**hidden).mean[:, 5:7] == 0).all()
+    assert (coupled.infer_factors(**hidden).mean[:, 5:7] != 0).any()
+    coupled.save_pretrained(tmp_path / "model")
+    state = load_file(tmp_path / "model/model.safetensors")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    del state["factors.dynamics_rows.weight"], config["vocabs"]["factors.dynamics_rows.vocab"]
+    save_file(state, tmp_path / "model/model.safetensors")  # as saved before there were dynamics
+    (tmp_path / "model/config.json").write_text(json.dumps(config))
+    before = NeuroBridgeModel.load_pretrained(tmp_path / "model").eval()
+    torch.testing.assert_close(before(**inputs), model(**inputs))
 
 
 def test_a_grid_without_values_is_refused(model, dataset):
