@@ -71,6 +71,21 @@ class MaskedOptimizerConfig(OptimizerConfig):
 
 
 @dataclass
+class LossConfig:
+    """The loss of masked modelling."""
+
+    unit_weights: str | None = setting(
+        None,
+        "communality: units count by the share of their variance that the factors explain; reliability: by the column "
+        "of that name (TVSD); null: all alike.",
+    )
+    image_weight: float = setting(
+        0.0, "Weight of the cosine of a linear read-out of the latents and the embedding of the image shown, e.g. 0.01."
+    )
+    embeddings: str | None = setting(None, "File made by `neurobridge embed`, for image_weight.", source=True)
+
+
+@dataclass
 class RecordingsConfig(RunConfig):
     """A job that reads recordings."""
 
@@ -104,6 +119,7 @@ class MaskedTrainingConfig(MaskedConfig):
     loader: LoaderConfig = setting(LoaderConfig(batch_size=0), "Batches of windows.")
     gradient_checkpointing: bool = setting(False, "Less memory, more time, the same gradients.")
     optimizer: MaskedOptimizerConfig = setting(MaskedOptimizerConfig(), "AdamW.")
+    loss: LossConfig = setting(LossConfig(), "The loss.")
 
 
 @dataclass

@@ -150,7 +150,7 @@ def collect_responses(
     intervals = dataset.get_sampling_intervals(split)[recording_id]
     start, end = np.asarray(intervals.start, dtype=float), np.asarray(intervals.end, dtype=float)
     activity, shown = RecordingActivity(model, recording), recording.presentations
-    which = _presentations_of(np.asarray(shown.start), np.asarray(shown.end), start, end)
+    which = presentations_of(np.asarray(shown.start), np.asarray(shown.end), start, end)
     longest = int(np.argmax(end - start))
     inputs = collate([model.tokenize(recording.slice(start[longest], end[longest]))])
     image_ids, repeats = as_text(np.asarray(shown.image_id))[which], np.asarray(shown.repeat)[which].astype(np.int64)
@@ -192,7 +192,7 @@ def _mean_over(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
 
 
-def _presentations_of(
+def presentations_of(
     shown_from: NDArray[Any], shown_to: NDArray[Any], start: NDArray[Any], end: NDArray[Any]
 ) -> NDArray[np.intp]:
     """Which presentation fills most of each window; one that only touches it is in it too, by rounding."""

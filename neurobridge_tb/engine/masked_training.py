@@ -11,7 +11,9 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Dataset
+from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.configs.parts import MaskedTrainingConfig
+from neurobridge_tb.data.image_targets import ImageTargets
 from neurobridge_tb.data.masked_windows import fixed_mask_loaders, masked_loaders
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.devices import place
@@ -19,6 +21,7 @@ from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.masked import PretrainingModule
 from neurobridge_tb.engine.optim import Group
 from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.engine.unit_weights import unit_weights
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
@@ -53,7 +56,15 @@ def train_masked(
     train, valid = masked_loaders(config, dataset, model)
     model.gradient_checkpointing = config.gradient_checkpointing
     settings = {name: getattr(config.optimizer, name) for name in ("lr", "factor_lr", "weight_decay")}
-    module = PretrainingModule(model, **settings, schemes=list(valid), groups=groups)
+    module = PretrainingModule(
+        model,
+        **settings,
+        schemes=list(valid),
+        unit_weights=unit_weights(config.loss.unit_weights, model, dataset),
+        images=_images(config, dataset),
+        image_weight=config.loss.image_weight,
+        groups=groups,
+    )
     callbacks: list[L.Callback] = [EpochSeeds(config.seed, train, valid)]
     if config.ema:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
@@ -89,6 +100,19 @@ def train_masked(
         },
     )
     return run.path
+
+
+def _images(config: MaskedTrainingConfig, dataset: Dataset) -> ImageTargets | None:
+    """What training windows show, where the loss has a term for it."""
+    if not config.loss.image_weight:
+        return None
+    if config.windows != "trial" or config.loss.embeddings is None:
+        raise InputError(
+            expected="with loss.image_weight, windows=trial and loss.embeddings=<file>",
+            found=f"windows={config.windows}, loss.embeddings={config.loss.embeddings}",
+            fix="Make the file with `neurobridge embed`, or set loss.image_weight=0.",
+        )
+    return ImageTargets(dataset, EmbeddingCache.load(config.loss.embeddings))
 
 
 def _scores(

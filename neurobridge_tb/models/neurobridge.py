@@ -599,7 +599,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)
         return (values - mean) / std.clamp_min(1e-6)
 
-    def masked_losses(self, output: Tensor, batch: dict) -> dict[str, tuple[Tensor, Tensor | int]]:
+    def masked_losses(
+        self, output: Tensor, batch: dict, unit_weights: Tensor | None = None
+    ) -> dict[str, tuple[Tensor, Tensor | int]]:
         """Of each modality: its registry's loss on its target cells in a batch, and how many these are.
 
         A modality without any has loss 0.
@@ -607,9 +609,13 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         Args:
             output: (B, K, M) from :meth:`forward`.
             batch: A collated batch of :meth:`tokenize_with_targets`.
+            unit_weights: (V,) how much each unit of the vocabulary counts, above 0. Default: all alike.
         """
         inputs, target = batch["model_inputs"], batch["target_values"]
         cells = Cells.listed(inputs["output_cells"], inputs["output_cell_count"])
+        weights = None
+        if unit_weights is not None:
+            weights = unit_weights[inputs["output_unit_index"][cells.window, cells.unit]]
         losses: dict[str, tuple[Tensor, Tensor | int]] = {}
         for modality in self.modalities:
             wanted = self.standardize(target, inputs["output_unit_index"]) if modality == "mua" else target
@@ -617,10 +623,11 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             predicted = predicted.to(torch.promote_types(predicted.dtype, torch.float32))  # of half precision too
             loss_fn = MODALITY_REGISTRY["spike_counts" if modality == "spikes" else modality].loss_fn
             if len(self.modalities) == 1:
-                losses[modality] = loss_fn(predicted, wanted), len(predicted)
+                losses[modality] = loss_fn(predicted, wanted, weights), len(predicted)
             else:
                 own = self._is(modality, inputs["modality_index"]).flatten()[cells.window].to(predicted)
                 count = own.sum()
+                own = own if weights is None else own * weights
                 losses[modality] = loss_fn(predicted, wanted, own + (count == 0)) * (count > 0), count
         return losses
 
