@@ -6,8 +6,8 @@ bin alone is standard normal. Bins t then have the posterior precision
     D_t on the diagonal    J_t, what is observed, and the prior's own: I, Q^-1 or A' Q^-1 A and their sums
     -Q^-1 A below it       Q = I - A A'
 
-a block tridiagonal matrix: one Cholesky factorisation a bin, forwards, and one pass backwards (Rauch, Tung and Striebel
-1965, in the information form).
+a block tridiagonal matrix: one Cholesky factorisation a bin, forwards, and one pass backwards (Rauch et al. 1965, in
+the information form).
 """
 
 from typing import NamedTuple

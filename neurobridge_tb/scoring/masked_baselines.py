@@ -145,5 +145,5 @@ def _masked_bins(
                 window = source.window(index)
                 mask, values = source.transform.draw(window), model.grid_values(window)[0]
                 parts.append((values, mask.keep, mask.target & ~np.isnan(values)))
-            stacked = (np.concatenate(x) for x in zip(*parts, strict=True))
-            yield str(window.session.id), _Masked(*stacked, units=model.unit_index(window))
+            values, keep, target = (np.concatenate(x) for x in zip(*parts, strict=True))
+            yield str(window.session.id), _Masked(values, keep, target, model.unit_index(window))
