@@ -104,10 +104,11 @@ def baseline_bits(
     totals: dict[str, BitsPerSpike] = {}
     for session, bins in _masked_bins(model, loader):
         values, units = standardized(model, bins.values, bins.units), torch.from_numpy(bins.units)
-        mean, std = model.unit_stats(units).unbind(-1)
+        mean, std = compute(model.unit_stats, units).unbind(-1)
+        log_mean = compute(model.unit_stats.log_mean, units)
         for name, fit in baselines[session].items():
             predicted = torch.from_numpy(fit.predict(values, bins.keep)).to(mean)
-            rates = (model.unit_stats.log_mean(units) + log_rate_ratio(predicted, mean, std)).exp()
+            rates = (log_mean + log_rate_ratio(predicted, mean, std)).exp()
             total = totals.setdefault(name, BitsPerSpike(trained.mean, trained.spikes))
             total.update(rates, bins.values, mask=bins.target, units=bins.units)
     return {name: total.compute().spike_weighted for name, total in totals.items()}

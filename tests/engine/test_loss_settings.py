@@ -73,7 +73,7 @@ def run_config(root, run_dir, *overrides):
             "model=tiny", "dataset=binned", f"dataset.root={root}", f"run_dir={run_dir}", "windows=trial",
             "model.modality=mua", f"model.sequence_length={WINDOW}", f"model.latent_step={WINDOW}",
             "loader.batch_size=10", "trainer.max_epochs=2", "trainer.enable_progress_bar=false",
-            "trainer.accelerator=cpu", *overrides,
+            "device=cpu", *overrides,
         ],
     )  # fmt: skip
 
