@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.experiments.table import Row
 from neurobridge_tb.files import write_aside
@@ -55,7 +57,17 @@ def curves(rows: Sequence[Row], x: str, measure: str) -> "Figure":
         places, numeric = {level: float(k) for k, level in enumerate(levels)}, False
     figure = style.new_figure(_WIDTH, 2.9 + 0.18 * (len(curves) // 2))
     axes = figure.add_subplot()
-    spread = 0.0 if numeric else 0.5 / max(len(curves), 1)
+    logarithmic = numeric and min(places.values()) > 0 and max(places.values()) >= 10 * min(places.values())
+    if logarithmic:
+        axes.set_xscale("log")
+        places = {level: np.log10(place) for level, place in places.items()}
+    width = 0.1 * (max(places.values()) - min(places.values())) if numeric else 0.5
+    spread = width / max(len(curves), 1) / (2 if numeric else 1)  # side by side, so that none hides another
+
+    def at(place: float, k: int) -> float:
+        moved = place + spread * (k - (len(curves) - 1) / 2)
+        return float(10**moved) if logarithmic else moved
+
     for k, (name, its) in enumerate(curves.items()):
         values = [row[measure]["value"] for row in its]
         spans = [
@@ -63,14 +75,12 @@ def curves(rows: Sequence[Row], x: str, measure: str) -> "Figure":
             for sign, bound in ((1, "low"), (-1, "high"))
         ]
         axes.errorbar(
-            [places[row[x]] + spread * (k - (len(curves) - 1) / 2) for row in its], values, yerr=spans,
+            [at(places[row[x]], k) for row in its], values, yerr=spans,
             marker="o", markersize=4.5, linewidth=1.4, elinewidth=1, capsize=2,
             color=style.AREA_COLOURS[k % len(style.AREA_COLOURS)], label=name or None,
             linestyle=("-" if k < len(style.AREA_COLOURS) else "--") if numeric else "none",
         )  # fmt: skip
-    if numeric and min(places.values()) > 0 and max(places.values()) >= 10 * min(places.values()):
-        axes.set_xscale("log")
-    axes.set_xticks([places[level] for level in levels], levels, minor=False)
+    axes.set_xticks([10 ** places[level] if logarithmic else places[level] for level in levels], levels)
     axes.minorticks_off()
     axes.set_xlabel(x)
     axes.set_ylabel(measure)
