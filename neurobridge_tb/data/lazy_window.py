@@ -1,6 +1,7 @@
-"""A window of a recording whose parts are cut when they are asked for: upstream's ``slice`` cuts everything at once."""
+"""A window of a recording whose parts are cut when they are read: upstream's ``slice`` cuts everything at once."""
 
 import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,17 @@ class LazyWindow:
         self._recording, self._start, self._end = recording, start, end
         self.absolute_start = recording.absolute_start + start
 
+    @property
+    def span(self) -> tuple[Data, float, float]:
+        """The recording, and where in it the window starts and ends in s."""
+        return self._recording, self._start, self._end
+
     def keys(self) -> list[str]:
         """Names of the parts."""
+        return self._keys
+
+    @cached_property
+    def _keys(self) -> list[str]:
         return self._recording.keys()
 
     def __getattr__(self, name: str) -> Any:

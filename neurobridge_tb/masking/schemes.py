@@ -41,7 +41,12 @@ class Mask:
 
 def _masked_share(rng: np.random.Generator, n: int, ratio: float) -> NDArray[np.intp]:
     """Indices of about ``ratio * n`` of n things: at least one, and at least one is left."""
-    return rng.choice(n, size=int(np.clip(round(ratio * n), 1, n - 1)), replace=False)
+    return rng.choice(n, size=_rounded_share(n, ratio), replace=False)
+
+
+def _rounded_share(n: int, ratio: float) -> int:
+    """About ``ratio * n`` of n things: at least one, and at least one is left."""
+    return min(max(round(ratio * n), 1), n - 1)
 
 
 def _named_areas(areas: NDArray[np.str_], at_least: int) -> list[str]:
@@ -58,19 +63,19 @@ def _named_areas(areas: NDArray[np.str_], at_least: int) -> list[str]:
 def temporal(rng: np.random.Generator, n_bins: int, areas: NDArray, ratio: float = 0.3) -> tuple:
     """Whole bins, in contiguous spans of random length: those bins are the targets, of all units."""
     masked = np.zeros(n_bins, dtype=bool)
-    left = int(np.clip(round(ratio * n_bins), 1, n_bins - 1))
+    left = n_masked = _rounded_share(n_bins, ratio)
     while left > 0:
         length = int(rng.integers(1, left + 1))
         start = int(rng.integers(0, n_bins - length + 1))
         masked[start : start + length] = True
-        left = int(np.clip(round(ratio * n_bins), 1, n_bins - 1)) - int(masked.sum())
+        left = n_masked - int(masked.sum())
     target = np.repeat(masked[:, None], len(areas), axis=1)
     return ~target, target
 
 
 def causal(rng: np.random.Generator, n_bins: int, areas: NDArray) -> tuple:
     """Everything after a cut: the last 10-60 % of the bins are the targets."""
-    n_masked = int(np.clip(round(rng.uniform(0.1, 0.6) * n_bins), 1, n_bins - 1))
+    n_masked = _rounded_share(n_bins, rng.uniform(0.1, 0.6))
     target = np.zeros((n_bins, len(areas)), dtype=bool)
     target[n_bins - n_masked :] = True
     return ~target, target

@@ -16,7 +16,7 @@ _FORWARD_SHARE = 0.2  # of a window's bins are targets
 
 
 def task_masks(
-    task: str, n_bins: int, areas: NDArray[np.str_], *, held_out: int = 24, max_asked: int = 64, seed: int = 0
+    task: str, n_bins: int, areas: NDArray[np.str_], *, held_out: int = 24, max_targets: int = 64, seed: int = 0
 ) -> list[Mask]:
     """Masks of a task for windows of ``n_bins`` bins.
 
@@ -31,7 +31,7 @@ def task_masks(
         areas: (N,) area of each unit; units without one ("" or "root") are seen in no intra-region task and always in
             inter-region tasks.
         held_out: Units of the co-smoothing task. Default 24.
-        max_asked: At most so many units of an area are targets; the others are hidden all the same. Default 64.
+        max_targets: At most so many units of an area are targets; the others are hidden all the same. Default 64.
         seed: Seed of the choice of units.
 
     Raises:
@@ -40,16 +40,16 @@ def task_masks(
     n_units, shape = len(areas), (n_bins, len(areas))
     rng = np.random.default_rng(seed)
 
-    def columns(seen: NDArray, asked: NDArray, name: str) -> Mask:
-        return Mask(name, np.broadcast_to(seen, shape), np.broadcast_to(asked, shape))
+    def columns(seen: NDArray, target: NDArray, name: str) -> Mask:
+        return Mask(name, np.broadcast_to(seen, shape), np.broadcast_to(target, shape))
 
     if task == "co_smoothing" and held_out < n_units:
-        asked = np.isin(np.arange(n_units), rng.permutation(n_units)[:held_out])
-        return [columns(~asked, asked, task)]
+        target = np.isin(np.arange(n_units), rng.permutation(n_units)[:held_out])
+        return [columns(~target, target, task)]
     if task == "forward" and n_bins >= 2:
-        asked = np.zeros(shape, dtype=bool)
-        asked[-max(1, round(_FORWARD_SHARE * n_bins)) :] = True
-        return [Mask(task, ~asked, asked)]
+        target = np.zeros(shape, dtype=bool)
+        target[-max(1, round(_FORWARD_SHARE * n_bins)) :] = True
+        return [Mask(task, ~target, target)]
     masks = []
     names, counts = np.unique(areas, return_counts=True)
     regional = task in ("intra_region", "inter_region")
@@ -60,7 +60,7 @@ def task_masks(
             members, partners = np.split(members, [len(members) // 2])
             seen = np.isin(np.arange(n_units), partners)
         if seen.any():
-            masks.append(columns(seen, np.isin(np.arange(n_units), members[:max_asked]), f"{task}/{area}"))
+            masks.append(columns(seen, np.isin(np.arange(n_units), members[:max_targets]), f"{task}/{area}"))
     if not masks:
         sizes = dict(zip(names.tolist(), counts.tolist(), strict=True))
         raise InputError(

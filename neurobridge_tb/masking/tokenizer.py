@@ -14,7 +14,7 @@ _DRAWS = 100  # of a mask that leaves something to see
 
 
 class GridModel(Protocol):
-    """What the transform asks of a model."""
+    """What a model needs for it."""
 
     def window_grid(self, data: Data) -> tuple[int, np.ndarray]: ...
 

@@ -52,7 +52,7 @@ class BehaviorDecoder(PretrainedModel):
         seen = np.ones(len(areas), dtype=bool) if keep is None or hides_all else keep
         nothing = np.zeros((n_bins, len(areas)), dtype=bool)
         sample = self.encoder.tokenize_with_targets(data, Mask("none", np.broadcast_to(seen, nothing.shape), nothing))
-        times = torch.from_numpy(self.encoder.grid_values(data)[1].astype(np.float32))
+        times = torch.from_numpy(self.encoder.bin_times(data).astype(np.float32))
         return {k: v for k, v in sample["model_inputs"].items() if not k.startswith("output_")} | {
             "output_timestamps": pad(times)
         }

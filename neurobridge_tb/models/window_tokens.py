@@ -1,6 +1,6 @@
 """What a model reads of a window of a recording, values on a grid or spike events, and how it becomes tensors."""
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -99,14 +99,13 @@ class WindowTokens:
 
     def modality_of(self, data: Data) -> str:
         """Which of the model's modalities a recording, or a window of it, is read as: the first that it holds."""
-        names = {m: MODALITY_REGISTRY[m].value_key.split(".")[0] for m in GRID_MODALITIES} | {"spikes": "spikes"}
         held = data.keys()
         for modality in self.modalities:
-            if names[modality] in held:
+            if _part_of(modality) in held:
                 return modality
         wanted = "modality" if len(self.modalities) == 1 else "modalities"
         raise InputError(
-            expected=f"'{', '.join(names[m] for m in self.modalities)}' in recording {data.session.id} "
+            expected=f"'{', '.join(map(_part_of, self.modalities))}' in recording {data.session.id} "
             f"({wanted} '{', '.join(self.modalities)}')",
             found=", ".join(sorted(held)),
             fix="Set the model's modality to what the recording holds, or prepare the recording with it.",
@@ -126,19 +125,23 @@ class WindowTokens:
         """(T, N) which values of a window are absent (NaN); None where all exist, as spikes and whole numbers do."""
         if self.reads_events or (values := self.series_of(data).value).dtype.kind != "f":
             return None
-        return np.isnan(values) if _lacks_some(values) else None
+        absent = np.isnan(values)
+        return absent if absent.any() else None
 
     def grid_values(self, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         """Values (T, N) float32 and bin times (T,) float64 in s of a window; spike events are counted in bins."""
         if not self.reads_events:
-            series = self.series_of(data)
-            return np.asarray(series.value, dtype=np.float32), series.timestamps
+            return np.asarray(self.series_of(data).value, dtype=np.float32), self.bin_times(data)
         edges = self._bin_edges()
         counts = np.zeros((edges.size - 1, len(data.units)), dtype=np.float32)
         bins = np.searchsorted(edges, data.spikes.timestamps, side="right") - 1
         inside = (bins >= 0) & (bins < len(counts))
         np.add.at(counts, (bins[inside], data.spikes.unit_index[inside]), 1.0)
-        return counts, edges[:-1]
+        return counts, self.bin_times(data)
+
+    def bin_times(self, data: Data) -> NDArray[np.float64]:
+        """(T,) starts of the bins of a window in s."""
+        return self._bin_edges()[:-1] if self.reads_events else self.series_of(data).timestamps
 
     def tokenize(self, data: Data) -> dict[str, Any]:
         """Tokenize a window of ``sequence_length`` as POYO does; usable as a Dataset transform.
@@ -179,8 +182,7 @@ class WindowTokens:
         target = present if mask is None else present & mask.target
         unit_index = self.unit_index(data)
         bins, units = np.flatnonzero(target.any(1)), np.flatnonzero(target.any(0))
-        grid = np.ix_(bins, units)
-        target = target[grid]
+        target = target[bins].take(units, axis=1)
         cells = _listed(target)
         return {
             "model_inputs": self._inputs(data, values, timestamps, unit_index, keep)
@@ -191,7 +193,7 @@ class WindowTokens:
                 "output_cells": chain(torch.from_numpy(cells)),
                 "output_cell_count": len(cells),
             },
-            "target_values": pad2d(torch.from_numpy(values[grid])),
+            "target_values": pad2d(torch.from_numpy(values[bins].take(units, axis=1))),
             "scheme": "none" if mask is None else mask.scheme,
             "session_id": str(data.session.id),
             "absolute_start": float(data.absolute_start),
@@ -200,9 +202,8 @@ class WindowTokens:
     def _window(self, data: Data) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
         """Values (T, N) of a window, 0 where absent; bin times (T,) in s from its start; which values exist (T, N)."""
         values, timestamps = self.grid_values(data)
-        present = np.ones(values.shape, dtype=bool)
-        if _lacks_some(values):
-            present = ~np.isnan(values)
+        present = ~np.isnan(values)
+        if not present.all():
             values = np.where(present, values, np.float32(0))
         return values, timestamps.astype(np.float32), present
 
@@ -268,7 +269,7 @@ class WindowTokens:
         first = [which.index(k) for k in range(len(number))]
         inputs = {
             "mask_patterns": pad2d(torch.from_numpy(keep[first])),
-            "mask_pattern_index": pad(torch.tensor(which)),
+            "mask_pattern_index": pad(torch.from_numpy(np.array(which))),
         }
         if self.reads_events:
             inputs |= {
@@ -317,21 +318,21 @@ class WindowTokens:
 
     def series_of(self, data: Data) -> Any:
         """The series of values that is read of a recording, or of a window of it."""
-        return getattr(data, MODALITY_REGISTRY[self.modality_of(data)].value_key.split(".")[0])
+        return getattr(data, _part_of(self.modality_of(data)))
 
 
-def _lacks_some(values: NDArray[Any]) -> bool:
-    """Whether a value may be NaN: their sum is then, which takes less time to see."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        return bool(np.isnan(values.sum()))
+@cache
+def _part_of(modality: str) -> str:
+    """The part of a recording that is read."""
+    return "spikes" if modality == "spikes" else MODALITY_REGISTRY[modality].value_key.split(".")[0]
 
 
 def _listed(cells: NDArray[np.bool_]) -> NDArray[np.int32]:
     """(P, 2) row and column of each True cell, row by row: ``np.argwhere``, sooner."""
-    listed = np.empty((int(cells.sum()), 2), dtype=np.int32)
-    listed[:, 0] = np.repeat(np.arange(len(cells), dtype=np.int32), cells.sum(1))
-    listed[:, 1] = np.flatnonzero(cells) - listed[:, 0] * cells.shape[1]
-    return listed
+    places = np.empty((*cells.shape, 2), dtype=np.int32)
+    places[..., 0] = np.arange(cells.shape[0])[:, None]
+    places[..., 1] = np.arange(cells.shape[1])
+    return places.reshape(-1, 2).compress(cells.ravel(), axis=0)
 
 
 def _unknown(word: KeyError, data: Data) -> InputError:

@@ -1,4 +1,4 @@
-"""Masks: what each scheme removes and asks for, and that draws are fixed by their key."""
+"""Masks: what each scheme hides and predicts, and that draws are fixed by their key."""
 
 import numpy as np
 import pytest

@@ -31,8 +31,8 @@ def test_within_an_area_nothing_else_is_seen():
         assert mask.keep[0].sum() + mask.target[0].sum() == (AREAS == area).sum()
 
 
-def test_between_areas_the_whole_area_is_hidden_even_where_few_units_are_asked():
-    for mask in task_masks("inter_region", 4, AREAS, max_asked=5):
+def test_between_areas_the_whole_area_is_hidden_even_where_few_units_are_targets():
+    for mask in task_masks("inter_region", 4, AREAS, max_targets=5):
         area = mask.scheme.split("/")[1]
         assert mask.target[0].sum() == 5 and set(AREAS[mask.target[0]]) == {area}
         assert (mask.keep[0] == (AREAS != area)).all()
