@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from neurobridge_tb.alignment.backends import load_open_clip, load_timm
-from neurobridge_tb.alignment.layers import FINAL, Layer, pool, resolve_layers
+from neurobridge_tb.alignment.layers import FINAL, Layer, on_places, pool, resolve_layers
 from neurobridge_tb.errors import InputError
 
 DEFAULT_ENCODER = "timm:tf_efficientnet_lite0"
@@ -147,7 +147,7 @@ class ImageEncoder:
         parts: list[list[Tensor]] = [[] for _ in layers]
         for done, outputs in self._outputs(images, [layer.module for layer in layers]):
             for part, layer in zip(parts, layers, strict=True):
-                part.append(pool(outputs[layer.module], layer.grid, str(layer)).flatten(1).cpu())
+                part.append(on_places(outputs, layer).cpu())
             if progress is not None:
                 progress(done)
         return {str(layer): torch.cat(chunks) for layer, chunks in zip(layers, parts, strict=True)}

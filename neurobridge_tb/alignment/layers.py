@@ -6,7 +6,7 @@ own embedding); ``"blocks.3@3x3"`` averages its map onto 3 x 3 places instead of
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -139,3 +139,8 @@ def pool(values: Tensor, grid: int | None, layer: str) -> Tensor:
         found=f"{layer} with output of shape {tuple(values.shape)}",
         fix="Use fewer places, pool over the picture, or take another layer or a larger image size.",
     )
+
+
+def on_places(outputs: Mapping[str, Tensor], layer: Layer) -> Tensor:
+    """A layer's output, of those of its network's modules, as flat vectors ``(n, channels * grid * grid)``."""
+    return pool(outputs[layer.module], layer.grid, str(layer)).flatten(1)

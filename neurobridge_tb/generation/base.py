@@ -26,14 +26,14 @@ class ImageGenerator(Protocol):
         """Draw pictures; what one item gets never depends on its batch mates.
 
         Args:
-            embedding: ``(B, E)``.
+            embedding: ``(B, E)``, on any device.
             num_samples: Pictures S an embedding.
             seed: Same seed, same pictures.
             init_images: Low-level guesses ``(B, 3, h, w)``, uint8; backends without a use for them
                 leave them aside.
 
         Returns:
-            uint8 ``(B, S, 3, H, W)``.
+            uint8 ``(B, S, 3, H, W)`` on the CPU.
         """
         ...
 
@@ -103,8 +103,17 @@ def load_generator(name: str, **options: Any) -> ImageGenerator:
     return factory(**options)
 
 
-def check_embeddings(embedding: Tensor, dim: int) -> None:
-    """Refuse anything but a finite ``(B, dim)`` with at least one item."""
+def check_embeddings(embedding: Tensor, dim: int) -> Tensor:
+    """Embeddings in float32 on the CPU, from where batches of them go to a device.
+
+    Args:
+        embedding: ``(B, dim)``, on any device.
+        dim: What the generator takes.
+
+    Raises:
+        InputError: Another shape, no item, or values that are not finite.
+    """
+    embedding = embedding.float().cpu()
     if embedding.ndim != 2 or embedding.shape[1] != dim or not len(embedding):
         raise InputError(
             expected=f"embeddings of shape (items, {dim}), at least one item",
@@ -118,6 +127,7 @@ def check_embeddings(embedding: Tensor, dim: int) -> None:
             found=f"NaN or infinity in items {rows[:10]}",
             fix="Leave these items out, or look for missing activity upstream.",
         )
+    return embedding
 
 
 def check_init_images(init_images: Tensor, items: int) -> None:
@@ -131,18 +141,18 @@ def check_init_images(init_images: Tensor, items: int) -> None:
         )
 
 
-def check_source(place: str, stored: tuple[str | None, str | None], asked: tuple[str | None, str | None]) -> None:
+def check_source(place: str, stored: tuple[str | None, str | None], used: tuple[str | None, str | None]) -> None:
     """Refuse a model made from another encoder's embeddings.
 
     Args:
         place: Where the model lies, for the message.
-        stored: Encoder name and preprocessing hash of the model; None where it does not tell.
-        asked: Encoder name and preprocessing hash in use; None leaves one unchecked.
+        stored: Encoder name and preprocessing hash of the model; None where it does not say.
+        used: Encoder name and preprocessing hash in use; None leaves one unchecked.
     """
-    if not same_source(stored, asked):
+    if not same_source(stored, used):
         raise InputError(
             expected=f"embeddings of {describe_source(*stored)}, on which {place} was trained",
-            found=f"those of {describe_source(asked[0] or stored[0], asked[1] or stored[1])}",
+            found=f"those of {describe_source(used[0] or stored[0], used[1] or stored[1])}",
             fix="Use that encoder with that image size, or train a generator on yours.",
         )
 

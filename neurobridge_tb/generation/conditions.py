@@ -49,11 +49,12 @@ class RandomObserver:
 
     Args:
         information: ``(A, K, K)``, of A observers at a usual level of noise; it is scaled by 0.1 to 30.
+        device: Where the codes are. Default: the CPU.
     """
 
-    def __init__(self, information: Tensor):
-        values, self._axes = torch.linalg.eigh(information.double())
-        self._values, self._axes = values.clamp(min=0).float(), self._axes.float()
+    def __init__(self, information: Tensor, device: str | torch.device = "cpu"):
+        values, axes = torch.linalg.eigh(information.cpu().double())  # not every device has float64
+        self._values, self._axes = values.clamp(min=0).float().to(device), axes.float().to(device)
 
     def __call__(self, codes: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Posterior means and reliabilities (shares of variance that they explain), both ``(B, K)``.

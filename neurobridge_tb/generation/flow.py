@@ -1,6 +1,5 @@
 """Pictures drawn by flow matching in an autoencoder's latents, from what is known of an image's features."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,15 @@ from torch import Tensor, nn
 
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_json
 from neurobridge_tb.generation.autoencoder import Autoencoder
 from neurobridge_tb.generation.base import check_embeddings, check_pictures, check_source
 from neurobridge_tb.generation.batches import draw_items
 from neurobridge_tb.generation.flow_network import FlowNetwork
-from neurobridge_tb.generation.folders import write_decoder
+from neurobridge_tb.generation.folders import load_network, save_network
 from neurobridge_tb.generation.target_codes import TargetCodes
 from neurobridge_tb.hub import model_folder
 
 SHIPPED = Path(__file__).parent / "weights" / "procedural_64"
-_FORMAT = "neurobridge flow 1"
 
 
 class FlowModel(nn.Module):
@@ -90,7 +87,7 @@ class FlowDecoder:
 
     def encode(self, features: Tensor) -> Tensor:
         """Codes ``(n, K)`` of features ``(n, D)``, the layers of :attr:`layers` side by side."""
-        check_embeddings(features, len(self.model.codes.mean))
+        features = check_embeddings(features, len(self.model.codes.mean))
         return self.model.codes(features.to(self.device)).cpu()
 
     @property
@@ -124,8 +121,7 @@ class FlowDecoder:
         if information is None:
             mean, reliability = self.encode(embedding), torch.ones(size)
         else:
-            check_embeddings(embedding, size)
-            mean = embedding.float()
+            mean, information = check_embeddings(embedding, size), information.cpu()
             reliability = (1 - torch.linalg.inv(torch.eye(size) + information).diagonal()).clamp(0, 1).float()
         shape = (self.model.network.latent_channels, self.model.network.grid, self.model.network.grid)
 
@@ -170,9 +166,7 @@ class FlowDecoder:
         Raises:
             InputError: The folder holds anything but a decoder, or a weight is beyond half precision.
         """
-        from safetensors.torch import save
-
-        half = {name: value.half().contiguous().cpu() for name, value in self.model.state_dict().items()}
+        half = {name: value.half() for name, value in self.model.state_dict().items()}
         beyond = [name for name, value in half.items() if not torch.isfinite(value).all()]
         if beyond:
             raise InputError(
@@ -180,18 +174,13 @@ class FlowDecoder:
                 found=f"larger ones, or NaN, in {', '.join(beyond[:3])}",
                 fix="The training diverged: train again with a lower learning rate.",
             )
-        with write_decoder(folder) as aside:
-            (aside / "model.safetensors").write_bytes(save(half))
-            write_json(
-                aside / "config.json",
-                {
-                    "format": _FORMAT,
-                    "model": self.model.config,
-                    "encoder": self.encoder_name,
-                    "preprocessing_hash": self.preprocessing_hash,
-                    "training": training or {},
-                },
-            )
+        config = {
+            "model": self.model.config,
+            "encoder": self.encoder_name,
+            "preprocessing_hash": self.preprocessing_hash,
+            "training": training or {},
+        }
+        save_network(folder, "flow", half, config)
 
     @classmethod
     def load(
@@ -214,23 +203,7 @@ class FlowDecoder:
         Raises:
             InputError: No such model in the folder, or one trained on another encoder's features.
         """
-        from safetensors.torch import load_file
-
-        folder = model_folder(weights)
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if config.get("format") != _FORMAT:
-                raise ValueError(f"format {config.get('format')!r}")
-            model = FlowModel(**config["model"])
-            state = load_file(folder / "model.safetensors")
-            model.load_state_dict({name: value.float() for name, value in state.items()})
-        except Exception as error:  # json, safetensors and torch each raise their own kinds
-            raise InputError(
-                expected=f"a flow decoder (config.json of format {_FORMAT!r} and model.safetensors)",
-                found=f"{folder}: {str(error)[:200]}",
-                fix="Name a folder that `neurobridge train-decoder` wrote, or leave it out for the weights that come "
-                "with the package.",
-            ) from error
+        model, config = load_network(model_folder(weights), "flow", lambda config: FlowModel(**config["model"]))
         stored = config["encoder"], config["preprocessing_hash"]
-        check_source(str(folder), stored, (encoder_name, preprocessing_hash))
+        check_source(str(weights), stored, (encoder_name, preprocessing_hash))
         return cls(model, encoder_name=stored[0], preprocessing_hash=stored[1], **settings)

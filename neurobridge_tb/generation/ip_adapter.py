@@ -69,7 +69,7 @@ class IpAdapter:
         Raises:
             InputError: Embeddings of another size than the adapter takes, or init images of another number or type.
         """
-        check_embeddings(embedding, self.dim)
+        embedding = check_embeddings(embedding, self.dim)
         pipeline = self.diffusion.pipeline
 
         def conditions(rows: Tensor) -> dict[str, Any]:

@@ -41,12 +41,12 @@ class NearestImage:
         Raises:
             InputError: An embedding of another size, or more samples than training pictures.
         """
-        check_embeddings(embedding, self.embeddings.shape[1])
+        embedding = check_embeddings(embedding, self.embeddings.shape[1])
         if num_samples > len(self.images):
             raise InputError(
                 expected=f"at most {len(self.images)} samples, the number of training pictures",
                 found=str(num_samples),
                 fix="Lower num_samples.",
             )
-        cosines = F.normalize(embedding.float(), dim=1) @ self.embeddings.T
+        cosines = F.normalize(embedding, dim=1) @ self.embeddings.T
         return self.images[cosines.topk(num_samples, dim=1).indices]

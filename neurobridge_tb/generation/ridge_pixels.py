@@ -54,7 +54,7 @@ class RidgePixels:
                 found=f"features {tuple(features.shape)} and pictures {tuple(images.shape)}",
                 fix="Give one row of features for each training picture.",
             )
-        check_embeddings(features, features.shape[1])
+        features = check_embeddings(features, features.shape[1])
         small = F.interpolate(images.float() / 255, size=(resolution, resolution), mode="bicubic", antialias=True)
         path = RidgePath.fit(features, features[:1], standardize=False)
         weights, bias = path.leave_one_out(small.flatten(1).numpy(), penalties=penalties).on_raw_inputs()
@@ -73,8 +73,7 @@ class RidgePixels:
         Returns:
             uint8 ``(B, S, 3, image_size, image_size)``.
         """
-        check_embeddings(embedding, len(self.weight))
-        small = embedding.float() @ self.weight + self.bias
+        small = check_embeddings(embedding, len(self.weight)) @ self.weight + self.bias
         size = (self.image_size, self.image_size)
         pictures = small.unflatten(1, (3, self.resolution, self.resolution))
         pictures = F.interpolate(pictures, size=size, mode="bicubic")

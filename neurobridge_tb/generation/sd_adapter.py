@@ -1,6 +1,5 @@
 """Pictures by a frozen Stable Diffusion that reads the embedding through an adapter to its cross-attention."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,10 @@ import torch
 from torch import Tensor
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_json
 from neurobridge_tb.generation.base import check_embeddings, check_source
-from neurobridge_tb.generation.folders import write_decoder
+from neurobridge_tb.generation.folders import load_network, save_network
 from neurobridge_tb.generation.stable_diffusion import StableDiffusion
 from neurobridge_tb.generation.token_adapter import TokenAdapter
-
-_FORMAT = "neurobridge sd_adapter 1"
 
 
 class SdAdapter:
@@ -66,11 +62,11 @@ class SdAdapter:
         Raises:
             InputError: Embeddings of another size, or init images of another number or type.
         """
-        check_embeddings(embedding, self.adapter.config["embedding_dim"])
+        embedding = check_embeddings(embedding, self.adapter.config["embedding_dim"])
         dtype = self.diffusion.pipeline.dtype
 
         def conditions(rows: Tensor) -> dict[str, Any]:
-            tokens = self.adapter(embedding[rows].float().to(self.diffusion.device))
+            tokens = self.adapter(embedding[rows].to(self.diffusion.device))
             empty = self.adapter.empty.expand(len(rows), -1, -1)
             return {"prompt_embeds": tokens.to(dtype), "negative_prompt_embeds": empty.to(dtype)}
 
@@ -80,22 +76,14 @@ class SdAdapter:
 
     def save(self, folder: str | Path, *, training: dict[str, Any] | None = None) -> None:
         """Write ``model.safetensors`` and ``config.json``, aside and renamed; Stable Diffusion is named, not copied."""
-        from safetensors.torch import save
-
-        with write_decoder(folder) as aside:
-            state = {name: value.contiguous().cpu() for name, value in self.adapter.state_dict().items()}
-            (aside / "model.safetensors").write_bytes(save(state))
-            write_json(
-                aside / "config.json",
-                {
-                    "format": _FORMAT,
-                    "adapter": self.adapter.config,
-                    "stable_diffusion": self.diffusion.weights,
-                    "encoder": self.encoder_name,
-                    "preprocessing_hash": self.preprocessing_hash,
-                    "training": training or {},
-                },
-            )
+        config = {
+            "adapter": self.adapter.config,
+            "stable_diffusion": self.diffusion.weights,
+            "encoder": self.encoder_name,
+            "preprocessing_hash": self.preprocessing_hash,
+            "training": training or {},
+        }
+        save_network(folder, "sd_adapter", self.adapter.state_dict(), config)
 
     @classmethod
     def load(
@@ -119,22 +107,8 @@ class SdAdapter:
         Raises:
             InputError: No such adapter, one of another encoder, or weights that cannot be had or do not fit.
         """
-        from safetensors.torch import load_file
-
-        folder = Path(adapter)
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if config.get("format") != _FORMAT:
-                raise ValueError(f"format {config.get('format')!r}")
-            network = TokenAdapter(**config["adapter"])
-            network.load_state_dict(load_file(folder / "model.safetensors"))
-        except Exception as error:  # json, safetensors and torch each raise their own kinds
-            raise InputError(
-                expected=f"an adapter (config.json of format {_FORMAT!r} and model.safetensors)",
-                found=f"{folder}: {str(error)[:200]}",
-                fix="Name a folder that 'neurobridge train-decoder backend=sd_adapter' wrote.",
-            ) from error
+        network, config = load_network(adapter, "sd_adapter", lambda config: TokenAdapter(**config["adapter"]))
         stored = (config["encoder"], config["preprocessing_hash"])
-        check_source(str(folder), stored, (encoder_name, preprocessing_hash))
+        check_source(str(adapter), stored, (encoder_name, preprocessing_hash))
         diffusion = StableDiffusion(weights or config["stable_diffusion"], **settings)
         return cls(network, diffusion, encoder_name=stored[0], preprocessing_hash=stored[1])

@@ -76,7 +76,7 @@ class StableUnclip:
         Raises:
             InputError: Embeddings of another size than the weights take.
         """
-        check_embeddings(embedding, self.dim)
+        embedding = check_embeddings(embedding, self.dim)
 
         def draw(rows: Tensor, generators: list[torch.Generator]) -> Tensor:
             pictures = self.pipeline(

@@ -106,8 +106,18 @@ class POYODecoder(nn.Module):
             domain="auto",
         )
         window = Data(units=data.units, session=data.session, spikes=spikes, domain=spikes.domain)
-        return self.poyo.tokenize(window) | {"output_timestamps": pad(times.astype(np.float32))}
+        tokens = {name: _single(value) for name, value in self.poyo.tokenize(window).items()}
+        return tokens | {"output_timestamps": pad(times.astype(np.float32))}
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """(B, K, dim_out)."""
         return self.poyo(**inputs)
+
+
+def _single(value: Any) -> Any:
+    """Times in float32, as not every device has float64; ``pad`` and the like stay around them."""
+    content = getattr(value, "obj", value)
+    if not isinstance(content, np.ndarray) or content.dtype != np.float64:
+        return value
+    content = content.astype(np.float32)
+    return value._replace(obj=content) if hasattr(value, "obj") else content

@@ -18,6 +18,7 @@ from neurobridge_tb.engine.modules.forecasting import ForecastModule
 from neurobridge_tb.engine.modules.masked import PretrainingModule
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.models import BehaviorDecoder
+from neurobridge_tb.models.decoding_baselines import GRUDecoder, POYODecoder
 from neurobridge_tb.registry_ext import MSELoss
 
 SIZES = dict(dim=16, depth=1, dim_head=8, self_heads=2)
@@ -200,11 +201,25 @@ def test_alignment(dataset):
         assert waits == []
 
 
-def test_decoding(dataset):
+def make_behavior_decoder(reader, dataset):
+    decoder = BehaviorDecoder(encoder=reader.config, dim_out=2)
+    decoder.init_vocabs(dataset)
+    return decoder
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make_behavior_decoder,
+        lambda reader, dataset: GRUDecoder(reader, dataset, dim_out=2, dim=8),
+        lambda reader, dataset: POYODecoder(reader, dataset, dim_out=2, num_latents_per_step=2),
+    ],
+    ids=["pretrained", "GRU", "POYO"],
+)
+def test_decoding(dataset, make):
     one = copy.copy(dataset)
     one._recording_ids = ["one"]
-    decoder = BehaviorDecoder(encoder=make_encoder(one, "spike_counts").config, dim_out=2)
-    decoder.init_vocabs(one)
+    decoder = make(make_encoder(one, "spike_counts"), one)
     inputs = collate([decoder.tokenize(window) for window in windows(dataset)[::2]])
     mask = torch.ones(2, 20, dtype=torch.bool)
     mask[1, 15:] = False

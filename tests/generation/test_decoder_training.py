@@ -30,12 +30,16 @@ SMALL = {
 LAYERS = {"colours@2x2": 12}
 
 
-@pytest.fixture(scope="module")
-def encoder():
+def make_encoder(device="cpu"):
     """Its maps are a picture's colours, its embedding those of the four quarters: enough to paint what is below."""
     layers = {"colours": torch.nn.Identity(), "quarters": torch.nn.AdaptiveAvgPool2d(2), "flat": torch.nn.Flatten()}
     network = torch.nn.Sequential(OrderedDict(layers))
-    return ImageEncoder(network, name="timm:net", image_size=16, mean=[0.5] * 3, std=[0.5] * 3)
+    return ImageEncoder(network, name="timm:net", image_size=16, mean=[0.5] * 3, std=[0.5] * 3, device=device)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return make_encoder()
 
 
 @pytest.fixture(scope="module")

@@ -115,7 +115,7 @@ def test_what_is_known_and_how_well_changes_the_pictures(flow, embeddings):
 
 
 def test_one_step_draws_the_mean_whatever_the_noise(embeddings):
-    """The network's own answer to pure noise is where a single Euler step of unit length ends."""
+    """The network's own output for pure noise is where a single Euler step of unit length ends."""
     flow = make_flow(steps=1)
     network, condition = flow.model.network, flow.encode(embeddings)
     noise = torch.randn(3, 16, 2, 2)
@@ -196,11 +196,11 @@ def test_a_model_of_another_encoder_or_file_is_refused(flow, tmp_path):
         FlowDecoder.load(tmp_path / "model", encoder_name="open_clip:ViT-L-14/openai")
     with pytest.raises(InputError, match="preprocessing xyz"):
         FlowDecoder.load(tmp_path / "model", preprocessing_hash="xyz")
-    with pytest.raises(InputError, match="flow decoder"):
+    with pytest.raises(InputError, match="model folder"):
         FlowDecoder.load(tmp_path / "nothing")
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(InputError, match="flow decoder"):
+    with pytest.raises(InputError, match="decoder of backend flow"):
         FlowDecoder.load(tmp_path / "model")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from neurobridge_tb.alignment.encoders import ImageEncoder
+from neurobridge_tb.alignment.layers import on_places
 from neurobridge_tb.engine.pictures.step_training import Progress, RandomRows, Schedule, train_steps
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import FACTOR, Autoencoder
@@ -121,7 +122,7 @@ def train_flow(
         )
         model.autoencoder.fit_scale(first.to(device))
     model.autoencoder.requires_grad_(False)
-    observer = RandomObserver(information.to(device))
+    observer = RandomObserver(information, device)
 
     def loss(batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
         pictures = batch["pictures"].to(device)
@@ -200,5 +201,6 @@ def _flow_loss(
 
 @torch.no_grad()
 def _codes(model: FlowModel, encoder: ImageEncoder, pictures: Tensor) -> Tensor:
-    features = encoder.targets(pictures, encoder.layers(list(model.codes.layers)))
-    return model.codes(torch.cat(list(features.values()), 1).to(pictures.device))
+    layers = encoder.layers(list(model.codes.layers))
+    outputs = encoder.maps(pictures.float(), [layer.module for layer in layers])
+    return model.codes(torch.cat([on_places(outputs, layer) for layer in layers], 1))

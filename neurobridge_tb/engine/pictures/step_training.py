@@ -81,7 +81,7 @@ def train_steps(
     workers: int = 0,
     progress: Progress = lambda stage, done, total: None,
 ) -> dict[str, Any]:
-    """Train the parameters of ``model`` that ask for gradients; it ends with their average over steps.
+    """Train the parameters of ``model`` that require gradients; it ends with their average over steps.
 
     ``work`` holds settings, checkpoint, ``loss.csv`` and in the end the trained weights: a run that was cut off goes on
     from the last checkpoint as if nothing had happened, and one that is done is not done again. A loss or gradient that
@@ -163,7 +163,8 @@ class _StepModule(L.LightningModule):
         self.step = 0
         self.diverged: int | None = None
         self.history: list[tuple[int, float]] = []  # step, mean loss
-        self.recent: list[float] = []
+        self.recent: list[Tensor] = []  # losses since the last line, on the device; NaN from where it diverged
+        self.finite: Tensor | None = None  # whether all of this start were
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -180,52 +181,62 @@ class _StepModule(L.LightningModule):
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(value)
         norm = torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
-        if not (torch.isfinite(value) and torch.isfinite(norm)):
-            self._stop()
-            return
         for group in optimizer.param_groups:
             group["lr"] = self.schedule.lr * self.schedule.rate(self.step)
         optimizer.step()
         self.step += 1
-        _average(self.averaged, self.model, min(self.schedule.ema, self.step / (9 + self.step)))
-        self.recent.append(value.item())
-        if self.step % self.schedule.log_every == 0 or self.step == self.schedule.steps:
-            self._write_line()
+        finite = torch.isfinite(value.detach()) & torch.isfinite(norm)
+        self.finite = finite if self.finite is None else finite & self.finite
+        _average(self.averaged, self.model, min(self.schedule.ema, self.step / (9 + self.step)), self.finite)
+        self.recent.append(torch.where(self.finite, value.detach(), torch.nan))
+        if self.step % self.schedule.log_every == 0 or self.step in (1, self.schedule.steps):
+            self._look()
 
-    def _stop(self) -> None:
-        if self.step == 0:
+    def _look(self) -> None:
+        """Wait for the losses: write a line of them, or stop where they are not finite."""
+        losses = torch.stack(self.recent).cpu()
+        diverged = int(losses.isnan().sum())
+        if diverged:
+            self._stop(self.step - diverged)
+        elif self.step % self.schedule.log_every == 0 or self.step == self.schedule.steps:
+            self.recent.clear()
+            self._write_line(float(losses.double().mean()))
+
+    def _stop(self, step: int) -> None:
+        if step == 0:
             raise InputError(
                 expected="a finite loss at the first step",
                 found="NaN or infinity",
                 fix="Look at the images and their features; half precision can overflow: train in float32.",
             )
-        _log.warning("%s diverged at step %d: it ends with the average of the steps before.", self.name, self.step)
-        self.diverged, self.trainer.should_stop = self.step, True
+        _log.warning("%s diverged at step %d: it ends with the average of the steps before.", self.name, step)
+        self.step, self.diverged, self.trainer.should_stop = step, step, True
 
-    def _write_line(self) -> None:
-        self.history.append((self.step, sum(self.recent) / len(self.recent)))
-        self.recent.clear()
+    def _write_line(self, loss: float) -> None:
+        self.history.append((self.step, loss))
         with write_aside(self.work / "loss.csv") as aside, aside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["step", "train/loss"])
             writer.writerows((step, f"{loss:.6f}") for step, loss in self.history)
-        step, loss = self.history[-1]
-        self.progress(f"{self.name}: step {step}, loss {loss:.3f}", step, self.schedule.steps)
+        self.progress(f"{self.name}: step {self.step}, loss {loss:.3f}", self.step, self.schedule.steps)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["steps"] = {"step": self.step, "history": self.history, "recent": self.recent}
+        recent = torch.stack(self.recent).tolist() if self.recent else []
+        checkpoint["steps"] = {"step": self.step, "history": self.history, "recent": recent}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["steps"]
-        self.step, self.recent = state["step"], list(state["recent"])
+        self.step, self.recent = state["step"], [torch.tensor(loss, device=self.device) for loss in state["recent"]]
         self.history = [(int(step), float(loss)) for step, loss in state["history"]]
 
 
 @torch.no_grad()
-def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+def _average(averaged: nn.Module, model: nn.Module, decay: float, finite: Tensor) -> None:
+    """Move the average on where ``finite`` (a single truth on the device), and leave it as it is elsewhere."""
     pairs = zip(averaged.parameters(), model.parameters(), strict=True)
     old, new = zip(*((a, b) for a, b in pairs if b.requires_grad), strict=True)
-    torch._foreach_lerp_(list(old), list(new), 1 - decay)
+    for average, moved in zip(old, torch._foreach_lerp(old, new, 1 - decay), strict=True):
+        average.copy_(torch.where(finite, moved, average))
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:

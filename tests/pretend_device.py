@@ -91,6 +91,9 @@ class PretendDevice(TorchDispatchMode):
         if target is False and name == "_to_copy":
             return result
         if func._schema.is_mutable and isinstance(args[0], DeviceTensor) and isinstance(result, Tensor):
+            if name in ("t_", "transpose_", "squeeze_", "unsqueeze_"):  # the shape changes in place
+                with torch._C._DisableTorchDispatch():
+                    func(*args, **kwargs)
             return args[0]
         if func._schema.is_mutable and result is None:
             return None
@@ -138,10 +141,25 @@ def pretend_device() -> Iterator[list[str]]:
     """The pretend device, and what has been waited for since."""
     WAITS.clear()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) comes through the dispatcher too
+    plain_to, plain_tensor = nn.Module.to, torch.tensor
+
+    def to(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        device, dtype, *_ = torch._C._nn._parse_to(*args, **kwargs)
+        there = any(isinstance(p, DeviceTensor) for p in module.parameters())
+        if device is not None and device.type == DEVICE.type:
+            return to_device(module if there or dtype is None else plain_to(module, dtype))
+        assert not there or device is None, "back to the CPU"
+        return module if there else plain_to(module, *args, **kwargs)
+
+    def tensor(data: Any, **kwargs: Any) -> Tensor:  # numbers of the device are read one by one
+        return plain_tensor(tree_map(lambda x: x.item() if isinstance(x, DeviceTensor) else x, data), **kwargs)
+
+    nn.Module.to, torch.tensor = to, tensor  # type: ignore[method-assign, assignment]
     try:
         with PretendDevice():
             yield WAITS
     finally:
+        nn.Module.to, torch.tensor = plain_to, plain_tensor  # type: ignore[method-assign]
         torch._C._set_only_lift_cpu_tensors(False)
 
 
@@ -151,12 +169,12 @@ def to_device(x: Any) -> Any:
         return tree_map(_wrap, x)
     moved: dict[int, Any] = {}
     for module in x.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None and not isinstance(parameter, DeviceTensor):
                 if id(parameter) not in moved:
                     moved[id(parameter)] = nn.Parameter(_wrap(parameter.detach().clone()), parameter.requires_grad)
-                module._parameters[name] = moved[id(parameter)]
+                setattr(module, name, moved[id(parameter)])
         for name, buffer in module._buffers.items():
-            if buffer is not None:
+            if buffer is not None and not isinstance(buffer, DeviceTensor):
                 module._buffers[name] = _wrap(buffer.clone())
     return x
