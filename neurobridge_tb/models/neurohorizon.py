@@ -1,6 +1,8 @@
 """NeuroHorizonModel: forecasts each unit's spikes from the population's past."""
 
 import inspect
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -167,6 +169,15 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
                     parent, _, attribute = name.rpartition(".")
                     setattr(self.get_submodule(parent), attribute, IdentityRows(self.identity, table, dim_identity))
 
+    @classmethod
+    def _refuse_outdated(cls, path: Path, state: Mapping[str, Any]) -> None:
+        if not any(name.startswith("rate_filter.") for name in state):
+            raise InputError(
+                expected=f"a {cls.__name__} whose forecasts start at a filter of each unit's rate",
+                found=f"{path}, which a development version of 0.1.0 from before that filter wrote",
+                fix="Train it again with `neurobridge forecast`: the network is another one since.",
+            )
+
     def bins_of(self, horizon: float) -> int:
         """Number of bins of a horizon in s."""
         return _whole_bins("horizon", horizon, self.bin_size)
@@ -279,8 +290,8 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         Args:
             batch: A collated batch of :meth:`tokenize`.
             rolled_out: (B,) bool, which windows are rolled out, on the CPU. Default: drawn here.
-            unit_dropout: In each window up to this share of the units is hidden from the model; what they do is asked
-                for all the same. Default 0.
+            unit_dropout: In each window up to this share of the units is hidden from the model, and
+                predicted all the same. Default 0.
             rate_jitter: In each window, the mean rate that the decoder reads of a unit is off by a factor
                 ``exp(rate_jitter * z)``, z standard normal: it learns what to think of a rate that has drifted. Default
                 0.
@@ -352,7 +363,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             outputs.append(self._log_rates(states[:, -1:], rows, self.own_history.read(own)[:, None], step))
             counts, present, predicted = outputs[-1].exp(), units, torch.ones_like(predicted)
             values = self._standardize(counts, rows)[:, 0]
-            own = self.own_history.step(own, self._told(counts, rows)[:, 0], present, rows.mean[:, 0])
+            own = self.own_history.step(own, self._bounded(counts, rows)[:, 0], present, rows.mean[:, 0])
         return torch.cat(outputs, dim=1)
 
     def _start(self, n_bins: int, jitter: Tensor | None = None, **past: Tensor) -> _Past:
@@ -367,7 +378,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         std = (self.unit_stats(index)[:, None, :, 1] * (mean / reference).sqrt()).clamp_min(1e-6)
         rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std, drift, start)
         last = self._standardize(counts[:, -1:], rows)[:, 0], present[:, -1]
-        own = self.own_history.start(self._told(counts, rows), present, rows.mean)
+        own = self.own_history.start(self._bounded(counts, rows), present, rows.mean)
         return _Past(context, rows, last, own)
 
     def _means(
@@ -402,7 +413,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             predicted[:, 1:] = ~observed[:, None]
         feedback = self.feedback(values, present, predicted, rows.feedback)
         states, _ = self.decoder(feedback, self._rotary(0, future.shape[1], future), context)
-        histories, counts = [self.own_history.read(own)], self._told(future, rows)
+        histories, counts = [self.own_history.read(own)], self._bounded(future, rows)
         for step in range(1, future.shape[1]):
             own = self.own_history.step(own, counts[:, step - 1], present[:, step], rows.mean[:, 0])
             histories.append(self.own_history.read(own))
@@ -417,7 +428,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         return ((counts - rows.mean) / rows.std).clamp_max(_LARGEST)
 
     @staticmethod
-    def _told(counts: Tensor, rows: _Rows) -> Tensor:
+    def _bounded(counts: Tensor, rows: _Rows) -> Tensor:
         """Counts as input of a unit's own history: bounded, so that rolling out is, but a spike is always one."""
         return torch.minimum(counts, (rows.mean + _LARGEST * rows.std).clamp_min(1.0))
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,6 +90,7 @@ class PretrainedModel(nn.Module):
                 found=f"a {name} in {path}",
                 fix=f"Load it with {name}.load_pretrained, or name another folder.",
             )
+        cls._refuse_outdated(path, state)
         try:
             model = cls(**_completed(config))
             model.load_state_dict(state)
@@ -101,6 +103,10 @@ class PretrainedModel(nn.Module):
                 fix="The weights and config.json are of different models; take both from the same run.",
             ) from error
         return model
+
+    @classmethod
+    def _refuse_outdated(cls, path: Path, state: Mapping[str, Any]) -> None:
+        """Refuse tensors of a version whose network was another one; by default every version's will do."""
 
 
 def saved_class(path: str | Path) -> str:

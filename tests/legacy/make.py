@@ -3,7 +3,8 @@
 git checkout 40538b3 && python tests/legacy/make.py
 
 One model folder and one Lightning checkpoint of each kind, tiny, with parameters that all matter. They must load for
-ever, with equal outputs on two windows of ``legacy.h5``, at 1 s and at 2 s.
+ever, with equal outputs on two windows of ``legacy.h5``, at 1 s and at 2 s; all but the forecaster's, whose network is
+another one since, and which must be refused.
 """
 
 from pathlib import Path
@@ -119,28 +120,18 @@ def main() -> None:
     decoder.save_pretrained(FOLDER / "behavior_decoder")
     save_checkpoint(decoder, FOLDER / "behavior_decoder.ckpt")
 
-    encoder_sizes = {k: v for k, v in SIZES.items() if k not in ("latent_step", "num_latents_per_step")}
-    for modality in ("spikes", "spike_counts"):
-        for identity in ("embedding", "features"):
-            torch.manual_seed(0)
-            horizon = NeuroHorizonModel(
-                modality=modality, history=0.5, horizon=0.5, bin_size=BIN, latent_step=0.25, num_latents_per_step=2,
-                dim_feedback=8, dim_hidden=8, dim_identity=8, unit_identity=identity, encoder=encoder_sizes,
-            )  # fmt: skip
-            horizon.init_vocabs(dataset)
-            intervals = dataset.get_sampling_intervals("train")
-            features = {"legacy": np.random.default_rng(0).uniform(0, 5, (6, 33)).astype(np.float32)}
-            horizon.fit_units(dataset, intervals, features if identity == "features" else None)
-            shaken(horizon)
-            name = f"neurohorizon_{modality}_{identity}"
-            batch = collate([horizon.tokenize(w) for w in windows])
-            outputs[f"{name}.rolled"] = horizon.generate(**batch["model_inputs"])
-            outputs[f"{name}.forced"] = horizon(
-                future=batch["target_values"], future_mask=batch["target_mask"], **batch["model_inputs"]
-            )
-            horizon.save_pretrained(FOLDER / name)
-            if name.endswith("spikes_features"):
-                save_checkpoint(horizon, FOLDER / f"{name}.ckpt")
+    torch.manual_seed(0)
+    horizon = NeuroHorizonModel(
+        modality="spikes", history=0.5, horizon=0.5, bin_size=BIN, latent_step=0.25, num_latents_per_step=2,
+        dim_feedback=8, dim_hidden=8, dim_identity=8, unit_identity="features",
+        encoder={k: v for k, v in SIZES.items() if k not in ("latent_step", "num_latents_per_step")},
+    )  # fmt: skip
+    horizon.init_vocabs(dataset)
+    features = {"legacy": np.random.default_rng(0).uniform(0, 5, (6, 33)).astype(np.float32)}
+    horizon.fit_units(dataset, dataset.get_sampling_intervals("train"), features)
+    shaken(horizon)
+    horizon.save_pretrained(FOLDER / "neurohorizon")
+    save_checkpoint(horizon, FOLDER / "neurohorizon.ckpt")
     save_file({k: v.contiguous() for k, v in outputs.items()}, FOLDER / "outputs.safetensors")
 
 

@@ -111,9 +111,9 @@ def test_the_future_gets_no_gradient_from_earlier_outputs(model, dataset):
 
 def test_rolled_out_and_teacher_forced_differ_after_the_first_bin(model, dataset):
     batch = batch_of(model, window(dataset))
-    rolled, told = model.generate(**batch["model_inputs"]), forced(model, batch)
-    torch.testing.assert_close(rolled[:, 0], told[:, 0], rtol=1e-4, atol=1e-5)
-    assert (rolled[:, 1:] - told[:, 1:]).abs().max() > 1e-3
+    rolled, teacher_forced = model.generate(**batch["model_inputs"]), forced(model, batch)
+    torch.testing.assert_close(rolled[:, 0], teacher_forced[:, 0], rtol=1e-4, atol=1e-5)
+    assert (rolled[:, 1:] - teacher_forced[:, 1:]).abs().max() > 1e-3
 
 
 def test_teacher_forcing_with_its_own_predictions_is_rolling_out(model, dataset):
@@ -121,9 +121,9 @@ def test_teacher_forcing_with_its_own_predictions_is_rolling_out(model, dataset)
     rolled = model.generate(**batch["model_inputs"])
     observed = torch.zeros(1, dtype=torch.bool)
     with torch.no_grad():
-        told = model(future=rolled.exp(), future_mask=torch.ones_like(batch["target_mask"]), observed=observed,
+        as_rolled = model(future=rolled.exp(), future_mask=torch.ones_like(batch["target_mask"]), observed=observed,
                      **batch["model_inputs"])  # fmt: skip
-    torch.testing.assert_close(told, rolled, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(as_rolled, rolled, rtol=1e-4, atol=1e-5)
 
 
 def test_the_cache_changes_nothing_but_the_work(model, dataset, monkeypatch):
@@ -231,26 +231,26 @@ def test_unit_dropout_hides_pasts_but_asks_for_all_futures(dataset):
         assert (batch["target_values"].grad.abs().sum(1) > 0).all()
 
 
-def test_a_share_of_the_training_windows_is_told_its_own_predictions(model, dataset, monkeypatch):
+def test_a_share_of_the_training_windows_reads_its_own_predictions(model, dataset, monkeypatch):
     batch = batch_of(model, *[window(dataset, start=s) for s in (1.0, 3.0, 5.0, 7.0)])
     inputs, mask = batch["model_inputs"], batch["target_mask"]
     rolled = model.generate(**inputs).exp()
     observed = torch.rand(4, generator=torch.Generator().manual_seed(0)) >= 0.4
     assert observed.any() and not observed.all()
-    for share, told in (
+    for share, as_observed in (
         (0.0, torch.ones(4, dtype=torch.bool)),
         (0.4, observed),
         (1.0, torch.zeros(4, dtype=torch.bool)),
     ):
         monkeypatch.setattr("neurobridge_tb.models.neurohorizon.ROLLED_OUT", share)
-        future = torch.where(told[:, None, None], batch["target_values"], rolled)
-        expected = model.loss(model(future=future, future_mask=mask, observed=told, **inputs), batch)
+        future = torch.where(as_observed[:, None, None], batch["target_values"], rolled)
+        expected = model.loss(model(future=future, future_mask=mask, observed=as_observed, **inputs), batch)
         actual = model.training_loss(batch, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_it_learns_to_use_what_is_fed_back(dataset):
-    """A bin that repeats the one before it is predicted well only when that one is told."""
+    """A bin that repeats the one before it is predicted well only when that one is observed."""
     model = make_model(dataset).train()
     batch = batch_of(model, *[window(dataset, start=s) for s in np.arange(0, 16, 1.0)])
     for key in ("past", "input_values"):
@@ -271,7 +271,7 @@ def test_it_learns_to_use_what_is_fed_back(dataset):
 
 
 def test_units_that_were_never_trained_are_forecast_from_their_features(dataset, tmp_path):
-    """Zero-shot: the same spikes under new unit ids, told by their features, give the same forecast."""
+    """Zero-shot: the same spikes under new unit ids, identified by their features, give the same forecast."""
     model = make_model(dataset, unit_identity="features")
     recording = dataset.get_recording("session1")
     stranger = build_recording(
