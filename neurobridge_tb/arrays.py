@@ -31,6 +31,13 @@ def to_floats(values: Array) -> Floats:
     return to_numpy(values).astype(np.float64, copy=False)
 
 
+def mean_of_present(values: Array, axis: int = 0) -> Floats:
+    """Mean over an axis, values that are NaN left out; NaN where there is none."""
+    numbers = to_floats(values)
+    count = (~np.isnan(numbers)).sum(axis)
+    return np.where(count > 0, np.nansum(numbers, axis=axis) / np.maximum(count, 1), np.nan)
+
+
 def check_same_shape(name_a: str, a: NDArray[Any], name_b: str, b: NDArray[Any]) -> None:
     """Refuse two arrays of unlike shapes.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_models import save_reaches
 
 from neurobridge_tb import NeuroBridgeModel, NeuroHorizonModel
 from neurobridge_tb.datasets import build_recording, save_recording
@@ -29,23 +30,7 @@ def run(example, folder, *arguments):
 def reaches(tmp_path_factory):
     """A folder with a recording of spikes that are tuned to the velocity of a hand."""
     root = tmp_path_factory.mktemp("reaches")
-    rng = np.random.default_rng(0)
-    times = np.arange(0, 40, 0.05)
-    velocity = np.stack([np.sin(times), np.cos(1.7 * times)], axis=1)
-    counts = rng.poisson(np.exp(1.5 + velocity @ rng.normal(0, 1, (2, 20))) * 0.05)
-    bins, units = np.repeat(np.argwhere(counts > 0), counts[counts > 0], axis=0).T
-    order = np.argsort(at := times[bins] + rng.uniform(0, 0.05, len(bins)))
-    recording = build_recording(
-        brainset_id="test",
-        session_id="reaches",
-        subject_id="subject",
-        units={"id": [f"u{i}" for i in range(20)]},
-        spikes=(at[order], units[order]),
-        behavior={"hand_velocity": (times, velocity)},
-        splits={"train": ([0.0], [30.0]), "valid": ([30.0], [39.9])},
-        simulated=True,
-    )
-    save_recording(recording, root / "reaches.h5")
+    save_reaches(root, seconds=40, n_units=20, splits={"train": ([0.0], [30.0]), "valid": ([30.0], [39.9])})
     return root
 
 

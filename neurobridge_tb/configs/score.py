@@ -26,5 +26,5 @@ class ScoreConfig(RecordingsConfig):
     )
     held_out: int = setting(24, "Units that co-smoothing hides.")
     shots: list[int] = setting([8, 32], "Training windows that few_shot fits a read-out of the hidden units to.")
-    max_asked: int = setting(64, "At most so many units of an area are predicted in the regional tasks.")
+    max_targets: int = setting(64, "At most so many units of an area are predicted in the regional tasks.")
     glm_lags: list[int] = setting([-2, -1, 0, 1, 2], "Bins around the predicted one that the GLM sees.")

@@ -1,5 +1,8 @@
 """The standardised activity of a recording: its units, areas and values as a model reads them, looked up once."""
 
+import itertools
+import sys
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -7,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data, Dataset, Interval
+from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
@@ -51,6 +55,15 @@ class RecordingActivity:
             parts += np.split(values, np.cumsum(lengths)[:-1])
         return parts
 
+    def totals(self, interval: Interval) -> tuple[Floats, Floats]:
+        """(N,) sum of the values in intervals, and in how many bins there is one."""
+        total, count = np.zeros(len(self.unit_ids)), np.zeros(len(self.unit_ids))
+        spans = spans_end_to_end(interval, self.model.sequence_length, most=sys.maxsize, partial=True)
+        for values, _ in read_spans(self.model, self.recording, *spans):
+            total += np.nansum(values, axis=0, dtype=np.float64)
+            count += (~np.isnan(values)).sum(0)
+        return total, count
+
     def standardized(self, interval: Interval, *, most_bins: int) -> list[NDArray[np.float32]]:
         """Standardised values (T, N) of windows that lie end to end in intervals, NaN where absent.
 
@@ -91,6 +104,17 @@ class RecordingActivity:
         if len(starts) == len(start):
             return interval
         return Interval(start=np.array(starts)[kept], end=np.array(ends)[kept])
+
+
+def window_values(model: NeuroBridgeModel, windows: Iterable[LazyWindow]) -> list[NDArray[np.float32]]:
+    """What ``model.grid_values`` reads of windows that follow one another: (T, N) each, NaN where absent."""
+    values: list[NDArray[np.float32]] = []
+    for _, some in itertools.groupby((window.span for window in windows), key=lambda span: id(span[0])):
+        recordings, starts, ends = zip(*some, strict=True)
+        start, end = np.array(starts), np.array(ends)
+        reader = RecordingActivity(model, recordings[0])
+        values += reader.windows(start, start + model.sequence_length if model.reads_events else end)
+    return values
 
 
 class Activity:

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from neurobridge_tb._upstream import Data, Dataset, Interval
+from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.data.activity import window_values
+from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
@@ -39,7 +41,9 @@ def behavior_at(window: Any, spec: ModalitySpec, times: np.ndarray) -> np.ndarra
     return np.where(distance[:, None] <= reach, interpolated, np.nan)
 
 
-def read_windows(dataset: Dataset, intervals: dict[str, Interval], *, windows: str, window_length: float) -> list[Data]:
+def read_windows(
+    dataset: Dataset, intervals: dict[str, Interval], *, windows: str, window_length: float
+) -> list[LazyWindow]:
     """Windows of ``intervals`` in order, as :func:`neurobridge_tb.data.windows.window_loader` lays them."""
     loader = window_loader(
         dataset, lambda window: window, intervals, windows=windows, window_length=window_length, batch_size=1
@@ -49,14 +53,14 @@ def read_windows(dataset: Dataset, intervals: dict[str, Interval], *, windows: s
 
 
 def raw_samples(
-    model: NeuroBridgeModel, windows: Sequence[Data], spec: ModalitySpec, history: int
+    model: NeuroBridgeModel, windows: Sequence[LazyWindow], spec: ModalitySpec, history: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Raw activity of ``history`` bins (the present and those before; a window's first bin stands for what lies before
     it), and the behaviour in the middle of each bin: (T, history * N) and (T, dim) for each window, of the T bins in
-    which the behaviour is known."""
+    which the behaviour is known. NaN where activity is absent."""
     features, targets = [], []
-    for window in windows:
-        values, times = model.grid_values(window)
+    for window, values in zip(windows, window_values(model, windows), strict=True):
+        times = model.bin_times(window)
         padded = np.concatenate([np.repeat(values[:1], history - 1, axis=0), values])
         behavior = behavior_at(window, spec, times + (times[1] - times[0]) / 2)
         known = np.isfinite(behavior).all(1)

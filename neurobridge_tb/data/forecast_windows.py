@@ -89,10 +89,18 @@ class ForecastSampler(Sampler[DatasetIndex]):
 
     def holds_windows(self, intervals: dict[str, Interval]) -> bool:
         """Whether a window fits into intervals."""
-        return bool(self._all(intervals, phase=lambda n: 0))
+        return self._count(intervals) > 0
 
     def __len__(self) -> int:
-        return self._length or len(self._all(self.intervals, phase=lambda n: 0))
+        return self._length or self._count(self.intervals)
+
+    def _count(self, some: dict[str, Interval]) -> int:
+        """How many windows fit into intervals, wherever the first ones lie."""
+        if self.anchors is not None:
+            return sum(int(self._fitting(recording, intervals).sum()) for recording, intervals in some.items())
+        last = np.concatenate([np.zeros(0, dtype=np.int64), *map(self._last_bins, some.values())])
+        per_interval = last // self.stride + 1 if self.windows == "continuous" else np.ones_like(last)
+        return int(per_interval[last >= 0].sum())
 
     def __iter__(self) -> Iterator[DatasetIndex]:
         if not self.shuffle:
@@ -117,19 +125,29 @@ class ForecastSampler(Sampler[DatasetIndex]):
     ) -> Iterator[tuple[float, float]]:
         width, past = self.bin_size, self.n_past * self.bin_size
         length = (self.n_past + self.n_future) * width
-        for begin, end in zip(intervals.start, intervals.end, strict=True):
-            if self.anchors is not None:
-                for anchor in self.anchors[recording]:
-                    if anchor - past >= begin - 1e-9 and anchor + self.n_future * width <= end + 1e-9:
-                        yield float(anchor - past), float(anchor - past + length)
-                continue
-            last = int((end - begin) / width + 1e-6) - self.n_past - 1  # the latest first bin with a bin to forecast
+        if self.anchors is not None:
+            for _, k in np.argwhere(self._fitting(recording, intervals)):
+                start = self.anchors[recording][k] - past
+                yield float(start), float(start + length)
+            return
+        for begin, end, last in zip(intervals.start, intervals.end, self._last_bins(intervals).tolist(), strict=True):
             if last < 0:
                 continue
             stride = self.stride if self.windows == "continuous" else last + 1
             shift = phase(min(stride, last + 1)) if self.windows == "continuous" else 0
             for first in np.minimum(np.arange(0, last + 1, stride) + shift, last):
                 yield float(begin + first * width), float(min(begin + first * width + length, end))
+
+    def _last_bins(self, intervals: Interval) -> np.ndarray:
+        """The latest first bin of each interval with a bin to forecast; negative where there is none."""
+        return ((intervals.end - intervals.start) / self.bin_size + 1e-6).astype(np.int64) - self.n_past - 1
+
+    def _fitting(self, recording: str, intervals: Interval) -> np.ndarray:
+        """(intervals, anchors) bool: around which anchors a window fits into an interval."""
+        assert self.anchors is not None
+        starts = self.anchors[recording] - self.n_past * self.bin_size
+        ends = self.anchors[recording] + self.n_future * self.bin_size
+        return (starts >= intervals.start[:, None] - 1e-9) & (ends <= intervals.end[:, None] + 1e-9)
 
 
 def trial_columns(dataset: Dataset, column: str) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurobridge_tb._upstream import Data, Dataset, collate
+from neurobridge_tb.arrays import mean_of_present
 from neurobridge_tb.data.targets import Examples
 from neurobridge_tb.devices import compute
 from neurobridge_tb.masking.schemes import Mask
@@ -37,7 +38,10 @@ def row_windows(examples: Examples, window: Sequence[float] | None) -> Bounds:
 def count_features(
     dataset: Dataset, recording_id: str, bounds: Bounds, units: NDArray | None = None
 ) -> NDArray[np.float64]:
-    """(n, N) spikes of each unit (``units``: only of these) in each window; of values on a grid, their mean."""
+    """(n, N) spikes of each unit (``units``: only of these) in each window; of values on a grid, their mean.
+
+    NaN where a window has no value.
+    """
     counts = _counts(dataset.get_recording(recording_id), bounds)
     return counts if units is None else counts[:, units]
 
@@ -65,8 +69,7 @@ def _counts(recording: Data, bounds: Bounds) -> NDArray[np.float64]:
     grid = recording.spike_counts if "spike_counts" in recording.keys() else recording.mua
     values, centres = np.asarray(grid.value), np.asarray(grid.timestamps) + 0.5 / grid.sampling_rate
     rows = [values[(a <= centres) & (centres < b)] for a, b in bounds]
-    means = [np.nanmean(r, axis=0) if len(r) else np.full(n_units, np.nan) for r in rows]
-    return np.nan_to_num(np.stack(means))
+    return np.stack([mean_of_present(r) for r in rows])
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,12 @@ def row_pieces(
         for a, b in _parts(low, high, model.sequence_length):
             start = _placed(recording, a, b, model.sequence_length)
             window = recording.slice(start, start + model.sequence_length)
-            times, areas = model.grid_values(window)[1], model.window_grid(window)[1]
+            times, areas, absent = model.bin_times(window), model.window_grid(window)[1], model.absent(window)
             width = times[1] - times[0] if len(times) > 1 else model.sequence_length
             bins = _inside(times + width / 2, a - start, b - start)
             seen = np.isin(np.arange(len(areas)), np.arange(len(areas)) if units is None else units)
             keep = bins[:, None] & seen
-            if not keep.any():
+            if not (keep if absent is None else keep & ~absent).any():
                 continue
             tokens = model.tokenize_with_targets(window, Mask("none", keep, np.zeros_like(keep)))["model_inputs"]
             steps = _inside(middles, a - start, b - start)

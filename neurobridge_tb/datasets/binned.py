@@ -29,7 +29,7 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
         paths: The recordings' files.
 
     Raises:
-        InputError: The folder has no recording, not the one asked for, or a file that is not a recording.
+        InputError: The folder has no recording, not the one named, or a file that is not a recording.
     """
 
     how_to_make = "Make it with neurobridge_tb.datasets.build_recording and save_recording."

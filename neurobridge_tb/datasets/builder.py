@@ -71,7 +71,8 @@ def build_recording(
             ``"area"`` serves masking by region. Further columns are kept.
         spikes: Times of one unit each in s, in a list in the order of ``units`` or in a mapping by unit id; or a tuple
             ``(times, unit_index)``: sorted times, and the row of each spike's unit in ``units``. Stored as ``spikes``.
-        counts: ``(array, bin_size)``: spike counts (T, N), bin width in s. Stored as ``spike_counts.value``.
+        counts: ``(array, bin_size)``: spike counts (T, N), NaN where absent, bin width in s. Stored as
+            ``spike_counts.value``.
         mua: ``(array, bin_size)``: values (T, N), NaN where there is none, bin width in s. Stored as ``mua.value``.
         start: Time of the recording's start in s. Default 0; needed where the clock counts from long ago.
         end: Time of its end in s; silence after the last spike is data too. Default: the end of the last bin, or

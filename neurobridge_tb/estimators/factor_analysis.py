@@ -283,8 +283,8 @@ def _masked_error(model: FactorAnalysis, test: Floats, keep: NDArray[np.bool_]) 
     """Mean squared error of hidden units, in variances."""
     squared, count = 0.0, 0
     for kept in keep:
-        asked = ~kept & ~np.isnan(test)
+        scored = ~kept & ~np.isnan(test)
         predicted = model.posterior(test, np.broadcast_to(kept, test.shape))[0] @ model.loadings.T
-        squared += float(((predicted - test)[asked] ** 2).sum())
-        count += int(asked.sum())
+        squared += float(((predicted - test)[scored] ** 2).sum())
+        count += int(scored.sum())
     return squared / max(1, count)

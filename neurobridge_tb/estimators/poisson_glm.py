@@ -13,6 +13,7 @@ from neurobridge_tb.metrics.spikes import PRIOR_SPIKES, poisson_log_likelihood
 
 _HIGHEST = 20.0  # log-rate
 _MOST_VALUES = 2**26  # of the inputs that are kept along their axes (512 MB); larger ones are read block by block
+_FLATTEST = 1e-12  # curvature, of a unit without counts
 
 
 def fit_poisson_glm(
@@ -41,9 +42,9 @@ def fit_poisson_glm(
     Args:
         x: ``(n, features)`` inputs, e.g. from :func:`lagged`; standardised, NaN set to the training mean. Those that do
             not fit into memory may be made some rows at a time.
-        counts: ``(n, units)`` counts to predict.
+        counts: ``(n, units)`` counts to predict; NaN are left out.
         x_valid: ``(m, features)``.
-        counts_valid: ``(m, units)``.
+        counts_valid: ``(m, units)``; NaN are left out.
         x_test: ``(k, features)``.
         prior: ``(units,)`` counts added to each training bin. Default: half a spike, spread over the training bins.
             Give ``PRIOR_SPIKES / bins`` where the null model's span has more bins than ``x``.
@@ -54,9 +55,13 @@ def fit_poisson_glm(
     """
     inputs = Standardizer.fit(x)
     observed, observed_valid = to_floats(counts), to_floats(counts_valid)
-    most = np.maximum(observed.max(0), 1.0)
-    observed = observed + (PRIOR_SPIKES / len(observed) if prior is None else to_floats(prior))
-    mean = observed.mean(0)
+    present = ~np.isnan(observed)
+    n = np.maximum(present.sum(0), 1)
+    most = np.max(observed, axis=0, where=present, initial=1.0)
+    added = np.broadcast_to(PRIOR_SPIKES / n if prior is None else to_floats(prior), n.shape)
+    mean = np.sum(observed, axis=0, where=present) / n + added
+    observed = np.where(present, observed + added, 0.0)
+    share = present / n  # of each bin in a unit's mean
     with threadpool_limits(1):  # the products are small: more threads only wait for one another
         values, axes = principal_axes(inputs, x)
         train, valid, test = (_Rotated.of(inputs, rows, axes) for rows in (x, x_valid, x_test))
@@ -64,8 +69,9 @@ def fit_poisson_glm(
         likelihood, rates = np.full(len(mean), -np.inf), np.empty((len(x_test), len(mean)))
         rising = np.arange(len(mean))
         for penalty in sorted(penalties, reverse=True):
-            weights = _fit_weights(train, values / len(x), observed[:, rising], penalty, weights)
-            reached = poisson_log_likelihood(valid.rates(weights, most[rising]), observed_valid[:, rising]).mean(0)
+            weights = _fit_weights(train, values / len(x), observed[:, rising], share[:, rising], penalty, weights)
+            gained = poisson_log_likelihood(valid.rates(weights, most[rising]), observed_valid[:, rising])
+            reached = np.nansum(gained, axis=0)
             better = reached > likelihood[rising]
             rising, weights = rising[better], weights[:, better]
             if not len(rising):
@@ -111,21 +117,26 @@ class _Rotated:
         return moment if self.axes is None else self.axes.T @ moment
 
 
-def _fit_weights(z: _Rotated, variance: Floats, counts: Floats, penalty: float, start: Floats) -> Floats:
-    """Weights (r + 1, units), the last row an offset, that minimise the penalised mean deviance."""
-    n = len(counts)
+def _fit_weights(
+    z: _Rotated, variance: Floats, counts: Floats, share: Floats, penalty: float, start: Floats
+) -> Floats:
+    """Weights (r + 1, units), the last row an offset, that minimise the penalised mean deviance.
+
+    ``share`` (n, units) is what each bin counts in the mean.
+    """
     ridge = np.append(np.full(len(variance), penalty), 0.0)[:, None]
-    curvature = np.append(variance, 1.0)[:, None] * counts.mean(0) + ridge
-    scale = curvature**-0.5
+    curvature = np.append(variance, 1.0)[:, None] * (share * counts).sum(0) + ridge
+    scale = np.maximum(curvature, _FLATTEST) ** -0.5
 
     def deviance(scaled: Floats) -> tuple[float, Floats]:
         weights = scaled.reshape(scale.shape) * scale
         value, moment, total, first = 0.0, np.zeros(1), np.zeros(1), 0
         for standard, log_rates in z.log_rates(weights):
-            observed = counts[first : first + len(log_rates)]
+            rows = slice(first, first + len(log_rates))
+            observed, weight = counts[rows], share[rows]
             rates = np.exp(np.minimum(log_rates, _HIGHEST))
-            residual = (rates - observed) / n
-            value += (rates - observed * log_rates).sum() / n
+            residual = (rates - observed) * weight
+            value += ((rates - observed * log_rates) * weight).sum()
             moment, total = moment + standard.T @ residual, total + residual.sum(0)
             first += len(log_rates)
         gradient = np.vstack([z.gradient(moment), total]) + ridge * weights

@@ -112,7 +112,7 @@ def _forecast_each(config: ForecastConfig) -> Path:
         raise InputError(
             expected="unseen=each with at least two recordings and model.unit_identity=features",
             found=f"{len(dataset.recording_ids)} recordings; {config.model.unit_identity}",
-            fix="Add recordings; units that are not trained are told by their features.",
+            fix="Add recordings; units that are not trained are identified by their features.",
         )
     unseen = {}
     for recording_id in dataset.recording_ids:

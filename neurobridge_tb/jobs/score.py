@@ -23,7 +23,8 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
     There is a row for each recording, and where there are several, one for all of them together.
 
     Bits/spike are spike-weighted, with a 95 % bootstrap interval over windows, and beside it the mean over units; the
-    null model is each unit's mean rate on the training split. Beside the model stand a Poisson GLM and factor analysis
+    null model is each unit's mean rate on the training split. Counts that are absent (NaN) are neither seen nor scored,
+    and windows without any are left out. Beside the model stand a Poisson GLM and factor analysis
     of the training split (:mod:`neurobridge_tb.scoring.hidden_cells`); few-shot co-smoothing fits all three to few
     windows (:mod:`neurobridge_tb.scoring.few_shot`).
 

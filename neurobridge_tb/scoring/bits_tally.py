@@ -35,15 +35,15 @@ class Tally:
 
         Args:
             rates: For each window (target bins, target units).
-            counts: As ``rates``.
+            counts: As ``rates``; NaN are left out.
             trained: Of the target units; their mean rates are the null model.
         """
 
         def likelihood(rates: np.ndarray, counts: np.ndarray) -> Floats:
-            return poisson_log_likelihood(rates, counts).sum(0) / np.log(2)
+            return np.nansum(poisson_log_likelihood(rates, counts), axis=0) / np.log(2)
 
         gain = [likelihood(r, c) - likelihood(trained.mean, c) for r, c in zip(rates, counts, strict=True)]
-        return cls(np.stack(gain), np.stack([c.sum(0) for c in counts]), trained.spikes)
+        return cls(np.stack(gain), np.stack([np.nansum(c, axis=0) for c in counts]), trained.spikes)
 
     @classmethod
     def side_by_side(cls, tallies: Sequence["Tally"]) -> "Tally":

@@ -8,21 +8,20 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from neurobridge_tb._upstream import Data, collate
 from neurobridge_tb.arrays import Floats
 from neurobridge_tb.configs.score import ScoreConfig
-from neurobridge_tb.devices import compute
+from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.metrics.spikes import poisson_log_likelihood
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.scoring.bits_tally import Rates, Tally
-from neurobridge_tb.scoring.hidden_cells import glm_inputs, masks_of_task
+from neurobridge_tb.scoring.filled_in import network_outputs
+from neurobridge_tb.scoring.hidden_cells import glm_inputs, masks_of_task, target_counts
 from neurobridge_tb.scoring.split_windows import SplitWindows
 from neurobridge_tb.scoring.unit_rates import UnitRates
 
-_BATCH = 64
 _DRAWS = 5  # of the trials
 _PENALTIES = (1e-2, 1e-1, 1.0, 10.0)
 
@@ -47,7 +46,7 @@ def score_few_shot(
         )
     (masks,) = masks_of_task(config, "co_smoothing", recording)
     splits = {split: (recording.windows[split], recording.counts[split]) for split in ("train", "test")}
-    features: dict[str, Callable[[Sequence[Data], Rates], Rates]] = {
+    features: dict[str, Callable[[Sequence[LazyWindow], Rates], Rates]] = {
         "NeuroBridge": lambda windows, counts: readout_inputs(model, windows, masks(counts)),
         "Poisson GLM": lambda _, counts: [
             glm_inputs(values, mask, tuple(config.glm_lags)) for values, mask in zip(counts, masks(counts), strict=True)
@@ -59,7 +58,10 @@ def score_few_shot(
     }
     units = masks(recording.counts["test"])[0].target[0]
     trained = UnitRates(recording.trained.spikes[units], recording.trained.bins[units])
-    targets = {split: [values[:, units] for values in counts] for split, (_, counts) in splits.items()}
+    targets = {
+        split: [target_counts(values, mask) for values, mask in zip(counts, masks(counts), strict=True)]
+        for split, (_, counts) in splits.items()
+    }
     tallies: dict[int, dict[str, Tally]] = {shots: {} for shots in config.shots}
     for name, extract in features.items():
         inputs = {split: extract(*some) for split, some in splits.items()}
@@ -76,14 +78,15 @@ def score_few_shot(
     return tallies
 
 
-def readout_inputs(model: NeuroBridgeModel, windows: Sequence[Data], masks: Sequence[Mask]) -> Rates:
-    """What the rows of a unit read in each bin of a window: the bin state, and the factors, (T, D + K)."""
-    inputs = []
-    for start in range(0, len(windows), _BATCH):
-        some = list(zip(windows[start : start + _BATCH], masks[start : start + _BATCH], strict=True))
-        batch = collate([model.tokenize_with_targets(window, mask) for window, mask in some])["model_inputs"]
-        for states, mask in zip(compute(model.bin_features, **batch), batch["output_mask"], strict=True):
-            inputs.append(states[mask.any(1)].numpy().astype(np.float64))
+def readout_inputs(model: NeuroBridgeModel, windows: Sequence[LazyWindow], masks: Sequence[Mask]) -> Rates:
+    """What the rows of a unit read in each bin of a window: the bin state, and the factors, (T, D + K).
+
+    NaN in bins without a count to predict.
+    """
+    outputs = list(network_outputs(model.bin_features, model, windows, masks))
+    inputs = [np.full((len(mask.target), outputs[0][1].shape[-1]), np.nan) for mask in masks]
+    for k, states, target in outputs:
+        inputs[k][target.any(1)] = states[: target.any(1).sum()]
     return inputs
 
 
@@ -97,7 +100,9 @@ def _few_shot_rates(x: Rates, counts: Rates, x_test: Floats) -> Floats:
     halves = (slice(0, None, 2), slice(1, None, 2))
     likelihood = {
         penalty: sum(
-            poisson_log_likelihood(rates(half, np.concatenate(x[rest]), penalty), np.concatenate(counts[rest])).sum()
+            np.nansum(
+                poisson_log_likelihood(rates(half, np.concatenate(x[rest]), penalty), np.concatenate(counts[rest]))
+            )
             for half, rest in (halves, halves[::-1])
         )
         for penalty in _PENALTIES

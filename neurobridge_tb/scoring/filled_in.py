@@ -1,15 +1,17 @@
 """How well each unit is filled in from the others: windows of a recording, units hidden in turn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from neurobridge_tb._upstream import Data, Dataset, Interval, collate
+from neurobridge_tb._upstream import Dataset, Interval, collate
 from neurobridge_tb.arrays import Floats
 from neurobridge_tb.data.behavior import read_windows
+from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.devices import compute
 from neurobridge_tb.masking.schemes import Mask
 from neurobridge_tb.metrics.spikes import BitsPerSpike, r2
@@ -20,20 +22,44 @@ _WINDOWS = 64
 _BATCH = 64
 
 
-def predict_targets(model: NeuroBridgeModel, windows: Sequence[Data], masks: Sequence[Mask]) -> list[Floats]:
-    """What a model makes of the targets of masks: (bins, units) of each window, log-rates or standardised values.
+def network_outputs(
+    network: Callable[..., Tensor], model: NeuroBridgeModel, windows: Sequence[LazyWindow], masks: Sequence[Mask]
+) -> Iterator[tuple[int, Floats, NDArray[np.bool_]]]:
+    """What a network makes of each window of which something is seen.
 
     Args:
+        network: Takes a collated batch of what ``model`` makes of masked windows.
         model: In evaluation mode.
         windows: Of one recording.
         masks: One a window, whose targets are some bins of some units.
+
+    Yields:
+        The window's number, its output, padded as its batch is, and which of its cells (T, N) are targets with a value.
     """
-    predicted: list[Floats] = []
-    for first in range(0, len(windows), _BATCH):
-        pairs = zip(windows[first : first + _BATCH], masks[first : first + _BATCH], strict=True)
-        inputs = collate([model.tokenize_with_targets(window, mask) for window, mask in pairs])["model_inputs"]
-        for output, target in zip(compute(model, **inputs), inputs["output_mask"], strict=True):
-            predicted.append(output[target.any(1)][:, target.any(0)].numpy().astype(np.float64))
+    seen = []
+    for k, (window, mask) in enumerate(zip(windows, masks, strict=True)):
+        absent = model.absent(window)
+        keep, target = (mask.keep, mask.target) if absent is None else (mask.keep & ~absent, mask.target & ~absent)
+        if keep.any() and target.any():
+            seen.append((k, target))
+    for start in range(0, len(seen), _BATCH):
+        some = seen[start : start + _BATCH]
+        batch = collate([model.tokenize_with_targets(windows[k], masks[k]) for k, _ in some])
+        for (k, target), output in zip(some, compute(network, **batch["model_inputs"]), strict=True):
+            yield k, output.numpy().astype(np.float64), target
+
+
+def predict_targets(model: NeuroBridgeModel, windows: Sequence[LazyWindow], masks: Sequence[Mask]) -> list[Floats]:
+    """What a model makes of the targets of masks: (bins, units) of each window, log-rates or standardised values.
+
+    NaN where the values are absent, and where nothing is seen to predict them from. Arguments as for
+    :func:`network_outputs`.
+    """
+    predicted = [np.full((m.target.any(1).sum(), m.target.any(0).sum()), np.nan) for m in masks]
+    for k, output, target in network_outputs(model, model, windows, masks):
+        filled, bins, units = np.full(target.shape, np.nan), target.any(1), target.any(0)
+        filled[np.ix_(bins, units)] = output[: bins.sum(), : units.sum()]
+        predicted[k] = filled[np.ix_(masks[k].target.any(1), masks[k].target.any(0))]
     return predicted
 
 

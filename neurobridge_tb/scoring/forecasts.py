@@ -132,7 +132,7 @@ def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: For
     """Find before the training what :func:`forecast_scores` would miss after it.
 
     Raises:
-        InputError: A window, a unit, a column of trials or a horizon that the config asks for does not exist.
+        InputError: A window, a unit, a column of trials or a horizon that the config names does not exist.
     """
     known = set().union(*(dataset.get_unit_ids() for dataset in datasets))
     for dataset in datasets:
@@ -142,8 +142,7 @@ def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: For
         if config.psth_condition:
             trial_columns(dataset, config.psth_condition)
         units = sorted(known) if config.units is None else config.units
-        asked = set(units)
-        if not asked <= known or not asked & set(dataset.get_unit_ids()):
+        if not set(units) <= known or not set(units) & set(dataset.get_unit_ids()):
             raise InputError(
                 expected="units=[ids of units in the recordings], some of the trained and some of the unseen ones",
                 found=", ".join(units[:5]),
@@ -154,7 +153,7 @@ def check_scoring(model: NeuroHorizonModel, datasets: list[Dataset], config: For
             raise InputError(
                 expected=f"glm_horizons up to the model's, {model.horizon} s",
                 found=f"{horizon} s",
-                fix="Ask for a shorter one.",
+                fix="Name a shorter one.",
             )
 
 

@@ -5,9 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from neurobridge_tb._upstream import Data
-from neurobridge_tb.arrays import RowBlocks
+from neurobridge_tb.arrays import RowBlocks, mean_of_present
 from neurobridge_tb.configs.score import ScoreConfig
+from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm, lagged
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.masking.tasks import task_masks
@@ -27,7 +27,7 @@ Masks = Callable[[Rates], list[Mask]]  # of windows, whose lengths differ
 
 def masks_of_task(config: ScoreConfig, task: str, recording: SplitWindows) -> list[Masks]:
     """The masks of a task; each is a function of windows, as only its length differs between them."""
-    settings = dict(held_out=config.held_out, max_asked=config.max_asked, seed=config.seed)
+    settings = dict(held_out=config.held_out, max_targets=config.max_targets, seed=config.seed)
     lengths = {len(values) for some in recording.counts.values() for values in some}
     variants = {n_bins: task_masks(task, n_bins, recording.areas, **settings) for n_bins in lengths}
 
@@ -43,7 +43,7 @@ def score_task(config: ScoreConfig, task: str, model: NeuroBridgeModel, recordin
     for masks in masks_of_task(config, task, recording):
         test = masks(recording.counts["test"])
         units = test[0].target.any(0)
-        targets = [_targets(values, mask) for values, mask in zip(recording.counts["test"], test, strict=True)]
+        targets = [target_counts(values, mask) for values, mask in zip(recording.counts["test"], test, strict=True)]
         trained = UnitRates(recording.trained.spikes[units], recording.trained.bins[units])
         rates = {
             "NeuroBridge": model_rates(model, recording.windows["test"], test),
@@ -63,8 +63,14 @@ def _targets(values: np.ndarray, mask: Mask) -> np.ndarray:
     return values[np.ix_(mask.target.any(1), mask.target.any(0))]
 
 
-def model_rates(model: NeuroBridgeModel, windows: Sequence[Data], masks: Sequence[Mask]) -> Rates:
-    """Expected counts (target bins, target units) of each window."""
+def target_counts(values: np.ndarray, mask: Mask) -> np.ndarray:
+    """(target bins, target units) of a window's counts (T, N): NaN where absent, and where nothing is seen."""
+    seen = mask.keep & ~np.isnan(values)
+    return _targets(values if seen.any() else np.full_like(values, np.nan), mask)
+
+
+def model_rates(model: NeuroBridgeModel, windows: Sequence[LazyWindow], masks: Sequence[Mask]) -> Rates:
+    """Expected counts (target bins, target units) of each window, NaN where these are absent."""
     return [np.exp(log_rates) for log_rates in predict_targets(model, windows, masks)]
 
 
@@ -73,11 +79,11 @@ def _glm_rates(recording: SplitWindows, masks: Masks, lags: tuple[int, ...], tra
     for split, some in recording.counts.items():
         pairs = list(zip(some, masks(some), strict=True))
         inputs[split] = _glm_blocks(pairs, lags)
-        targets[split] = [_targets(values, mask) for values, mask in pairs]
+        targets[split] = [target_counts(values, mask) for values, mask in pairs]
     train, valid = (np.concatenate(targets[split]) for split in ("train", "valid"))
     rates = fit_poisson_glm(
         inputs["train"], train, inputs["valid"], valid, inputs["test"],
-        prior=PRIOR_SPIKES / trained.bins, penalties=_PENALTIES,
+        prior=PRIOR_SPIKES / np.maximum(trained.bins, 1), penalties=_PENALTIES,
     )  # fmt: skip
     return np.split(rates, np.cumsum([len(rows) for rows in targets["test"]])[:-1])
 
@@ -95,9 +101,9 @@ def _glm_blocks(pairs: list[tuple[np.ndarray, Mask]], lags: tuple[int, ...]) -> 
 
 
 def glm_inputs(values: np.ndarray, mask: Mask, lags: tuple[int, ...]) -> np.ndarray:
-    """Features of every target bin of a window (T, N)."""
+    """Features of every target bin of a window (T, N), NaN where absent."""
     if mask.scheme == "forward":
         bins = np.flatnonzero(mask.target.any(1))
-        recent = values[: bins[0]][-_RECENT:].mean(0)
+        recent = mean_of_present(values[: bins[0]][-_RECENT:])
         return np.column_stack([np.tile(recent, (len(bins), 1)), bins - bins[0]])
     return lagged(values[:, mask.keep.any(0)], lags)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data, Interval, collate
+from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError, require
 from neurobridge_tb.models import NeuroBridgeModel
@@ -91,13 +92,13 @@ def dissimilarity(features: NDArray, conditions: NDArray[np.str_]) -> Dissimilar
     Features are standardised over rows first (Kriegeskorte, Mur and Bandettini 2008).
 
     Args:
-        features: (n, d).
+        features: (n, d); NaN are taken for the mean.
         conditions: (n,).
 
     Returns:
         The matrix, and the names of its rows.
     """
-    z = (features - features.mean(0)) / np.maximum(features.std(0), 1e-9)
+    z = Standardizer.fit(features)(features)
     names = np.unique(conditions)
     means = np.stack([z[conditions == name].mean(0) for name in names])
     return 1 - np.corrcoef(means), names

@@ -44,9 +44,9 @@ def _modality(model: NeuroBridgeModel, loader: DataLoader) -> str:
 def _masked_mse(model: NeuroBridgeModel, loader: DataLoader, baselines: Baselines) -> dict[str, Any]:
     squared, of_mean, count = 0.0, 0.0, 0
     for batch in loader:
-        asked = batch["model_inputs"]["output_mask"]
-        target = compute(model.standardize, batch["target_values"], batch["model_inputs"]["output_unit_index"])[asked]
-        output = compute(model, **batch["model_inputs"])[asked]
+        scored = batch["model_inputs"]["output_mask"]
+        target = compute(model.standardize, batch["target_values"], batch["model_inputs"]["output_unit_index"])[scored]
+        output = compute(model, **batch["model_inputs"])[scored]
         squared += float(((output - target) ** 2).sum())
         of_mean += float((target**2).sum())
         count += len(target)
@@ -79,7 +79,7 @@ def masked_example(model: NeuroBridgeModel, loaders: dict[str, DataLoader]) -> d
     """One validation window for the report: what was seen, what was masked and what the model filled in.
 
     Returns:
-        ``values``, ``predicted`` (T, N; counts as rates, MUA in standard deviations; NaN where not asked),
+        ``values``, ``predicted`` (T, N; counts as rates, MUA in standard deviations; NaN where not a target),
         ``keep``, ``target`` (T, N), ``area`` (N,), ``scheme``.
     """
     scheme, loader = next(iter(loaders.items()))

@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurobridge_tb._upstream import Data, Dataset, collate
+from neurobridge_tb._upstream import Dataset, collate
 from neurobridge_tb.configs.decode import DecodeConfig
+from neurobridge_tb.data.activity import sampling_intervals
 from neurobridge_tb.data.behavior import behavior_at, raw_samples, read_windows
+from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.devices import compute, place
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.ridge import fit_ridge
 from neurobridge_tb.metrics.spikes import r2
 from neurobridge_tb.models import NeuroBridgeModel
@@ -26,8 +29,9 @@ def decode_series(
 ) -> dict[str, Any]:
     """Content of ``metrics.json``: R^2 and correlation on the test split, with intervals over windows.
 
-    The penalty is chosen on the validation split. A bin's features are the latents of its step and of
-    ``steps_around`` steps before and after; of counts, ``history`` bins, the present and those before.
+    Windows with a bin without any activity are left out. The penalty is chosen on the validation split. A bin's
+    features are the latents of its step and of ``steps_around`` steps before and after; of counts, ``history`` bins,
+    the present and those before.
 
     Args:
         config: Settings.
@@ -35,15 +39,7 @@ def decode_series(
         model: The encoder.
         spec: The series.
     """
-    windows = {
-        split: read_windows(
-            dataset,
-            dataset.get_sampling_intervals(split),
-            windows=config.windows,
-            window_length=model.sequence_length,
-        )
-        for split in ("train", "valid", "test")
-    }
+    windows = {split: _whole_windows(config, dataset, model, split) for split in ("train", "valid", "test")}
     say(f"Reading {sum(map(len, windows.values()))} windows")
     untrained = place(random_weights(model, dataset, config.seed), config)
     features: dict[str, Callable] = {
@@ -67,15 +63,29 @@ def decode_series(
         low = np.percentile((errors[row["decoder"]] - errors[best])[draws].sum(1), 2.5)
         row["verdict"] = "best" if row["decoder"] == best else "below" if low > 0 else "not apart"
     notes = [] if len(dataset.recording_ids) == 1 else ["Counts are left out: the recordings have different units."]
-    n_bins = sum(len(model.grid_values(window)[1]) for window in windows["test"])
+    n_bins = sum(len(model.bin_times(window)) for window in windows["test"])
     if unknown := n_bins - sum(map(len, observed)):
         notes.append(f"{unknown:,} of {n_bins:,} test bins are left out: {config.target} is not known there.")
     return {"examples": n_bins - unknown, "kind": "series", "notes": notes, "rows": rows}
 
 
-@torch.no_grad()
+def _whole_windows(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeModel, split: str) -> list[LazyWindow]:
+    """Windows of a split in whose every bin some unit has a value."""
+    intervals = sampling_intervals(model, dataset, split, windows=config.windows)
+    windows = read_windows(dataset, intervals, windows=config.windows, window_length=model.sequence_length)
+    absent = [model.absent(window) for window in windows]
+    whole = [window for window, lacks in zip(windows, absent, strict=True) if lacks is None or not lacks.all(1).any()]
+    if not whole:
+        raise InputError(
+            expected=f"a window of '{split}' with activity in each bin",
+            found=f"{len(windows)} windows, each with bins that are NaN throughout",
+            fix="Leave these stretches out of the splits, or use an encoder of shorter windows.",
+        )
+    return whole
+
+
 def latent_samples(
-    model: NeuroBridgeModel, windows: list[Data], spec: ModalitySpec, steps_around: int
+    model: NeuroBridgeModel, windows: list[LazyWindow], spec: ModalitySpec, steps_around: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Latents of each bin's step and of ``steps_around`` steps before and after it (0 outside of the window), and the
     behaviour in the middle of the bin: (T, (2 * steps_around + 1) * J * D) and (T, dim) for each window, of the T bins
@@ -88,7 +98,7 @@ def latent_samples(
         padded = torch.nn.functional.pad(steps, (0, 0, steps_around, steps_around))
         around = torch.cat([padded[:, k : k + steps.shape[1]] for k in range(2 * steps_around + 1)], dim=-1)
         for window, states in zip(chunk, around, strict=True):
-            times = model.grid_values(window)[1]
+            times = model.bin_times(window)
             step = np.clip((times / model.latent_step + 1e-6).astype(int), 0, len(states) - 1)
             behavior = behavior_at(window, spec, times + (times[1] - times[0]) / 2)
             known = np.isfinite(behavior).all(1)

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neurobridge_tb._upstream import Data, Dataset
+from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.arrays import Floats, Standardizer
+from neurobridge_tb.data.activity import Activity, window_values
 from neurobridge_tb.data.behavior import read_windows
+from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis, choose_factor_analysis
 from neurobridge_tb.models import NeuroBridgeModel
@@ -23,17 +25,17 @@ class SplitWindows:
 
     Attributes:
         windows: Of each split.
-        counts: (T, N) of each of them.
+        counts: (T, N) of each of them, NaN where absent.
         areas: (N,) area of each unit.
     """
 
-    windows: dict[str, list[Data]]
+    windows: dict[str, list[LazyWindow]]
     counts: dict[str, list[NDArray[np.float32]]]
     areas: NDArray[np.str_]
 
     @classmethod
     def read(cls, model: NeuroBridgeModel, dataset: Dataset, recording_id: str, *, windows: str) -> "SplitWindows":
-        """Read the splits ``train``, ``valid`` and ``test``.
+        """Read the splits ``train``, ``valid`` and ``test``; windows without any count are left out.
 
         Args:
             model: Knows what to read.
@@ -50,23 +52,19 @@ class SplitWindows:
                 found=f"modality '{model.modality}'",
                 fix="For MUA see metrics.json of the pretraining run: masked MSE beside ridge and factor analysis.",
             )
-        of_split = {
-            split: read_windows(
-                dataset,
-                {recording_id: dataset.get_sampling_intervals(split)[recording_id]},
-                windows=windows,
-                window_length=model.sequence_length,
-            )
-            for split in ("train", "valid", "test")
-        }
-        counts = {split: [model.grid_values(window)[0] for window in some] for split, some in of_split.items()}
+        activity, of_split = Activity(model, dataset)[recording_id], {}
+        for split in ("train", "valid", "test"):
+            intervals = dataset.get_sampling_intervals(split)[recording_id]
+            held = {recording_id: activity.with_values(intervals, whole=windows == "trial")}
+            of_split[split] = read_windows(dataset, held, windows=windows, window_length=model.sequence_length)
+        counts = {split: window_values(model, some) for split, some in of_split.items()}
         return cls(of_split, counts, model.areas(of_split["test"][0]))
 
     @cached_property
     def trained(self) -> UnitRates:
         """Training spikes of each unit."""
         training = np.concatenate(self.counts["train"])
-        return UnitRates(training.sum(0), np.full(training.shape[1], len(training)))
+        return UnitRates(np.nansum(training, axis=0), (~np.isnan(training)).sum(0))
 
     @cached_property
     def factors(self) -> "CountFactors":
@@ -94,7 +92,7 @@ class CountFactors:
 
     def posterior_mean(self, counts: NDArray, keep: NDArray[np.bool_]) -> Floats:
         """(T, K) factors given the counts (T, N) kept in each bin."""
-        return self.fitted.posterior(self.inputs(counts), keep)[0]
+        return self.fitted.posterior(self.inputs(counts), keep & ~np.isnan(counts))[0]
 
     def rates(self, counts: NDArray, keep: NDArray[np.bool_]) -> Floats:
         """(T, N) expected counts, with the floor that the models have; see :func:`log_rate_ratio`."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.arrays import Floats
+from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.metrics.spikes import BitsPerSpikeScore, posterior_mean
 from neurobridge_tb.models import NeuroBridgeModel
 
@@ -37,20 +38,14 @@ def training_rates(model: NeuroBridgeModel, dataset: Dataset) -> UnitRates:
         dataset: Recordings of spikes or spike counts.
     """
     spikes, bins = np.zeros(len(model.unit_stats.weight)), np.zeros(len(model.unit_stats.weight))
+    activity = Activity(model, dataset)
     for recording_id, intervals in dataset.get_sampling_intervals("train").items():
-        recording = dataset.get_recording(recording_id)
-        if model.modality_of(recording) == "mua":
-            continue
-        index = np.array(model.unit_stats.tokenizer(recording.units.id.astype(str).tolist()))
-        if model.reads_events:
-            times, units = recording.spikes.timestamps, recording.spikes.unit_index
-            spikes[index] += np.bincount(units[inside(times, intervals)], minlength=len(index))
-            bins[index] += (intervals.end - intervals.start).sum() / model.bin_size
-        else:
-            grid = recording.spike_counts
-            values = grid.value[inside(grid.timestamps + 0.5 / grid.sampling_rate, intervals)].astype(float)
-            spikes[index] += np.nansum(values, axis=0)
-            bins[index] += (~np.isnan(values)).sum(0)
+        recording = activity[recording_id]
+        if recording.modality != "mua":
+            index = model.unit_stats.tokenizer(recording.unit_ids)
+            total, count = recording.totals(intervals)
+            spikes[index] += total
+            bins[index] += count
     return UnitRates(spikes, bins)
 
 

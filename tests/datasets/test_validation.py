@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from neurobridge_tb._upstream import ArrayDict, Data, Interval, RegularTimeSeries
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
-from neurobridge_tb.datasets.validation import scans
+from neurobridge_tb.datasets.validation import examination, scans
 from neurobridge_tb.datasets.validation.examination import examine, find_faults, refuse_faulty
 from neurobridge_tb.errors import InputError
 
@@ -320,15 +320,29 @@ def test_training_refuses_what_validation_calls_a_fault(sound, tmp_path):
         refuse_faulty([sound, tmp_path / "s2.h5"])
 
 
+def test_a_sound_recording_is_examined_once_and_again_when_it_has_changed(sound, monkeypatch):
+    examined = []
+    monkeypatch.setattr(examination, "find_faults", lambda path: examined.append(path) or find_faults(path))
+    for _ in range(3):
+        refuse_faulty([sound])
+    assert examined == [sound]
+    with h5py.File(sound, "r+") as file:
+        as_complex(file)
+    for _ in range(2):  # a fault may be gone the next time, as that of a file that was open elsewhere
+        with pytest.raises(InputError, match="complex64"):
+            refuse_faulty([sound])
+    assert examined == [sound] * 3
+
+
 def test_a_recording_that_is_open_for_writing_is_not_called_damaged(sound):
     with h5py.File(sound, "r+"):
         code = "from neurobridge_tb.datasets.validation.examination import find_faults; "
         code += f"print(find_faults({str(sound)!r}))"
-        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        assert "open for writing elsewhere" in told
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert "open for writing elsewhere" in said
         code = f"from neurobridge_tb.datasets import BinnedRecordings; BinnedRecordings({str(sound.parent)!r})"
-        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
-        assert "open for writing elsewhere" in told and "emove" not in told
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+        assert "open for writing elsewhere" in said and "emove" not in said
 
 
 def test_hidden_files_are_no_recordings(sound):

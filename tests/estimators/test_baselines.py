@@ -113,6 +113,21 @@ def test_poisson_glm_does_not_extrapolate_beyond_the_largest_training_count():
     assert rates[0, 0] == pytest.approx(counts[:200].max()) and rates[1, 0] < 1e-4
 
 
+def test_poisson_glm_leaves_absent_counts_out():
+    """Each unit as if it were fitted to the bins in which it has a count."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(300, 4))
+    counts = rng.poisson(np.exp(0.7 * x[:, :3])).astype(float)
+    counts[:60, 0] = counts[200:220, 0] = counts[:, 2] = np.nan
+    penalties = [1e-2, 1.0]
+    rates = fit_poisson_glm(x[:200], counts[:200], x[200:250], counts[200:250], x[250:], penalties=penalties)
+    for unit, least, valid in ((0, 60, 220), (1, 0, 200)):
+        some = counts[least:200, [unit]], x[valid:250], counts[valid:250, [unit]], x[250:]
+        alone = fit_poisson_glm(x[least:200], *some, penalties=penalties)
+        np.testing.assert_allclose(rates[:, [unit]], alone, rtol=0.05)
+    assert np.isfinite(rates).all()
+
+
 @pytest.mark.parametrize("span", [30, 400])
 def test_poisson_glm_of_a_silent_unit_is_the_null_model(span):
     rng = np.random.default_rng(0)

@@ -34,7 +34,9 @@ def test_ridge_on_ten_past_bins_reads_velocity(reaching):
 def test_poisson_glm_co_smoothing(reaching):
     _, counts, _, (train, valid, test) = reaching
     held_out = np.random.default_rng(0).permutation(95)[:24]
-    others, asked = np.delete(counts, held_out, axis=1), counts[:, held_out]
-    rates = fit_poisson_glm(others[train], asked[train], others[valid], asked[valid], others[test], penalties=[1e-2])
-    null_rates = asked[: valid.stop].mean(0)
-    assert bits_per_spike(rates, asked[test], null_rates).spike_weighted == pytest.approx(0.304, abs=0.003)
+    others, targets = np.delete(counts, held_out, axis=1), counts[:, held_out]
+    rates = fit_poisson_glm(
+        others[train], targets[train], others[valid], targets[valid], others[test], penalties=[1e-2]
+    )
+    null_rates = targets[: valid.stop].mean(0)
+    assert bits_per_spike(rates, targets[test], null_rates).spike_weighted == pytest.approx(0.304, abs=0.003)

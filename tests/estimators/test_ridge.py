@@ -1,4 +1,4 @@
-"""Ridge: the same answer as scikit-learn on both sides of n = p, the validation's penalty, gaps and dead inputs."""
+"""Ridge: the same solution as scikit-learn on both sides of n = p, the validation's penalty, gaps and dead inputs."""
 
 import numpy as np
 import pytest

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
+from small_models import save_encoder
 
-from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.run_folder import read_metrics
@@ -31,15 +30,7 @@ def root(tmp_path_factory):
         simulated=True,
     )
     save_recording(data, folder / "reach.h5")
-    torch.manual_seed(1)
-    model = NeuroBridgeModel(
-        modality="spike_counts", sequence_length=1.0, latent_step=0.125, num_latents_per_step=2, dim=32, depth=1,
-        dim_head=16, num_factors=16,
-    )  # fmt: skip
-    dataset = BinnedRecordings(root=folder)
-    model.init_vocabs(dataset)
-    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
-    model.save_pretrained(folder / "model")
+    save_encoder(folder, sequence_length=1.0, latent_step=0.125, num_latents_per_step=2, num_factors=16)
     return folder
 
 
@@ -88,3 +79,27 @@ def test_where_tracking_is_lost_bins_are_left_out_and_said(root, tmp_path):
     metrics = read_metrics(decode(target="hand.velocity", **settings))
     assert "of 400 test bins are left out" in " ".join(metrics["notes"]) and 330 < metrics["examples"] < 370
     assert min(metrics["rows"][-1]["R2 of columns"]) > 0.6
+
+
+def test_where_activity_is_absent_windows_are_left_out_and_nothing_counts_as_silent(root, tmp_path):
+    recording = BinnedRecordings(root).get_recording("reach")
+    counts = recording.spike_counts.value[:].astype(np.float32)
+    counts[600:700] = counts[2100:2140] = np.nan  # 5 s of training, 2 s of the test: all units
+    counts[300:900, 4] = np.nan
+    counts[2200:2205] = np.nan
+    data = build_recording(
+        brainset_id="test",
+        session_id="reach",
+        subject_id="subject",
+        units={"id": recording.units.id},
+        counts=(counts, 0.05),
+        behavior={"hand_velocity": (recording.hand.timestamps, recording.hand.velocity)},
+        splits={"train": ([0.0], [80.0]), "valid": ([80.0], [100.0]), "test": ([100.0], [119.9])},
+    )
+    save_recording(data, tmp_path / "blanked" / "reach.h5")
+    settings = {"pretrained": f"{root}/model", "history": 3, "target": "hand.velocity"}
+    blanked = read_metrics(decode(root=str(tmp_path / "blanked"), run_dir=str(tmp_path / "a"), **settings))
+    whole = read_metrics(decode(root=str(root), run_dir=str(tmp_path / "b"), **settings))
+    assert whole["examples"] - blanked["examples"] == 40 + 20
+    for ours, theirs in zip(blanked["rows"], whole["rows"], strict=True):
+        assert ours["R2"]["value"] > theirs["R2"]["value"] - 0.05

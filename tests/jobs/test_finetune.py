@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from small_models import save_encoder
 
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb._upstream import Interval, collate
@@ -41,15 +42,7 @@ def root(tmp_path_factory):
         simulated=True,
     )
     save_recording(data, folder / "reach.h5")
-    torch.manual_seed(1)
-    model = NeuroBridgeModel(
-        modality="spike_counts", sequence_length=0.7, latent_step=0.05, num_latents_per_step=1, dim=32, depth=1,
-        dim_head=16, num_factors=32,
-    )  # fmt: skip
-    dataset = BinnedRecordings(root=folder)
-    model.init_vocabs(dataset)
-    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
-    model.save_pretrained(folder / "model")
+    save_encoder(folder, sequence_length=0.7, latent_step=0.05, num_latents_per_step=1, num_factors=32)
     return folder
 
 
@@ -76,7 +69,7 @@ def test_every_decoder_finds_the_behaviour(root, tmp_path):
         assert row["R2"]["value"] == pytest.approx(np.mean(row["R2 of columns"]))
         if name != "poyo":  # learns slowly; that it learns at all is upstream's to test
             assert row["R2"]["value"] > 0.5, name
-    # exported, loads, and answers as it did
+    # exported, loads, and predicts as it did
     decoder = BehaviorDecoder.load_pretrained(tmp_path / "pretrained" / "model").eval()
     window = BinnedRecordings(root=root).get_recording("reach").slice(0.0, 0.5)
     assert decoder(**collate([decoder.tokenize(window)])).shape == (1, 10, 2)

@@ -83,8 +83,8 @@ def test_it_beats_the_mean_rate_rolled_out_also_for_units_never_seen(finished):
         assert np.isfinite(rows[group, "rolled out"]["PSTH R2 (median unit)"])
         assert np.isfinite(rows[group, "last smoothed rate"]["rate correlation"])
         assert np.isfinite(rows[group, "Poisson GLM, 2 bins ahead"]["bits/spike"])
-    told = rows["trained", "one bin ahead (each bin before observed)"]["bits/spike by bin"]
-    assert told[0] == pytest.approx(rows["trained", "rolled out"]["bits/spike by bin"][0], abs=1e-5)
+    forced = rows["trained", "one bin ahead (each bin before observed)"]["bits/spike by bin"]
+    assert forced[0] == pytest.approx(rows["trained", "rolled out"]["bits/spike by bin"][0], abs=1e-5)
 
 
 def test_the_exported_model_figures_and_arrays_are_complete(finished):
@@ -166,6 +166,10 @@ def test_windows_stay_inside_their_interval_and_lie_on_its_bins():
     assert np.minimum(on_bins, 1 - on_bins).max() < 1e-6
     anchored = ForecastSampler(intervals, **(settings | {"windows": "trial"}), anchors={"r": np.array([0.3, 1.0, 1.8])})
     assert [(w.start, w.end) for w in anchored] == [(pytest.approx(0.4), pytest.approx(1.4))]
+    by_trial = ForecastSampler(intervals, **(settings | {"windows": "trial"}))
+    strided = [ForecastSampler(intervals, **settings, stride=stride) for stride in (2, 5, 15)]
+    for sampler in (anchored, by_trial, *strided):  # the length is computed
+        assert len(sampler) == len(list(sampler))
 
 
 def test_faults_are_named(root, tmp_path):

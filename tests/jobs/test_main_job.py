@@ -148,7 +148,7 @@ def test_stage_1_leaves_the_encoder_as_pretrained_and_stage_2_moves_its_last_lay
             assert torch.equal(stage1.encoder.state_dict()[name], value), name
 
 
-def test_each_stage_exports_the_best_model_so_far_and_the_linear_way_stays_in_closed_form(aligned):
+def test_each_stage_exports_the_best_model_so_far_and_the_linear_path_stays_in_closed_form(aligned):
     losses = pd.read_csv(aligned / "metrics.csv").dropna(subset="val/loss")
     best = {m: ImageAligner.load_pretrained(aligned / m).state_dict() for m in ("model_start", "model_stage1", "model")}
     for name in ("linear.unit_rows.weight", "linear.mean_rows.weight", "to_contrastive.maps.0"):

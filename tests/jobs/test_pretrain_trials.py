@@ -14,7 +14,7 @@ N_TRIALS, N_BINS, N_UNITS, BIN = 160, 30, 24, 0.01
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Each presentation has three hidden numbers; after the image comes on, units answer to them."""
+    """Each presentation has three hidden numbers; after the image comes on, units respond to them."""
     root = tmp_path_factory.mktemp("trials")
     rng = np.random.default_rng(0)
     drive = rng.normal(size=(N_TRIALS, 3)) @ rng.normal(size=(3, N_UNITS))

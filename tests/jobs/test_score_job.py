@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from small_models import save_encoder
 
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb._upstream import collate
@@ -23,35 +24,53 @@ BINS = np.array([10, 14, 12])
 AREAS = ["V1"] * 14 + ["CA1"] * 16
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("score")
+EDGES = np.concatenate([[0], np.cumsum(np.tile(BINS, 30))])  # of 90 trials, in bins
+SPLITS = {"train": range(0, 60), "valid": range(60, 75), "test": range(75, 90)}
+
+
+def save(folder, *, blanked=(), left_out=()):
+    """A recording of 90 trials; the cells that are ``blanked`` are NaN, trials that are ``left_out`` in no split."""
     rng = np.random.default_rng(0)
-    edges = 0.05 * np.concatenate([[0], np.cumsum(np.tile(BINS, 30))])
-    n_bins = round(edges[-1] / 0.05)
+    n_bins = EDGES[-1]
     state = np.repeat(rng.normal(0, 1, (n_bins // 3 + 1, 2)), 3, axis=0)[:n_bins]
     counts = rng.poisson(np.exp(state @ rng.normal(0, 0.8, (2, 30)))).astype(np.uint8)
-    starts, ends = edges[:-1], edges[1:]
-    splits = {"train": slice(0, 60), "valid": slice(60, 75), "test": slice(75, 90)}
+    counts = counts.astype(np.float32) if blanked else counts
+    for cells in blanked:
+        counts[cells] = np.nan
+    splits = {name: [k for k in trials if k not in left_out] for name, trials in SPLITS.items()}
     data = build_recording(
         brainset_id="test",
         session_id="scored",
         subject_id="subject",
         units={"id": [f"u{i}" for i in range(30)], "area": AREAS},
         counts=(counts, 0.05),
-        splits={name: (starts[some], ends[some]) for name, some in splits.items()},
+        splits={name: (0.05 * EDGES[some], 0.05 * EDGES[np.array(some) + 1]) for name, some in splits.items()},
         simulated=True,
     )
     save_recording(data, folder / "scored.h5")
-    torch.manual_seed(1)
-    model = NeuroBridgeModel(
-        modality="spike_counts", sequence_length=0.7, latent_step=0.1, num_latents_per_step=2, dim=32, depth=1,
-        dim_head=16, num_factors=16,
-    )  # fmt: skip
-    dataset = BinnedRecordings(root=folder)
-    model.init_vocabs(dataset)
-    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
-    model.save_pretrained(folder / "model")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("score")
+    save(folder)
+    save_encoder(folder, sequence_length=0.7, latent_step=0.1, num_latents_per_step=2, num_factors=16)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def blanked(root, tmp_path_factory):
+    """The same with a unit that is absent at times, and bins in which all are, also all bins before the last fifth."""
+    folder = tmp_path_factory.mktemp("blanked")
+    first, last = EDGES[80], EDGES[81]
+    gaps = [
+        np.s_[first + 2 : first + 4],
+        np.s_[: EDGES[20], 3],
+        np.s_[EDGES[77] : EDGES[79], 5],
+        np.s_[EDGES[84] : EDGES[85] - 2],
+    ]
+    save(folder, blanked=[*gaps, np.s_[last : last + 1], np.s_[EDGES[30] : EDGES[30] + 5]])
+    shutil.copytree(root / "model", folder / "model")
     return folder
 
 
@@ -82,8 +101,11 @@ def test_every_task_is_scored_beside_a_glm_that_learns(root, tmp_path):
         assert abs(rows[task]["scores"]["NeuroBridge"]["value"]) < 0.1  # not trained: about the mean rate
 
 
-def test_the_model_scores_as_computed_window_by_window(root, tmp_path):
-    row = run(root, tmp_path, "tasks=[co_smoothing]")["co_smoothing"]
+@pytest.mark.parametrize("task", ["co_smoothing", "forward"])
+@pytest.mark.parametrize("recording", ["root", "blanked"])
+def test_the_model_scores_as_computed_window_by_window(recording, task, request, tmp_path):
+    root = request.getfixturevalue(recording)
+    row = run(root, tmp_path, f"tasks=[{task}]")[task]
     dataset, model = BinnedRecordings(root=root), NeuroBridgeModel.load_pretrained(root / "model").eval()
     recording = dataset.get_recording("scored")
 
@@ -92,17 +114,40 @@ def test_the_model_scores_as_computed_window_by_window(root, tmp_path):
         return [recording.slice(a, b) for a, b in zip(interval.start, interval.end, strict=True)]
 
     training = np.concatenate([w.spike_counts.value for w in windows("train")])
-    null = posterior_mean(training.sum(0), len(training))
+    null = posterior_mean(np.nansum(training, 0), (~np.isnan(training)).sum(0))
     rates, counts = [], []
     for window in windows("test"):
-        (mask,) = task_masks("co_smoothing", len(window.spike_counts.value), np.array(AREAS), held_out=8)
-        units = mask.target[0]
+        values = np.asarray(window.spike_counts.value, dtype=float)
+        (mask,) = task_masks(task, len(values), np.array(AREAS), held_out=8)
+        cells = mask.target & ~np.isnan(values)
+        if not (mask.keep & ~np.isnan(values)).any():
+            continue
         with torch.no_grad():
-            rates.append(model(**collate([model.tokenize_with_targets(window, mask)])["model_inputs"])[0].exp().numpy())
-        counts.append(window.spike_counts.value[:, units])
-    expected = bits_per_spike(np.concatenate(rates), np.concatenate(counts), null[units])
+            output = model(**collate([model.tokenize_with_targets(window, mask)])["model_inputs"])[0].exp().numpy()
+        rates.append(np.full(values.shape, 1.0))
+        rates[-1][np.ix_(cells.any(1), cells.any(0))] = output
+        counts.append(np.where(cells, values, np.nan))
+    expected = bits_per_spike(np.concatenate(rates), np.concatenate(counts), null)
     assert row["scores"]["NeuroBridge"]["value"] == pytest.approx(expected.spike_weighted, abs=1e-5)
     assert row["scores"]["NeuroBridge"]["mean over units"] == pytest.approx(expected.unit_mean, abs=1e-5)
+    for closed_form in ("Poisson GLM", "factor analysis"):
+        assert row["scores"][closed_form]["value"] > (0.1 if task == "co_smoothing" else -0.5)
+
+
+def test_trials_without_values_are_as_if_they_were_in_no_split(root, tmp_path):
+    """They are no evidence of silence: neither rates nor scores change."""
+    trials, rows = (3, 17, 40, 62, 76, 83), []
+    for name, settings in (
+        ("nan", {"blanked": [np.s_[EDGES[k] : EDGES[k + 1]] for k in trials]}),
+        ("gone", {"left_out": trials}),
+    ):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name, **settings)
+        arguments = f"dataset.root={tmp_path / name}", f"pretrained={root}/model"
+        rows.append(run(root, tmp_path / f"{name}_out", "tasks=[co_smoothing,forward]", *arguments))
+    for task in rows[0]:
+        for name, scores in rows[0][task]["scores"].items():
+            assert scores == pytest.approx(rows[1][task]["scores"][name], abs=1e-6)
 
 
 def test_factor_analysis_has_the_mean_rate_where_nothing_is_seen_and_the_models_floor(root, tmp_path):

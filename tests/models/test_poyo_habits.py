@@ -5,11 +5,12 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from small_models import save_reaches
 from torch_brain.transforms import Compose, UnitDropout
 
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb._upstream import DatasetIndex, RandomFixedWindowSampler, collate, pad8, track_mask8
-from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.datasets import BinnedRecordings
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.vision_imports import prepare_torchvision
 
@@ -38,24 +39,7 @@ CONFIG = OmegaConf.create(
 def dataset(tmp_path_factory):
     """Spikes of twelve units that are tuned to the velocity of a hand."""
     root = tmp_path_factory.mktemp("reaches")
-    rng = np.random.default_rng(0)
-    times = np.arange(0, 20, 0.05)
-    velocity = np.stack([np.sin(times), np.cos(1.7 * times)], axis=1)
-    rates = np.exp(1.5 + velocity @ rng.normal(0, 1, (2, 12)))
-    counts = rng.poisson(rates * 0.05)
-    bins, units = np.repeat(np.argwhere(counts > 0), counts[counts > 0], axis=0).T
-    order = np.argsort(at := times[bins] + rng.uniform(0, 0.05, len(bins)))
-    recording = build_recording(
-        brainset_id="test",
-        session_id="reaches",
-        subject_id="subject",
-        units={"id": [f"u{i}" for i in range(12)]},
-        spikes=(at[order], units[order]),
-        behavior={"hand_velocity": (times, velocity)},
-        splits={"train": ([0.0], [19.9])},
-        simulated=True,
-    )
-    save_recording(recording, root / "reaches.h5")
+    save_reaches(root, seconds=20, n_units=12, splits={"train": ([0.0], [19.9])})
     return BinnedRecordings(root)
 
 

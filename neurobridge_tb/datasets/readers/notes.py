@@ -1,4 +1,4 @@
-"""What a reader has taken, left out and assumed, to be told to the user."""
+"""What a reader has taken, left out and assumed, for the user to read."""
 
 from dataclasses import dataclass, field
 

@@ -74,7 +74,7 @@ def recording_id(name: str, value: object) -> str:
 
 
 def grid_values(name: str, array: ArrayLike, n_units: int) -> NDArray:
-    """Values (T, N): float32 for ``name`` ``"mua"``, whole numbers otherwise."""
+    """Values (T, N): float32 for ``name`` ``"mua"``, else whole numbers (float32 where some are NaN, absent)."""
     values = np.asarray(array)
     require_input(
         values.ndim == 2 and values.shape[1] == n_units and len(values) > 0 and values.dtype.kind in "iuf",
@@ -90,14 +90,16 @@ def grid_values(name: str, array: ArrayLike, n_units: int) -> NDArray:
             fix="Replace them by NaN.",
         )
         return values.astype(np.float32)
-    whole = bool((values >= 0).all()) and bool((values == np.floor(values)).all())
+    known = values[~np.isnan(values)]
     require_input(
-        whole,
-        expected="whole counts from 0 up",
-        found=f"values from {values.min()} to {values.max()}",
+        bool(len(known)) and bool((known >= 0).all()) and bool((known == np.floor(known)).all()),
+        expected="whole counts from 0 up, or NaN where there is none",
+        found=f"values from {known.min()} to {known.max()}" if len(known) else "NaN throughout",
         fix="Give spikes per bin, neither rates nor smoothed counts; values in general go into mua=.",
     )
-    return values if values.dtype.kind in "iu" else values.astype(np.int32)
+    if values.dtype.kind in "iu":
+        return values
+    return values.astype(np.int32 if len(known) == values.size else np.float32)
 
 
 def sorted_times(name: str, times: ArrayLike) -> NDArray[np.float64]:

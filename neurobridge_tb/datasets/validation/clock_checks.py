@@ -84,10 +84,11 @@ def count_faults(counts: NDArray, bin_size: float) -> list[Fault]:
     Sliding sums differ by less, and their differences are uncorrelated.
 
     Args:
-        counts: (T, N) whole numbers.
+        counts: (T, N) whole numbers; bins with a NaN are left out.
         bin_size: In s.
     """
     values = np.asarray(counts[:SCANNED_BINS], dtype=np.float64)
+    values = values[~np.isnan(values).any(axis=1)]
     faults: list[Fault] = []
     if len(values) < 3 or not values.any():
         return faults

@@ -34,6 +34,7 @@ _DESCRIPTIONS = {
     "subject": ("id",),
     "session": ("id",),
 }
+_SOUND: dict[Path, int] = {}  # when files without faults had last been changed, in ns
 
 
 def find_faults(path: str | Path) -> list[Fault]:
@@ -199,13 +200,18 @@ def _repeated(values: NDArray[np.str_]) -> NDArray[np.str_]:
 def refuse_faulty(paths: Iterable[Path]) -> None:
     """Refuse recordings with faults before anything heavy: what ``neurobridge validate`` calls a fault.
 
+    A file that was found sound is not read again, unless it has changed since.
+
     Args:
         paths: HDF5 files.
 
     Raises:
         InputError: Some have faults; the first ones are named.
     """
-    faulty = {path: [f for f in find_faults(path) if f.is_error] for path in paths}
+    changed = {path: path.stat().st_mtime_ns if path.exists() else 0 for path in paths}
+    unread = [path for path, when in changed.items() if when != _SOUND.get(path)]
+    faulty = {path: [f for f in find_faults(path) if f.is_error] for path in unread}
+    _SOUND.update({path: changed[path] for path, faults in faulty.items() if not faults})
     found = [f"{path.name}: {fault.place}: {fault.found}" for path, faults in faulty.items() for fault in faults]
     if found:
         raise InputError(

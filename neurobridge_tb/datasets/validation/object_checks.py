@@ -119,17 +119,17 @@ def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterato
             yield Fault(at, found, "Windows there are left out; check that they are meant.", is_error=False)
         if scan.n_inf:
             yield Fault(at, f"{scan.n_inf:,} infinite values", "Replace them by NaN.")
-        if place == "spike_counts" and (scan.n_nan or scan.n_fractional or scan.minimum < 0):
-            found = f"{scan.n_nan + scan.n_fractional:,} values that are no counts, least {scan.minimum:g}"
+        if place == "spike_counts" and (scan.n_fractional or scan.minimum < 0):
+            found = f"{scan.n_fractional:,} values that are no counts, least {scan.minimum:g}"
             yield Fault(at, found, "Give spikes per bin, from 0 up; values in general go into mua.")
         elif place == "spike_counts" and is_activity and value.ndim == 2 and rate > 0:
             yield from count_faults(value[:SCANNED_BINS], 1 / rate)
-        elif not is_activity or scan.n_nan > value.size / 2:  # less is usual in mua, where NaN means absent
+        if not is_activity or scan.n_nan > value.size / 2:  # less is usual in activity, where NaN means absent
             yield from _not_a_number(at, scan)
 
 
 def interval_faults(place: str, group: h5py.Group, contents: Contents, *, disjoint: bool) -> Iterator[Fault]:
-    """Each end after its start, in the order of time, inside the domain, and where asked without overlap."""
+    """Each end after its start, in the order of time, inside the domain, and with ``disjoint`` without overlap."""
     if group["start"].shape != group["end"].shape:
         yield Fault(place, "no starts and ends of equal number", "Give one end for each start.")
         return
