@@ -102,6 +102,7 @@ def compose_config(job: str, arguments: Iterable[str]) -> Any:
         InputError: As :func:`settle` does.
     """
     arguments = list(arguments)
+    check_name(job.replace("-", "_"), JOBS, what=f"a job among {', '.join(JOBS)}", fix="Choose one of these.")
     settings = dict(_typed(job, argument) for argument in arguments)
     config = _compose(job.replace("-", "_"), settings)
     config.command = " ".join(["neurobridge", job.replace("_", "-"), *arguments])

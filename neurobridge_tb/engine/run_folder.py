@@ -9,6 +9,7 @@ import lightning as L
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 
@@ -99,6 +100,9 @@ class RunFolder:
             monitor: Logged metric whose lowest value marks the best checkpoint.
             every_n_epochs: Validate and checkpoint after so many epochs (few labels make short epochs). Default 1.
             some_unused: Some parameters get no gradient in some steps, for which several processes have to look.
+
+        Raises:
+            InputError: Lightning refuses the settings.
         """
         quiet_lightning()
         attempt = len(list((self.path / "logs").glob("version_*")))
@@ -114,15 +118,23 @@ class RunFolder:
         if some_unused and placement["strategy"] == "ddp":
             placement["strategy"] = "ddp_find_unused_parameters_true"
         allow_tf32(self.config.precision)
-        return L.Trainer(
-            default_root_dir=self.path,
-            logger=run_loggers(arguments.pop("logger"), self.path, attempt),
-            callbacks=[best, last, *callbacks],
-            plugins=[SafeCheckpointIO()],
-            check_val_every_n_epoch=every_n_epochs,
-            use_distributed_sampler=False,  # our loaders share out their windows themselves
-            **arguments | placement,
-        )
+        loggers = run_loggers(arguments.pop("logger"), self.path, attempt)
+        try:
+            return L.Trainer(
+                default_root_dir=self.path,
+                logger=loggers,
+                callbacks=[best, last, *callbacks],
+                plugins=[SafeCheckpointIO()],
+                check_val_every_n_epoch=every_n_epochs,
+                use_distributed_sampler=False,  # our loaders share out their windows themselves
+                **arguments | placement,
+            )
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise InputError(
+                expected="settings that lightning.Trainer takes",
+                found=str(error).strip().splitlines()[0],
+                fix="Correct the settings of trainer, e.g. trainer.devices or trainer.strategy.",
+            ) from error
 
     def _placement(self, settings: TrainerConfig) -> dict[str, Any]:
         """Lightning's arguments for the config's device and precision."""

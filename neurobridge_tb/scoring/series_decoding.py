@@ -84,6 +84,7 @@ def _whole_windows(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMod
     return whole
 
 
+@torch.no_grad()
 def latent_samples(
     model: NeuroBridgeModel, windows: list[LazyWindow], spec: ModalitySpec, steps_around: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
