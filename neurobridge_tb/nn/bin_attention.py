@@ -47,8 +47,9 @@ def bin_attention(
         seed: () int64 on the CPU: seed of dropout.
 
     Returns:
-        Answers (B, T, H, L, d), 0 for a bin without cells; logarithm of the softmax's denominator (B, T, H, L), -inf
-        for such a bin; sum of the attention weights (B, T, H, L): 1, or what dropout made of it, and 0 for such a bin.
+        Attended values (B, T, H, L, d), 0 for a bin without cells; logarithm of the softmax's denominator (B, T, H, L),
+        -inf for such a bin; sum of the attention weights (B, T, H, L): 1, or what dropout made of it, and 0 for such a
+        bin.
     """
     blocks = _Blocks(values, scale, slope, offset, keep, index)
     draws = _DropoutFactors(dropout, seed, q.device)

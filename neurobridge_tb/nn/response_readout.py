@@ -33,7 +33,7 @@ class ResponseReadout(nn.Module):
         self.mean_rows.requires_grad_(False)
 
     def forward(self, values: Tensor, keep: Tensor, timestamps: Tensor, unit_index: Tensor) -> Tensor:
-        """Answers (B, E) to windows as :func:`step_means` takes them; ``unit_index`` is (B, N)."""
+        """Predictions (B, E) from windows as :func:`step_means` takes them; ``unit_index`` is (B, N)."""
         means, exists = step_means(values, keep, timestamps, num_steps=self.num_steps, latent_step=self.latent_step)
         means = (means - self.mean_rows(unit_index).transpose(1, 2)) * exists
         weight = self.unit_rows.weight  # (U, S * E)

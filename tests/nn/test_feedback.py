@@ -1,4 +1,4 @@
-"""What a forecast is told of the bins before: each unit's own recent activity."""
+"""What a forecast reads of the bins before: each unit's own recent activity."""
 
 import torch
 

@@ -105,11 +105,11 @@ def test_grid_cross_attention_is_upstreams_function_of_the_queries():
         rotary_emb(times).repeat_interleave(5, dim=1),
         rotary_emb(latent_times),
     ).unflatten(1, (3, 5))
-    asked = torch.rand(2, 3, 5) > 0.5
+    queried = torch.rand(2, 3, 5) > 0.5
     inputs = (layer, queries, times, latents, latent_times, rotary_emb)
     torch.testing.assert_close(grid_cross_attention(*inputs), expected, rtol=1e-6, atol=1e-10)
-    some = grid_cross_attention(*inputs, Cells(*asked.nonzero().T))
-    torch.testing.assert_close(some, expected[asked], rtol=1e-6, atol=1e-10)
+    some = grid_cross_attention(*inputs, Cells(*queried.nonzero().T))
+    torch.testing.assert_close(some, expected[queried], rtol=1e-6, atol=1e-10)
 
 
 def ragged_batch():

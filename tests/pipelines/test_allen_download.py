@@ -1,9 +1,8 @@
 """Allen's NWB files over HTTP from a server on this machine: resumed, retried, and never half a file."""
 
-from threading import Thread
-
 import pytest
 from allen_raw import BRAINSET, pipeline_functions, run_pipeline, simulate
+from pipeline_tools import serving
 from test_tvsd_download import Server, write_part
 from torch_brain.pipeline import runner
 
@@ -20,12 +19,8 @@ def server(content, monkeypatch):
     """Serves the session below /cache."""
     server = Server()
     server.files[f"/cache/{NWB}"] = content
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The pipeline of Allen's Neuropixels: the HDF5 file holds what the NWB file held, and bad files are named."""
 
-import ast
 import multiprocessing
 import os
 import shutil
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from allen_raw import BRAINSET, PIPELINE, pipeline_functions, run_pipeline, simulate
+from pipeline_tools import imports_of
 from torch_brain.pipeline import runner
 
 from neurobridge_tb._upstream import Data
@@ -478,12 +478,7 @@ def test_the_manifest_is_all_sessions_with_natural_scenes(functions, tmp_path):
 
 
 def test_pipeline_needs_neither_this_package_nor_torch():
-    imports = set()
-    for node in ast.walk(ast.parse(PIPELINE.read_text())):
-        if isinstance(node, ast.Import):
-            imports |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imports.add(str(node.module).split(".")[0])
+    imports = imports_of(PIPELINE)
     assert "h5py" in imports and not imports & {"torch", "neurobridge_tb", "pynwb", "allensdk"}
 
 

@@ -2,12 +2,12 @@
 
 import hashlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
 from ibl_raw import ID, SESSION, pipeline_globals, run_pipeline, session_files, with_uuid, write_session
+from pipeline_tools import serving
 
 PAGE = 5
 
@@ -92,12 +92,8 @@ def bucket(tmp_path):
         if of_sorting:
             server.files[f"data/{folder}/{file}"] = b"an older revision"
     server.files[f"data/{SESSION}/alf/_ibl_leftCamera.times.npy"] = b"not needed"
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture

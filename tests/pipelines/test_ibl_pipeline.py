@@ -1,6 +1,5 @@
 """``brainsets prepare ibl_brain_wide_map_2025``: the HDF5 file holds what the ALF files held; bad files are named."""
 
-import ast
 import os
 import pickle
 
@@ -19,6 +18,7 @@ from ibl_raw import (
     write_file,
     write_session,
 )
+from pipeline_tools import imports_of
 
 from neurobridge_tb._upstream import Data, DatasetIndex
 from neurobridge_tb.datasets import IblBrainWideMap2025, is_simulated
@@ -403,12 +403,7 @@ def test_the_file_is_plain_hdf5(raw, prepare):
 
 
 def test_pipeline_needs_neither_this_package_nor_torch():
-    imports = set()
-    for node in ast.walk(ast.parse(PIPELINE.read_text())):
-        if isinstance(node, ast.Import):
-            imports |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imports.add(str(node.module).split(".")[0])
+    imports = imports_of(PIPELINE)
     assert not imports & {"torch", "neurobridge_tb"}
 
 

@@ -7,11 +7,11 @@ import zlib
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
-from threading import Thread
 
 import h5py
 import numpy as np
 import pytest
+from pipeline_tools import serving
 from tvsd_raw import (
     TEST,
     TRAIN,
@@ -95,12 +95,8 @@ def write_part(path, content, server_content):
 @pytest.fixture
 def server():
     server = Server()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 @pytest.fixture

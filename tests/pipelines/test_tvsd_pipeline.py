@@ -1,6 +1,5 @@
 """``brainsets prepare tvsd``: what is in the HDF5 file is what was in the raw files, and bad raw files are named."""
 
-import ast
 import shutil
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from pipeline_tools import imports_of
 from tvsd_raw import (
     N_REPEATS,
     TEST,
@@ -174,10 +174,5 @@ def test_image_names_that_lead_elsewhere_are_refused(raw, prepare, name):
 
 
 def test_pipeline_needs_neither_this_package_nor_torch(pipeline_module):
-    imports = set()
-    for node in ast.walk(ast.parse(Path(pipeline_module["__file__"]).read_text())):
-        if isinstance(node, ast.Import):
-            imports |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            imports.add(str(node.module).split(".")[0])
+    imports = imports_of(Path(pipeline_module["__file__"]))
     assert not imports & {"torch", "neurobridge_tb"}
