@@ -97,15 +97,15 @@ def make_inputs(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         "latent_timestamps": torch.from_numpy(latent_times).float().expand(n_items, -1),
     }
     order = torch.stack([1 + torch.randperm(case.units, generator=generator) for _ in range(n_items)])
-    n_bins, n_asked = case.queries
-    asked = order[:, :n_asked]
+    n_bins, n_queries = case.queries
+    queried = order[:, :n_queries]
     output_times = (torch.arange(n_bins) * length / n_bins).expand(n_items, -1)
     seen = order[:, case.units_masked :].sort(dim=1).values
     ours = shared | {
         "session_index": torch.ones(n_items, dtype=torch.long),
         "output_timestamps": output_times,
-        "output_unit_index": asked,
-        "output_mask": torch.ones(n_items, n_bins, n_asked, dtype=torch.bool),
+        "output_unit_index": queried,
+        "output_mask": torch.ones(n_items, n_bins, n_queries, dtype=torch.bool),
     }
     every = torch.ones(n_items, case.tokens, dtype=torch.bool)
     if case.bins:
@@ -146,7 +146,7 @@ def make_inputs(case: Case) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             "count_timestamps": output_times,
             "count_unit_index": torch.arange(1, case.units + 1).expand(n_items, -1),
         }
-    theirs = shared | tokens | {"output_timestamps": output_times.repeat_interleave(n_asked, dim=1)}
+    theirs = shared | tokens | {"output_timestamps": output_times.repeat_interleave(n_queries, dim=1)}
     if UPSTREAM == "CaPOYO":
         theirs["output_session_index"] = torch.ones_like(theirs["output_timestamps"], dtype=torch.long)
         theirs["output_decoder_index"] = torch.full_like(theirs["output_session_index"], _readout_id())

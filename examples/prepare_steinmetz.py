@@ -8,7 +8,7 @@ stimulus. One ``.npz`` a session, named ``session_01.npz`` and so on: ``counts``
 Nothing is known between trials, which are seconds apart, so the trials are laid end to end: trial k is the interval
 [0.4 k, 0.4 (k + 1)) s, and ``trials.recorded_start`` keeps its time on the recording's clock. Splits hold one interval
 for each trial, and windows stay inside it. The splits follow each other in time: the first 70 % of the trials train,
-the next 10 % validate, the last 20 % test. So a model is asked about a later part of the recording than it learnt from.
+the next 10 % validate, the last 20 % test. So a model is tested on a later part of the recording than it learnt from.
 
     python examples/prepare_steinmetz.py sessions --out processed/steinmetz
     neurobridge pretrain dataset=binned dataset.root=processed/steinmetz windows=trial model.sequence_length=0.4 \

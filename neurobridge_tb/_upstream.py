@@ -69,7 +69,7 @@ except ImportError:  # torch_brain 0.1.2 with temporaldata and brainsets
     UPSTREAM_LINE = "0.1"
 
     def get_processed_dir() -> str:
-        """``processed_dir`` of the brainsets config. Imported when asked for: it brings ray and pynwb along."""
+        """``processed_dir`` of the brainsets config. Imported when it is called: it brings ray and pynwb along."""
         from brainsets.datasets._utils import get_processed_dir
 
         return get_processed_dir()

@@ -9,7 +9,7 @@ _TUNABLES = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 def restart_with_bounded_heap() -> None:
     """Start this process anew with glibc's small-chunk caches off, once; elsewhere, do nothing.
 
-    PyTorch asks for aligned memory. Before glibc 2.39, remainders of aligned requests stay in these caches and split
+    PyTorch allocates aligned memory. Before glibc 2.39, remainders of aligned requests stay in these caches and split
     the heap, which grows by megabytes a training step though hardly more is in use (glibc bug 30723). The caches can
     be switched off at the start of a process only. Whoever sets ``GLIBC_TUNABLES`` has decided otherwise.
     """

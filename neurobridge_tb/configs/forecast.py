@@ -24,7 +24,7 @@ class ForecastConfig(MaskedConfig):
     unit_dropout: float = setting(0.5, "At most this share of the units is hidden from a training window.")
     rate_jitter: float = setting(0.0, "Units' mean rates are off by exp(N(0, this)) in training: for rates that drift.")
     strangers: bool = setting(
-        True, "unit_identity=features: recordings play the unseen session in training, told by an earlier reference."
+        True, "unit_identity=features: recordings play the unseen session in training, with an earlier reference."
     )
     stride: int = setting(10, "Bins from one window to the next (windows=continuous).")
     align: str | None = setting(

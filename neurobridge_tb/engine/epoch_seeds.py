@@ -32,7 +32,7 @@ class EpochSeeds(Callback):
         self._share(1, 0)  # whoever goes on with the loaders sees all windows
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        self._seed(checkpoint["epoch"] + 1)  # workers of the loader ask for windows before the epoch starts
+        self._seed(checkpoint["epoch"] + 1)  # workers of the loader draw windows before the epoch starts
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._seed(trainer.current_epoch)
@@ -56,7 +56,7 @@ class EpochSeeds(Callback):
 
 
 class PairEpochs(Callback):
-    """Tells the loaders which epoch begins and which process asks, and seeds dropout and augmentation by (seed, epoch).
+    """Sets the epoch and the process of the loaders, and seeds dropout and augmentation by (seed, epoch).
 
     Args:
         seed: The run's seed.

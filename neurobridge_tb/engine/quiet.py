@@ -11,7 +11,7 @@ _HINTS = (
 
 
 def quiet_lightning() -> None:
-    """Leave out Lightning's hints, and what it is told of its own use of other libraries; other warnings pass."""
+    """Leave out Lightning's hints, and warnings of its own use of other libraries; other warnings pass."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for hint in _HINTS:
         warnings.filterwarnings("ignore", message=hint)

@@ -1,4 +1,4 @@
-"""Simulated strangers: in training, recordings are told by another reference window than the whole of their past."""
+"""Simulated strangers: in training, units are identified by another reference window than the whole of their past."""
 
 import copy
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ class Reference(NamedTuple):
 
 
 class SimulatedStrangers(L.Callback):
-    """Every epoch each recording plays the unseen session: its units are told by a reference window that ends early.
+    """Every epoch each recording plays the unseen session: a reference window that ends early identifies its units.
 
     The window is the first part of the recording's training intervals (a share drawn from ``SHARES``), and the epoch's
     windows come after it, half as many as there are in all. So identities and mean rates are as wrong as those of a
@@ -90,7 +90,7 @@ class SimulatedStrangers(L.Callback):
         self.sampler.restrict(drawn, self.length)
 
     def end(self) -> None:
-        """All units are told by their whole reference window."""
+        """All units are identified by their whole reference window."""
         for recording_id, (features, seconds) in self.whole.items():
             self.model.set_reference(self.unit_ids[recording_id], features, seconds)
 
@@ -140,7 +140,7 @@ def fit_rate_filter(
         train: Training windows.
         valid: Validation windows.
         baseline: That smoothed rate, its settings chosen on the validation windows.
-        strangers: Draws references in each pass, where units are told by features.
+        strangers: Draws references in each pass, where units are identified by features.
         processes: That many batches make a step, as they do in a training by so many processes. Default 1.
     """
     assert baseline.constant is not None

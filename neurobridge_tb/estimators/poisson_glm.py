@@ -117,9 +117,7 @@ class _Rotated:
         return moment if self.axes is None else self.axes.T @ moment
 
 
-def _fit_weights(
-    z: _Rotated, variance: Floats, counts: Floats, share: Floats, penalty: float, start: Floats
-) -> Floats:
+def _fit_weights(z: _Rotated, variance: Floats, counts: Floats, share: Floats, penalty: float, start: Floats) -> Floats:
     """Weights (r + 1, units), the last row an offset, that minimise the penalised mean deviance.
 
     ``share`` (n, units) is what each bin counts in the mean.

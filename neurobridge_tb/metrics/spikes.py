@@ -236,8 +236,8 @@ def masked_mse(predicted: Array, target: Array, mask: Array) -> float:
     Returns:
         In squared units of the target (1.0 is the training mean's, for z-scored values); NaN without a position.
     """
-    estimate, truth, asked = to_floats(predicted), to_floats(target), to_numpy(mask).astype(bool)
+    estimate, truth, scored = to_floats(predicted), to_floats(target), to_numpy(mask).astype(bool)
     check_same_shape("predicted", estimate, "target", truth)
-    check_same_shape("mask", asked, "target", truth)
-    asked = asked & ~np.isnan(truth)
-    return float(((estimate[asked] - truth[asked]) ** 2).mean()) if asked.any() else float("nan")
+    check_same_shape("mask", scored, "target", truth)
+    scored = scored & ~np.isnan(truth)
+    return float(((estimate[scored] - truth[scored]) ** 2).mean()) if scored.any() else float("nan")

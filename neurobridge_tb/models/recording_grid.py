@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 class GridReader(Protocol):
-    """What is asked of a model."""
+    """What a model needs for it."""
 
     bin_size: float
 

@@ -30,27 +30,27 @@ def masked_window(example: Mapping[str, np.ndarray]) -> "Figure":
     values, predicted = np.asarray(example["values"]), np.asarray(example["predicted"])
     keep, target = np.asarray(example["keep"], bool), np.asarray(example["target"], bool)
     area = np.asarray(example["area"]).astype(str)
-    asked = target & np.isfinite(predicted) & np.isfinite(values)
-    if values.ndim != 2 or not values.shape == keep.shape == target.shape == predicted.shape or not asked.any():
+    scored = target & np.isfinite(predicted) & np.isfinite(values)
+    if values.ndim != 2 or not values.shape == keep.shape == target.shape == predicted.shape or not scored.any():
         raise InputError(
             expected="values, keep, target and predicted of one shape (bins, units), with predictions at targets",
-            found=f"shapes {values.shape}, {keep.shape}, {target.shape}, {predicted.shape}; {asked.sum()} predictions",
+            found=f"shapes {values.shape}, {keep.shape}, {target.shape}, {predicted.shape}; {scored.sum()} predictions",
             fix="Write the example with the pretraining run.",
         )
     areas = list(dict.fromkeys(area))
     mean = np.nan_to_num(np.where(np.isfinite(values), values, 0).mean(0))
     order = np.lexsort((-mean, [areas.index(name) for name in area]))
     counts = bool((np.nan_to_num(values) >= 0).all() and (np.nan_to_num(values) % 1 == 0).all())
-    shown = [values, np.where(keep, values, np.nan), np.where(asked, predicted, np.where(keep, values, np.nan))]
+    shown = [values, np.where(keep, values, np.nan), np.where(scored, predicted, np.where(keep, values, np.nan))]
     shown = [layer[:, order] for layer in shown]
-    area, asked, target = area[order], asked[:, order], target[:, order]
+    area, scored, target = area[order], scored[:, order], target[:, order]
     figure = style.new_figure(7.6, 5.4)
     top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=[1.15, 1] if len(values) > 1 else [1, 1.05]))
     draw = _heatmaps if len(values) > 1 else _strips
     draw(top, shown, area, areas, counts)
     curve, scatter = bottom.subplots(1, 2, width_ratios=[1.9, 1])
-    _sorted_units(curve, shown[0], shown[2], asked, area, areas, counts)
-    _scatter(scatter, shown[0][asked], shown[2][asked], np.broadcast_to(area, asked.shape)[asked], areas)
+    _sorted_units(curve, shown[0], shown[2], scored, area, areas, counts)
+    _scatter(scatter, shown[0][scored], shown[2][scored], np.broadcast_to(area, scored.shape)[scored], areas)
     return figure
 
 
@@ -123,7 +123,7 @@ def _sorted_units(
     axes: "Axes",
     recorded: np.ndarray,
     filled: np.ndarray,
-    asked: np.ndarray,
+    scored: np.ndarray,
     area: np.ndarray,
     areas: list[str],
     counts: bool,
@@ -131,12 +131,12 @@ def _sorted_units(
     """Masked units in order of their recorded value: the line is what was recorded, the dots what was predicted."""
     start = 0
     for index, name in enumerate(areas):
-        units = np.flatnonzero((area == name) & asked.any(0))
+        units = np.flatnonzero((area == name) & scored.any(0))
         if not len(units):
             continue
-        asked_here = asked[:, units]
-        true = np.where(asked_here, recorded[:, units], 0).sum(0) / asked_here.sum(0)
-        made = np.where(asked_here, filled[:, units], 0).sum(0) / asked_here.sum(0)
+        scored_here = scored[:, units]
+        true = np.where(scored_here, recorded[:, units], 0).sum(0) / scored_here.sum(0)
+        made = np.where(scored_here, filled[:, units], 0).sum(0) / scored_here.sum(0)
         order = np.argsort(true)
         place = start + np.arange(len(units))
         axes.plot(place, true[order], color=style.INK, linewidth=1.3, zorder=3)

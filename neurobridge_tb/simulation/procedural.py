@@ -40,7 +40,7 @@ def concept_names(n: int, seed: int = 0) -> list[str]:
     """Names of ``n`` concepts, sorted; a larger ``n`` with the same seed contains the smaller choice.
 
     Raises:
-        InputError: More concepts asked for than colours x textures x shapes (2,016).
+        InputError: More concepts than colours x textures x shapes (2,016).
     """
     every = [f"{c}_{t}_{s}" for c in COLORS for t in TEXTURES for s in SHAPES]
     if not 1 <= n <= len(every):

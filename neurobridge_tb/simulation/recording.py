@@ -53,7 +53,7 @@ class Recording:
     Attributes:
         responses: Mean activity in the area's window, microvolts, shape (presentations, 1024).
         spontaneous_mean: Before the stimulus, shape (4 days, 1024), microvolts.
-        spontaneous_sd: Likewise.
+        spontaneous_sd: Before the stimulus, shape (4 days, 1024), microvolts.
         latency_ms: Shape (4, 1024); NaN for dead channels.
         is_dead: Shape (1024,).
     """

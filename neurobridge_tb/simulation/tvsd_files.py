@@ -74,7 +74,7 @@ def write_image_list(path: str | Path, train: Sequence[str], test: Sequence[str]
     Args:
         path: File to write.
         train: Image ids ``<concept>/<file>`` (or ``<file>``, whose stem is then the concept).
-        test: Likewise.
+        test: Image ids of the test images.
     """
     structs: dict[str, dict[str, Sequence[str]]] = {}
     for split, ids in (("test", test), ("train", train)):

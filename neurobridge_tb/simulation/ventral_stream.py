@@ -82,7 +82,7 @@ class VentralStream:
         self.electrodes = electrodes(self.monkey)
 
     def drive(self, images: NDArray[np.uint8], *, progress: Callable[[int, int], None] | None = None) -> Floats:
-        """Answer to images, through each site's static rectifying and saturating nonlinearity.
+        """Response to images, through each site's static rectifying and saturating nonlinearity.
 
         Args:
             images: uint8 RGB, shape (n, H, W, 3), square. Preferences are set against the statistics of these

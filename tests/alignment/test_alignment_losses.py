@@ -34,7 +34,7 @@ def test_presentations_of_one_image_are_positives_of_each_other_by_hand():
 
 
 def test_repeats_as_positives_ask_for_no_separation_of_repeats():
-    """A perfect answer to repeats reaches the bound log m; with repeats as negatives it moves away."""
+    """A perfect match of repeats reaches the bound log m; with repeats as negatives it moves away."""
     pairs = torch.eye(4).repeat_interleave(2, 0).requires_grad_()
     ids = torch.arange(4).repeat_interleave(2)
     loss = info_nce(pairs, pairs.detach(), temperature=0.02, image_ids=ids)

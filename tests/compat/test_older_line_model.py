@@ -1,4 +1,4 @@
-"""On torch_brain 0.1 NeuroBridgeModel runs from recording to answer, and its latents are CaPOYO's own."""
+"""On torch_brain 0.1 NeuroBridgeModel runs from recording to prediction, and its latents are CaPOYO's own."""
 
 import numpy as np
 import pytest

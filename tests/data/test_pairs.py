@@ -29,7 +29,7 @@ IDS = [f"c{i % 10}/{i}.jpg" for i in range(70)] + [f"c{i}/t{i}.jpg" for i in ran
 
 
 def save(root, name, n_units, seed, nan_at=None, presentations=None, train_ends=None):
-    """90 presentations of 0.2 s in 4 bins; units answer linearly to the image's embedding, in the later two bins."""
+    """90 presentations of 0.2 s in 4 bins; units respond linearly to the image's embedding, in the later two bins."""
     from neurobridge_tb._upstream import Interval
 
     rng = np.random.default_rng(seed)
@@ -230,7 +230,7 @@ def test_a_share_that_is_none(dataset, encoder, share):
 
 @pytest.fixture(scope="module")
 def started(dataset, encoder, recordings):
-    """An aligner with its linear way fitted to both recordings."""
+    """An aligner with its linear path fitted to both recordings."""
     torch.manual_seed(0)
     aligner = ImageAligner(
         encoder=encoder.config, image_encoder="e", preprocessing_hash="", dim_embedding=DIM, dim_hidden=8,
@@ -258,9 +258,9 @@ def test_the_start_is_ridge_on_responses_or_on_factors_in_every_recording(starte
         np.testing.assert_allclose(regression, fit.predict(means[1]), atol=2e-3)
 
 
-def test_answers_for_training_are_out_of_sample(started):
-    """They are worse than the fit's own answers to the same presentations, and as good as those to validation."""
-    aligner, _, answers, (train, valid) = started
+def test_predictions_for_training_are_out_of_sample(started):
+    """They are worse than the fit's own predictions of the same presentations, and as good as those of validation."""
+    aligner, _, held_out, (train, valid) = started
 
     def error(responses, target, linear=None):
         if linear is None:
@@ -268,7 +268,7 @@ def test_answers_for_training_are_out_of_sample(started):
         return float(((linear - (target - aligner.embedding_mean) / aligner.embedding_std) ** 2).mean())
 
     for k in range(2):
-        own, held, of_valid = error(*train[k]), error(*train[k], answers[k]), error(*valid[k])
+        own, held, of_valid = error(*train[k]), error(*train[k], held_out[k]), error(*valid[k])
         assert own < 0.8 * held
         assert 0.4 * of_valid < held < 2.5 * of_valid
 

@@ -1,4 +1,4 @@
-"""Simulated strangers: told by a window that ends before what is asked, and by the whole again in validation."""
+"""Simulated strangers: identified by a window that ends before the targets, and by the whole again in validation."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def simulated(binned_root):
     return SimulatedStrangers(model, dataset, sampler, whole, seed=0), dataset
 
 
-def test_windows_come_after_the_reference_that_units_are_told_by(simulated):
+def test_windows_come_after_the_reference_that_identifies_units(simulated):
     strangers, dataset = simulated
     before = strangers.model.unit_stats.weight.clone()
     length = len(strangers.sampler)
@@ -44,11 +44,11 @@ def test_windows_come_after_the_reference_that_units_are_told_by(simulated):
             recording, train = dataset.get_recording(recording_id), dataset.get_sampling_intervals("train")
             earliest = min(w.start for w in windows if w.recording_id == recording_id)
             index = strangers.model.unit_stats.tokenizer(strangers.unit_ids[recording_id])
-            told = strangers.model.identity.features.weight[index].numpy()
-            ends = [r.later.start[0] for r in strangers.references[recording_id] if np.array_equal(r.features, told)]
+            known = strangers.model.identity.features.weight[index].numpy()
+            ends = [r.later.start[0] for r in strangers.references[recording_id] if np.array_equal(r.features, known)]
             assert len(ends) == 1 and ends[0] <= earliest + 1e-9
             early, _ = divide(train[recording_id], ends[0] - train[recording_id].start[0])
-            np.testing.assert_array_equal(window_features(recording, early), told)
+            np.testing.assert_array_equal(window_features(recording, early), known)
             references.add((recording_id, ends[0]))
     assert len(references) > 4
     strangers.end()

@@ -112,7 +112,7 @@ def test_the_moving_average_is_validated_and_exported_but_not_trained(binned_roo
 
 
 def test_accumulated_batches_train_as_one_large_batch(binned_root, tmp_path):
-    """One recording and scheme, so that each batch asks for equally many cells."""
+    """One recording and scheme, so that each batch has equally many target cells."""
     common = ["dataset.recording_ids=[session0]", "masking.neuron=0", "trainer.gradient_clip_val=null"]
     large = pretrain(config(binned_root, tmp_path / "large", *common, "loader.batch_size=20"))
     small = pretrain(

@@ -142,7 +142,7 @@ def test_permutation_test_of_a_model_that_knows_nothing_is_uniform():
     assert abs(np.mean(p) - 0.5) < 0.1 and np.mean(np.array(p) < 0.1) < 0.2
 
 
-def test_rows_tell_p_where_asked():
+def test_rows_hold_p_where_it_is_computed():
     rng = np.random.default_rng(0)
     images = rng.normal(size=(12, 6))
     rows = retrieval_rows(images, images, model="perfect", resamples=10, permutations=99)

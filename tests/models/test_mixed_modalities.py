@@ -1,4 +1,4 @@
-"""One model of MUA and counts: each recording is read, answered and scored as what it holds."""
+"""One model of MUA and counts: each recording is read, predicted and scored as what it holds."""
 
 import numpy as np
 import pytest
@@ -88,16 +88,16 @@ def test_the_losses_are_poisson_of_counts_and_squared_error_of_standardised_valu
     batch = batch_of(dataset, mixed)
     output = torch.randn_like(batch["target_values"])
     losses = mixed.masked_losses(output, batch)
-    asked = batch["model_inputs"]["output_mask"]
+    target_mask = batch["model_inputs"]["output_mask"]
     squared, poisson = [], []
     for i, session in enumerate(batch["session_id"]):
-        answers, target = output[i][asked[i]], batch["target_values"][i][asked[i]]
+        predicted, target = output[i][target_mask[i]], batch["target_values"][i][target_mask[i]]
         if session == "sorted":
-            poisson.append(answers.exp() - target * answers)
+            poisson.append(predicted.exp() - target * predicted)
         else:
-            units = batch["model_inputs"]["output_unit_index"][i].expand(asked[i].shape)[asked[i]]
+            units = batch["model_inputs"]["output_unit_index"][i].expand(target_mask[i].shape)[target_mask[i]]
             mean, std = mixed.unit_stats.weight[units].unbind(-1)
-            squared.append((answers - (target - mean) / std) ** 2)
+            squared.append((predicted - (target - mean) / std) ** 2)
     torch.testing.assert_close(losses["mua"][0], torch.cat(squared).mean())
     torch.testing.assert_close(losses["spike_counts"][0], torch.cat(poisson).mean())
 

@@ -1,4 +1,4 @@
-"""The simulated session of Allen's Neuropixels: the published layout, and units that answer to what is shown."""
+"""The simulated session of Allen's Neuropixels: the published layout, and units that respond to what is shown."""
 
 import h5py
 import numpy as np
@@ -71,7 +71,7 @@ def spike_times(file):
     return np.split(file["units/spike_times"][:], file["units/spike_times_index"][:-1])
 
 
-def test_spikes_are_sorted_inside_the_session_and_as_many_as_asked(file):
+def test_spikes_are_sorted_inside_the_session_and_as_many_as_set(file):
     units = spike_times(file)
     assert len(units) == SIZE["n_units"]
     for times in units:

@@ -43,7 +43,7 @@ def test_another_seed_is_another_animal(images, drive):
 
 
 def test_it_tolerates_a_shift_that_v1_does_not(stream, images):
-    """Correlation of the population's answers to an image and to the image moved by five pixels."""
+    """Correlation of the population's responses to an image and to the image moved by five pixels."""
     both = stream.drive(np.concatenate([images, np.roll(images, 5, axis=(1, 2))]))
     both -= both.mean(axis=0)
     kept = {}
@@ -63,7 +63,7 @@ def test_v1_is_local(stream, images, drive):
 
 
 def linear_share(drive, target):
-    """R^2 on held-out images of a linear map from the sites' answers to ``target`` (n, sites)."""
+    """R^2 on held-out images of a linear map from the sites' responses to ``target`` (n, sites)."""
     x, y = (v - v.mean(0) for v in (drive, target))
     half = len(x) // 2
     weights = np.linalg.solve(x[:half] @ x[:half].T + 10 * np.eye(half), y[:half])
@@ -71,7 +71,7 @@ def linear_share(drive, target):
 
 
 def test_difficulty_makes_the_way_back_nonlinear(images, drive):
-    """What a site preferred before is less of a linear function of what all sites answer now."""
+    """What a site preferred before is less of a linear function of the responses of all sites now."""
     order = np.random.default_rng(0).permutation(len(images))
     harder = VentralStream("F", seed=0, difficulty=1.0).drive(images)
     assert np.isfinite(harder).all() and (harder >= 0).all()
