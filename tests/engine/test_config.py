@@ -150,3 +150,8 @@ def test_the_settings_of_a_backend_are_its_options(config, generator):
 def test_every_setting_says_what_it_means(job):
     lines = [line for part in setting_lines(JOBS[job]).values() for line in part]
     assert lines and all(help.endswith(".") for _, help in lines)
+
+
+def test_a_job_that_there_is_not_is_named():
+    with pytest.raises(InputError, match="Did you mean pretrain"):
+        compose_config("pretrian", [])

@@ -29,6 +29,13 @@ def test_a_folder_without_a_checkpoint_is_new(binned_root, tmp_path):
     assert (pretrain(**SHORT, root=binned_root, run_dir=tmp_path) / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("setting", [{"accelerator": "quantum"}, {"devices": "two"}, {"precision": "17-true"}])
+def test_what_lightning_refuses_is_an_error_with_words(setting, binned_root, tmp_path):
+    config = settle(PretrainConfig, None, {**SHORT, **setting, "root": binned_root, "run_dir": tmp_path})
+    with pytest.raises(InputError, match=r"settings that lightning\.Trainer takes"):
+        RunFolder(config).trainer(config.trainer, [], monitor="val/loss")
+
+
 def test_a_run_goes_on_where_it_was_moved_and_keeps_its_best_epoch(finished, binned_root, tmp_path, monkeypatch):
     moved, data = shutil.copytree(finished, tmp_path / "moved"), shutil.copytree(binned_root, tmp_path / "data")
     monkeypatch.chdir(tmp_path)

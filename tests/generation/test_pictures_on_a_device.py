@@ -125,7 +125,7 @@ def test_a_flow_decoder_is_trained_without_waiting(encoder, pictures, steps, sou
     torch.testing.assert_close(steps.losses[4:], steps.losses[:4], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("backend", ["sd_adapter", "ip_adapter"])
+@pytest.mark.parametrize("backend", ["sd_adapter"])
 def test_an_adapter_is_trained_without_waiting(weights, steps, backend, tmp_path):
     cache = EmbeddingCache.load(weights["embeddings"])
     images = StimulusImages(weights["images"], cache.ids)
