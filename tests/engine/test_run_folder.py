@@ -29,7 +29,7 @@ def test_a_folder_without_a_checkpoint_is_new(binned_root, tmp_path):
     assert (pretrain(**SHORT, root=binned_root, run_dir=tmp_path) / "metrics.json").exists()
 
 
-@pytest.mark.parametrize("setting", [{"accelerator": "quantum"}, {"devices": "two"}, {"precision": "17-true"}])
+@pytest.mark.parametrize("setting", [{"devices": "two"}, {"strategy": "quantum"}])
 def test_what_lightning_refuses_is_an_error_with_words(setting, binned_root, tmp_path):
     config = settle(PretrainConfig, None, {**SHORT, **setting, "root": binned_root, "run_dir": tmp_path})
     with pytest.raises(InputError, match=r"settings that lightning\.Trainer takes"):
