@@ -76,8 +76,10 @@ def unit_map(scores: np.ndarray, rate: np.ndarray, area: np.ndarray, metric: str
         scores: (N,) NaN where a unit has none.
         rate: (N,) Hz, or deviation of a value.
         area: (N,).
-        metric: Of the scores.
+        metric: Of the scores; those beyond the axes, which hold 96 % of the units, are drawn at their edges.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     names = [name for name in dict.fromkeys(sorted(area)) if np.isfinite(scores[area == name]).any()]
     figure = new_figure(7.6, max(3.2, 1.2 + 0.26 * len(names)))
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
@@ -96,11 +98,15 @@ def unit_map(scores: np.ndarray, rate: np.ndarray, area: np.ndarray, metric: str
     counts = metric == "bits/spike"
     if counts:
         left.set_xscale("log")
+        left.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        left.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:g}"))
+        left.xaxis.set_minor_formatter(NullFormatter())
     left.set(xlabel="mean rate (Hz)" if counts else "deviation", ylabel=f"{metric}, from the other units")
-    left.set(ylim=(low, high), title="units")
+    beyond = 0.04 * (high - low)
+    left.set(ylim=(low - beyond, high + beyond), title="units")
     right.set_yticks(range(len(names)), [f"{name or 'units'} ({(known & (area == name)).sum()})" for name in names])
     right.invert_yaxis()
-    right.set(xlabel=metric, xlim=(low, high), title="areas (line: median)")
+    right.set(xlabel=metric, xlim=(low - beyond, high + beyond), title="areas (line: median)")
     light_grid(left, "both")
     light_grid(right, "x")
     return figure
