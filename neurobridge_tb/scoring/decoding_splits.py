@@ -15,7 +15,7 @@ from neurobridge_tb.estimators.linear_decoders import fit_logistic, fit_value_ri
 from neurobridge_tb.metrics.decoded_scores import class_scores, interval_of_difference, value_scores
 
 _LEAST = 1e-9  # probability that a decoder gives to a class at least
-_STEPS = 4  # of the weights of pooled decoders
+_STEPS = 2  # of the weights of pooled decoders
 _ERRORS = 2  # standard errors by which they must be better than one alone
 _BLOCKED = 0.3  # so much more often than by chance is the next row of the same class
 
@@ -165,7 +165,7 @@ def _of_all(classes: NDArray[np.str_], own: NDArray[np.str_], probabilities: Flo
 def pooled(decoders: dict[str, Decoded], examples: Examples, parts: Parts, *, simplest: str) -> Decoded:
     """Several decoders of the same rows as one: the weighted geometric mean of probabilities, or mean of values.
 
-    The weights, in steps of a quarter, are those of least log-loss or squared error on the training rows of a part,
+    The weights, in steps of a half, are those of least log-loss or squared error on the training rows of a part,
     held out in turn (stacking, Wolpert 1992). Unless that is better than the simplest decoder alone by two standard
     errors of the difference, the simplest stays (after Breiman et al. 1984): few rows choose badly among many.
 
@@ -197,7 +197,7 @@ def _losses(outputs: Floats, label: NDArray, classes: NDArray[np.str_]) -> Float
 
 
 def _shares(count: int) -> list[tuple[float, ...]]:
-    """Weights that add up to 1, in steps of a quarter."""
+    """Weights that add up to 1, in steps of a half."""
     steps = product(range(_STEPS + 1), repeat=count)
     return [tuple(k / _STEPS for k in ks) for ks in steps if sum(ks) == _STEPS]
 
