@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from neurobridge_tb.metrics.image_metrics import pixcorr
-from neurobridge_tb.report.figures import retrieval_bars, training_curves
-from neurobridge_tb.report.image_grids import best_median_worst, image_grid
-from neurobridge_tb.report.layer_figure import layer_points
-from neurobridge_tb.report.masked_figure import masked_window
+from neurobridge_tb.report.drawing.figures import retrieval_bars, training_curves
+from neurobridge_tb.report.drawing.image_grids import best_median_worst, image_grid
+from neurobridge_tb.report.drawing.layer_figure import layer_points
+from neurobridge_tb.report.drawing.masked_figure import masked_window
 from neurobridge_tb.report.report_tables import retrieval_groups
 from neurobridge_tb.report.result_names import label, main_name
 from neurobridge_tb.report.workspace import Results, read_workspace

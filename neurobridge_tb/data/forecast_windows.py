@@ -23,7 +23,7 @@ from neurobridge_tb.data.samplers import DistributedTrainingSampler
 from neurobridge_tb.data.windows import batch_size_for
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
-from neurobridge_tb.nn.rate_filter import RECENT
+from neurobridge_tb.nn.forecasting.rate_filter import RECENT
 
 _CACHE_BYTES = 500_000_000
 

@@ -1,7 +1,7 @@
 """Reference features: 33 numbers that say who a unit is, from spikes of a reference window.
 
 A model that reads units through these instead of through an embedding of each one can be used on units that it never
-saw (zero-shot), see :class:`neurobridge_tb.nn.id_encoder.IDEncoder`. Columns:
+saw (zero-shot), see :class:`neurobridge_tb.nn.forecasting.id_encoder.IDEncoder`. Columns:
 
 | columns | feature | definition |
 | --- | --- | --- |

@@ -9,7 +9,7 @@ import numpy as np
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.experiments.table import Row
 from neurobridge_tb.files import write_aside
-from neurobridge_tb.report import figure_style as style
+from neurobridge_tb.report.drawing import figure_style as style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

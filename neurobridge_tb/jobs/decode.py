@@ -14,7 +14,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
-from neurobridge_tb.report.decoding_figures import save_decoding_figures
+from neurobridge_tb.report.drawing.decoding_figures import save_decoding_figures
 from neurobridge_tb.scoring.row_decoding import decode_column
 from neurobridge_tb.scoring.series_decoding import decode_series
 

@@ -24,8 +24,8 @@ from neurobridge_tb.engine.strangers import SimulatedStrangers, fit_rate_filter
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
-from neurobridge_tb.report.figure_style import save_figure
-from neurobridge_tb.report.forecast_figures import decay_curves, rasters, unit_scatter
+from neurobridge_tb.report.drawing.figure_style import save_figure
+from neurobridge_tb.report.drawing.forecast_figures import decay_curves, rasters, unit_scatter
 from neurobridge_tb.scoring.forecasts import DRIFTING, check_scoring, fit_baselines, forecast_scores, rolled_out_loss
 from neurobridge_tb.scoring.leave_one_out import leave_one_out_rows
 

@@ -19,9 +19,9 @@ from neurobridge_tb.errors import InputError, require
 from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
-from neurobridge_tb.report.figure_style import save_figure
-from neurobridge_tb.report.filled_figures import filled_raster, unit_map
-from neurobridge_tb.report.latent_figures import dissimilarity_matrices, scatter_maps
+from neurobridge_tb.report.drawing.figure_style import save_figure
+from neurobridge_tb.report.drawing.filled_figures import filled_raster, unit_map
+from neurobridge_tb.report.drawing.latent_figures import dissimilarity_matrices, scatter_maps
 from neurobridge_tb.scoring.filled_in import FilledIn, fill_in
 from neurobridge_tb.scoring.latent_series import (
     Dissimilarity,

@@ -9,8 +9,8 @@ from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.report.figure_style import save_figure
-from neurobridge_tb.report.score_figures import task_bars
+from neurobridge_tb.report.drawing.figure_style import save_figure
+from neurobridge_tb.report.drawing.score_figures import task_bars
 from neurobridge_tb.scoring.bits_tally import Tally, table_row
 from neurobridge_tb.scoring.few_shot import score_few_shot
 from neurobridge_tb.scoring.hidden_cells import score_task

@@ -19,11 +19,11 @@ from neurobridge_tb.metrics.spikes import posterior_mean
 from neurobridge_tb.models.forecast_tokens import ForecastTokens
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
 from neurobridge_tb.models.pretrained import PretrainedModel
-from neurobridge_tb.nn.causal_decoder import CausalDecoder, KeysValues
-from neurobridge_tb.nn.feedback import OwnHistory, PopulationFeedback
-from neurobridge_tb.nn.id_encoder import IdentityRows, UnitIdentity
-from neurobridge_tb.nn.per_neuron_head import PerNeuronHead
-from neurobridge_tb.nn.rate_filter import RECENT, RateFilter
+from neurobridge_tb.nn.forecasting.causal_decoder import CausalDecoder, KeysValues
+from neurobridge_tb.nn.forecasting.feedback import OwnHistory, PopulationFeedback
+from neurobridge_tb.nn.forecasting.id_encoder import IdentityRows, UnitIdentity
+from neurobridge_tb.nn.forecasting.per_neuron_head import PerNeuronHead
+from neurobridge_tb.nn.forecasting.rate_filter import RECENT, RateFilter
 from neurobridge_tb.nn.unit_dropout import draw_shown_units
 from neurobridge_tb.nn.unit_rows import UnitStatistics
 from neurobridge_tb.registry_ext import PoissonNLLLoss

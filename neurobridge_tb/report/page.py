@@ -11,13 +11,13 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import check_replaceable, write_aside
 from neurobridge_tb.metrics.image_metrics import pixcorr
 from neurobridge_tb.report import report_tables as tables
-from neurobridge_tb.report.figure_style import to_data_uri
-from neurobridge_tb.report.figures import retrieval_bars, training_curves
+from neurobridge_tb.report.drawing.figure_style import to_data_uri
+from neurobridge_tb.report.drawing.figures import retrieval_bars, training_curves
+from neurobridge_tb.report.drawing.image_grids import best_median_worst, spread_over_ranks
+from neurobridge_tb.report.drawing.layer_figure import layer_points
+from neurobridge_tb.report.drawing.masked_figure import masked_window
+from neurobridge_tb.report.drawing.pictures import picture
 from neurobridge_tb.report.headlines import headlines
-from neurobridge_tb.report.image_grids import best_median_worst, spread_over_ranks
-from neurobridge_tb.report.layer_figure import layer_points
-from neurobridge_tb.report.masked_figure import masked_window
-from neurobridge_tb.report.pictures import picture
 from neurobridge_tb.report.rating import people_line
 from neurobridge_tb.report.result_names import label, main_name
 from neurobridge_tb.report.run_sections import overview, run_sections

@@ -16,7 +16,7 @@ import numpy as np
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.metrics.retrieval import bootstrap_interval
-from neurobridge_tb.report.pictures import picture
+from neurobridge_tb.report.drawing.pictures import picture
 from neurobridge_tb.report.result_names import label, main_name, picture_names
 
 FOLDER = "ratings"

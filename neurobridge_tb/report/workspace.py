@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.report.figures import Curve, read_curves
+from neurobridge_tb.report.drawing.figures import Curve, read_curves
 from neurobridge_tb.report.rating import Ratings, read_ratings
 from neurobridge_tb.report.result_names import picture_names
 from neurobridge_tb.report.runs import Run, find_runs, newest, read_json, unreadable

@@ -47,7 +47,7 @@ def forecast_scores(
 
     Returns:
         A row for each forecast: ``recordings``, ``forecast``, and its scores; ``bits/spike by bin`` is how they decay
-        with the horizon. And the arrays for :mod:`neurobridge_tb.report.forecast_figures`.
+        with the horizon. And the arrays for :mod:`neurobridge_tb.report.drawing.forecast_figures`.
     """
     trained = training_rates(model.encoder, dataset)
     null = trained.mean

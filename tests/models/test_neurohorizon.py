@@ -9,9 +9,9 @@ from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_reco
 from neurobridge_tb.datasets.reference_features import recording_features
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models.neurohorizon import NeuroHorizonModel
-from neurobridge_tb.nn.id_encoder import IDEncoder
-from neurobridge_tb.nn.per_neuron_head import PerNeuronHead
-from neurobridge_tb.nn.rate_filter import RECENT
+from neurobridge_tb.nn.forecasting.id_encoder import IDEncoder
+from neurobridge_tb.nn.forecasting.per_neuron_head import PerNeuronHead
+from neurobridge_tb.nn.forecasting.rate_filter import RECENT
 
 ENCODER = dict(dim=32, depth=1, dim_head=16, dim_population=16, ffn_dropout=0.0, lin_dropout=0.0)
 SETTINGS = dict(
@@ -373,7 +373,7 @@ def test_the_head_gives_the_same_for_a_few_bins_at_a_time(monkeypatch):
         torch.nn.init.normal_(parameter)
     outputs, gradients = [], []
     for at_once in (2**20, 1, 90):  # all bins, one, two
-        monkeypatch.setattr("neurobridge_tb.nn.per_neuron_head._AT_ONCE", at_once)
+        monkeypatch.setattr("neurobridge_tb.nn.forecasting.per_neuron_head._AT_ONCE", at_once)
         head.zero_grad()
         outputs.append(head(states, units, own, drift))
         (outputs[-1] ** 2).sum().backward()

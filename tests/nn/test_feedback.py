@@ -2,7 +2,7 @@
 
 import torch
 
-from neurobridge_tb.nn.feedback import OwnHistory
+from neurobridge_tb.nn.forecasting.feedback import OwnHistory
 
 
 def test_own_history_is_the_log_ratio_of_counts_to_what_the_mean_expects():

@@ -3,7 +3,7 @@
 import torch
 
 from neurobridge_tb.estimators.smoothed_rate import SmoothedRate, Windows
-from neurobridge_tb.nn.rate_filter import RECENT, RateFilter
+from neurobridge_tb.nn.forecasting.rate_filter import RECENT, RateFilter
 
 
 def parts():

@@ -7,10 +7,10 @@ import pytest
 from fabricated import masked_example, write_pretrain
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.report import figure_style
-from neurobridge_tb.report.figures import read_curves, retrieval_bars, training_curves
-from neurobridge_tb.report.image_grids import best_median_worst, image_grid, spread_over_ranks
-from neurobridge_tb.report.masked_figure import masked_window
+from neurobridge_tb.report.drawing import figure_style
+from neurobridge_tb.report.drawing.figures import read_curves, retrieval_bars, training_curves
+from neurobridge_tb.report.drawing.image_grids import best_median_worst, image_grid, spread_over_ranks
+from neurobridge_tb.report.drawing.masked_figure import masked_window
 
 
 def texts(figure):

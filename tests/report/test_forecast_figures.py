@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from neurobridge_tb.report.forecast_figures import decay_curves, rasters
+from neurobridge_tb.report.drawing.forecast_figures import decay_curves, rasters
 
 
 def test_rasters_order_units_by_forecast_and_share_one_scale():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.report import figure_style as style
+from neurobridge_tb.report.drawing import figure_style as style
 from neurobridge_tb.report.result_names import is_baseline
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurobridge_tb.report.figure_style import (
+from neurobridge_tb.report.drawing.figure_style import (
     BLUE,
     GRID,
     INK,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.report import figure_style as style
+from neurobridge_tb.report.drawing import figure_style as style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from neurobridge_tb.report import figure_style as style
+from neurobridge_tb.report.drawing import figure_style as style
 from neurobridge_tb.report.result_names import is_model
 
 if TYPE_CHECKING:

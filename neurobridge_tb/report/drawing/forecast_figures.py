@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurobridge_tb.report import figure_style as style
+from neurobridge_tb.report.drawing import figure_style as style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neurobridge_tb.report.figure_style import BLUE, GREEN, INK, MUTED, ORANGE, light_grid, new_figure, styled
+from neurobridge_tb.report.drawing.figure_style import BLUE, GREEN, INK, MUTED, ORANGE, light_grid, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
