@@ -35,7 +35,8 @@ def make_trials(folder: Path) -> None:
     EmbeddingCache(ids, codes, encoder="random", preprocessing_hash="none").save(folder / "embeddings.h5")
     shown = np.array([*range(TRIALS), *np.tile(np.arange(TRIALS, len(ids)), REPEATS)])
     starts = np.arange(len(shown)) * 0.3
-    cuts = {"train": slice(0, 21_136), "valid": slice(21_136, TRIALS), "test": slice(TRIALS, None)}
+    valid = round(0.95 * TRIALS)
+    cuts = {"train": slice(0, valid), "valid": slice(valid, TRIALS), "test": slice(TRIALS, None)}
     data = build_recording(
         brainset_id="tvsd",
         session_id="large_trials",
