@@ -45,7 +45,7 @@ def recordings(draw):
     return modality, arguments | {"splits": {"train": ([start], [cut]), "valid": ([cut], [start + 8.0])}}
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(recordings())
 def test_what_can_be_built_is_saved_is_valid_and_gives_a_finite_loss(tmp_path_factory, recording):
     modality, arguments = recording

@@ -20,7 +20,7 @@ def fuzz(monkeypatch):
 
 
 def test_random_overrides_end_in_a_config_or_in_one_error(fuzz, tmp_path):
-    cases = list(fuzz.fuzz_overrides(100, tmp_path, random.Random(1), run=False))
+    cases = list(fuzz.fuzz_overrides(40, tmp_path, random.Random(1), run=False))
     assert [f"{case}\n{trace}" for case, trace in cases if trace is not None] == []
 
 
@@ -33,7 +33,7 @@ def test_damaged_recordings_are_examined_and_refused_without_a_traceback(fuzz, b
         dataset = BinnedRecordings(path.parent)
         dataset.get_sampling_intervals("train")
 
-    for k in range(60):
+    for k in range(40):
         path = tmp_path / str(k) / "session0.h5"
         path.parent.mkdir()
         shutil.copy(binned_root / "session0.h5", path)
