@@ -60,7 +60,9 @@ def examine(path: str | Path) -> tuple[Contents, list[Fault]]:
         with h5py.File(path, "r") as file:
             for fault in _faults(file, path.stem, contents):
                 faults.append(fault)
-    except (OSError, RuntimeError) as error:  # h5py raises either for a damaged file
+    except (
+        Exception
+    ) as error:  # of a damaged file h5py raises OSError, RuntimeError, KeyError and whatever comes of them
         damaged = "Copy the file again, or prepare it again: it is no HDF5 file, or a part of it is damaged or missing."
         fix = remedy(error, damaged)
         faults.append(Fault("file", f"cannot be read ({error})", fix))
