@@ -154,6 +154,8 @@ class EmbeddingCache:
                 _check_layers(layers or (), sets, str(path))
                 ids = file["ids"].asstr()[:].tolist()
                 embeddings = {name: file[sets[name]][:] for name in layers or sets}
+                if unlike := [name for name, values in embeddings.items() if values.dtype.kind not in "fiu"]:
+                    raise ValueError(f"no numbers in layers {', '.join(unlike)}")
         except InputError:
             raise
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:

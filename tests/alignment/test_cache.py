@@ -115,3 +115,14 @@ def test_a_cache_of_version_1_holds_the_final_layer(tmp_path):
         file.attrs.update({"encoder": "timm:net", "preprocessing_hash": "abc", "version": 1})
     old = EmbeddingCache.load(tmp_path / "old.h5", "timm:net", "128px-abc")
     assert old.layers == {"final": 2} and old.lookup(IDS[2:]).tolist() == [[4, 5]]
+
+
+def test_a_layer_that_holds_no_numbers_is_refused(cache, tmp_path):
+    path = tmp_path / "damaged.h5"
+    cache.save(path)
+    with h5py.File(path, "r+") as file:
+        (name,) = file["layers"]
+        del file[f"layers/{name}"]
+        file[f"layers/{name}"] = np.array([[b"a"]] * len(cache.ids))
+    with pytest.raises(InputError, match="no numbers in layers final"):
+        EmbeddingCache.load(path)
