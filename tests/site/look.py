@@ -60,6 +60,7 @@ def look(address: str, pictures: Path) -> list[str]:
         browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM"), args=["--no-sandbox"])
         for screen, (width, height) in SCREENS.items():
             tab = browser.new_page(viewport={"width": width, "height": height})
+            tab.set_default_timeout(180_000)  # a long page takes minutes on a busy machine
             said: list[str] = []
             tab.on("console", lambda message, said=said: message.type == "error" and said.append(message.text))
             tab.on("pageerror", lambda error, said=said: said.append(str(error)))
