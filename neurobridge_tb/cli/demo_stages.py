@@ -13,7 +13,7 @@ from neurobridge_tb.files import write_json
 from neurobridge_tb.simulation.shown_images import class_photos
 
 _SIZES = {
-    "pretrain": ["model=laptop", "optimizer.lr=3e-3", "trainer.max_epochs=8"],
+    "pretrain": ["model=laptop", "optimizer.lr=1e-3", "optimizer.factor_lr=0", "trainer.max_epochs=4"],
     "train-decoder": ["steps=400"],
 }
 _TINY_SIZES = {
