@@ -78,11 +78,7 @@ def _make(
 ) -> str:
     """The key of a step's job, which is made with those that it needs."""
     if step in path:
-        raise InputError(
-            expected="steps that do not need one another in a circle",
-            found=" -> ".join([*path, step]),
-            fix=f"Correct the references in the recipe {recipe.name}.",
-        )
+        raise _circle(recipe, " -> ".join([*path, step]))
     if step in keys:
         return keys[step]
     needs: list[str] = []
@@ -99,11 +95,22 @@ def _make(
             )
         return values[name]
 
-    settings = {name: _resolved(value, value_of) for name, value in steps[step].items() if name != "job"}
+    try:
+        settings = {name: _resolved(value, value_of) for name, value in steps[step].items() if name != "job"}
+    except RecursionError as error:
+        raise _circle(recipe, f"settings that refer to one another, in the step {step}") from error
     job = _job(str(steps[step].get("job", step)).replace("-", "_"), settings, tuple(dict.fromkeys(needs)), inputs)
     jobs.setdefault(job.key, job)
     keys[step] = job.key
     return job.key
+
+
+def _circle(recipe: Recipe, found: str) -> InputError:
+    return InputError(
+        expected="steps and settings that do not need one another in a circle",
+        found=found,
+        fix=f"Correct the references in the recipe {recipe.name}.",
+    )
 
 
 def _job(name: str, settings: dict[str, Any], needs: tuple[str, ...], inputs: Inputs) -> Job:
@@ -114,6 +121,12 @@ def _job(name: str, settings: dict[str, Any], needs: tuple[str, ...], inputs: In
             fix="Remove it from the recipe.",
         )
     checked = check_settings(name, settings | ({"out": ""} if name == "embed" else {}))
+    if several := [n for n in ("trainer.devices", "trainer.num_nodes") if _many(checked.get(n, 1))]:
+        raise InputError(
+            expected="jobs of one process: an experiment runs many side by side, each on a device of its own",
+            found=f"{several[0]}={checked[several[0]]} for {name}",
+            fix="Remove it, and set launcher.gpus; a training on many devices is a run of its own (docs/cluster.md).",
+        )
     checked = {setting: value for setting, value in checked.items() if setting not in _OUTPUTS}
     address: dict[str, Any] = {}
     paths = {setting for setting, _, metadata in described_settings(JOBS[name]()) if metadata["path"]}
@@ -127,6 +140,11 @@ def _job(name: str, settings: dict[str, Any], needs: tuple[str, ...], inputs: In
     return Job(f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}", name, checked, needs)
 
 
+def _many(devices: Any) -> bool:
+    """Whether a setting asks for more than one device or node."""
+    return len(devices) > 1 if isinstance(devices, list) else devices not in (1, "1", "auto")
+
+
 def _resolved(value: Any, value_of: Any) -> Any:
     """A value in which ``${name}`` stands for something; where it is all of a text, of any type."""
     if isinstance(value, Mapping):
@@ -136,6 +154,5 @@ def _resolved(value: Any, value_of: Any) -> Any:
     if not isinstance(value, str):
         return value
     if whole := _REFERENCE.fullmatch(value):
-        found = value_of(whole[1])
-        return _resolved(found, value_of) if found != value else found
-    return _REFERENCE.sub(lambda match: str(value_of(match[1])), value)
+        return _resolved(value_of(whole[1]), value_of)
+    return _REFERENCE.sub(lambda match: str(_resolved(value_of(match[1]), value_of)), value)

@@ -89,6 +89,8 @@ def test_levels_and_seeds_can_be_chosen(tmp_path, binned_root):
         ("${units}", "${unit}", "${NAME}"),
         ("model: tiny", "model: tiny, run_dir: here", "an experiment gives each job a folder of its own"),
         ('seed: "${seed}", trainer', 'pretrained: "${score}", trainer', "in a circle"),
+        ("epochs: 1}", "epochs: '${epochs}'}", "in a circle"),
+        ("model: tiny", "model: tiny, trainer.devices: 2", "jobs of one process"),
         ("factors:", "factor:", "keys of a recipe"),
         ("pretrain.masking.temporal", "pretrain.masking.temporl", "Did you mean masking.temporal"),
         ("pretrain.masking.temporal", "align.masking.temporal", "one of the steps"),
