@@ -24,7 +24,7 @@ question: How long do eight equal jobs take?
 settings: {root: "???", epochs: "???"}
 seeds: [0, 1, 2, 3, 4, 5, 6, 7]
 steps:
-  pretrain: {dataset: binned, root: "${root}", model: tiny, max_epochs: "${epochs}", accelerator: cpu, seed: "${seed}"}
+  pretrain: {dataset: binned, root: "${root}", model: tiny, max_epochs: "${epochs}", device: cpu, seed: "${seed}"}
 table: {measures: [model]}
 """
 BIN, SECONDS, UNITS = 0.05, 200, 32

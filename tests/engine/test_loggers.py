@@ -13,7 +13,7 @@ from neurobridge_tb.jobs.pretrain import pretrain
 def train(root, folder, logger):
     return pretrain(
         dataset="binned", root=str(root), run_dir=str(folder), model="tiny", logger=logger, max_epochs=1,
-        limit_train_batches=2, limit_val_batches=1, log_every_n_steps=1, accelerator="cpu", num_factors=0,
+        limit_train_batches=2, limit_val_batches=1, log_every_n_steps=1, device="cpu", num_factors=0,
     )  # fmt: skip
 
 
