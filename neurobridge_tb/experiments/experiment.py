@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def run_experiment(plan: Plan, launcher: LauncherConfig, say: Callable[[str], No
 
         def hand_in(job: Job) -> Any:
             threads = None if launcher.name == "basic" else launcher.cpus
-            return submit(partial(run_job, job, plan.jobs, threads))
+            return submit(run_job, job, plan.jobs, threads)
 
         return drive(plan.expansion.jobs, hand_in, is_done, at_once=launcher.at_once, say=tell)
 
