@@ -154,6 +154,14 @@ def test_what_the_package_carries():
     assert model_folder("procedural_64") == shipped_models()["procedural_64"]
 
 
+def test_the_aligner_of_the_virtual_monkey_is_small_and_says_that_it_is_simulated():
+    folder = shipped_models()["virtual_monkey"]
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 6e6
+    assert "simulated-recordings" in read_card(folder)["tags"]
+    model = ImageAligner.from_pretrained("virtual_monkey")
+    assert model.config["layers"] == {"blocks.1@4x4": 384} and len(model.encoder.unit_emb.vocab) == 1025
+
+
 def test_a_decoder_of_pictures_comes_from_the_hub_too(hub):
     folder = shipped_models()["procedural_64"]
     hub.add("lab/drawn", {file.name: file.read_bytes() for file in folder.iterdir()})
