@@ -21,13 +21,13 @@ from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.masked import PretrainingModule
 from neurobridge_tb.engine.optim import Group
 from neurobridge_tb.engine.run_folder import RunFolder
-from neurobridge_tb.engine.unit_weights import unit_weights
+from neurobridge_tb.engine.starts.unit_weights import unit_weights
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
-from neurobridge_tb.scoring.masked_baselines import fit_baselines
-from neurobridge_tb.scoring.masked_rows import masked_example, masked_scores
+from neurobridge_tb.scoring.masked.masked_baselines import fit_baselines
+from neurobridge_tb.scoring.masked.masked_rows import masked_example, masked_scores
 
 _TEST_WINDOWS = 300  # of each scheme
 

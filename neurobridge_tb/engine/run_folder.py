@@ -17,12 +17,12 @@ from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.devices import allow_tf32, computing_dtype, find_device
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
-from neurobridge_tb.engine.loggers import run_loggers
 from neurobridge_tb.engine.modules.window_module import WindowModule
 from neurobridge_tb.engine.processes import is_first_process
-from neurobridge_tb.engine.progress_lines import ProgressLines
-from neurobridge_tb.engine.quiet import quiet_lightning
 from neurobridge_tb.engine.run_lock import lock_run
+from neurobridge_tb.engine.run_log.loggers import run_loggers
+from neurobridge_tb.engine.run_log.progress_lines import ProgressLines
+from neurobridge_tb.engine.run_log.quiet import quiet_lightning
 from neurobridge_tb.engine.saved_settings import Settings
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import read_json, write_aside, write_json

@@ -8,7 +8,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.report.report_tables import lower_is_better
 from neurobridge_tb.report.result_names import is_baseline, is_ceiling, is_model
 from neurobridge_tb.report.runs import Run, find_runs
-from neurobridge_tb.scoring.row_decoding import LATENTS, RANDOM
+from neurobridge_tb.scoring.decoding.row_decoding import LATENTS, RANDOM
 
 Row = dict[str, Any]
 _JOBS = Path("experiments") / "jobs"

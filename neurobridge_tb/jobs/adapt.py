@@ -13,10 +13,10 @@ from torch import nn
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.configs.adapt import AdaptConfig
 from neurobridge_tb.engine.config import open_dataset, settle
-from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.optim import Group, factors_apart
 from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
 

@@ -15,8 +15,8 @@ from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
 from neurobridge_tb.report.drawing.decoding_figures import save_decoding_figures
-from neurobridge_tb.scoring.row_decoding import decode_column
-from neurobridge_tb.scoring.series_decoding import decode_series
+from neurobridge_tb.scoring.decoding.row_decoding import decode_column
+from neurobridge_tb.scoring.decoding.series_decoding import decode_series
 
 
 def decode(config: DecodeConfig | None = None, /, **settings: Any) -> Path:

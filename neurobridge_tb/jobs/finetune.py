@@ -34,7 +34,7 @@ from neurobridge_tb.metrics.spikes import r2
 from neurobridge_tb.models import BehaviorDecoder, NeuroBridgeModel
 from neurobridge_tb.models.decoding_baselines import GRUDecoder, POYODecoder
 from neurobridge_tb.registry_ext import ModalitySpec
-from neurobridge_tb.scoring.series_decoding import window_scores
+from neurobridge_tb.scoring.decoding.series_decoding import window_scores
 
 _CHECKS = 20  # validations in a run
 

@@ -22,8 +22,7 @@ from neurobridge_tb.progress import say
 from neurobridge_tb.report.drawing.figure_style import save_figure
 from neurobridge_tb.report.drawing.filled_figures import filled_raster, unit_map
 from neurobridge_tb.report.drawing.latent_figures import dissimilarity_matrices, scatter_maps
-from neurobridge_tb.scoring.filled_in import FilledIn, fill_in
-from neurobridge_tb.scoring.latent_series import (
+from neurobridge_tb.scoring.decoding.latent_series import (
     Dissimilarity,
     agreements,
     columns_at,
@@ -32,6 +31,7 @@ from neurobridge_tb.scoring.latent_series import (
     principal_components,
     umap_embedding,
 )
+from neurobridge_tb.scoring.masked.filled_in import FilledIn, fill_in
 
 _FEWEST_UNITS = 5  # of an area that has a matrix of its own
 

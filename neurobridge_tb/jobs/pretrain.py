@@ -9,10 +9,10 @@ import lightning as L
 
 from neurobridge_tb.configs.pretrain import PretrainConfig
 from neurobridge_tb.engine.config import open_dataset, settle
-from neurobridge_tb.engine.factor_start import start_from_factor_analysis
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.warm_start import warm_start
 from neurobridge_tb.progress import say

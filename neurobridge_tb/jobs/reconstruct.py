@@ -36,7 +36,7 @@ from neurobridge_tb.generation.base import check_source
 from neurobridge_tb.metrics.feature_networks import feature_networks
 from neurobridge_tb.metrics.image_metrics import SeenImages
 from neurobridge_tb.models import ImageAligner
-from neurobridge_tb.scoring.target_context import nearest_training_images, predictability
+from neurobridge_tb.scoring.masked.target_context import nearest_training_images, predictability
 
 _CIRCULAR = (
     "The network that judges the pictures is also the target, or the one that they are drawn by: its columns flatter "

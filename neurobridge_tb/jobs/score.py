@@ -11,9 +11,9 @@ from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.report.drawing.figure_style import save_figure
 from neurobridge_tb.report.drawing.score_figures import task_bars
-from neurobridge_tb.scoring.bits_tally import Tally, table_row
-from neurobridge_tb.scoring.few_shot import score_few_shot
-from neurobridge_tb.scoring.hidden_cells import score_task
+from neurobridge_tb.scoring.masked.bits_tally import Tally, table_row
+from neurobridge_tb.scoring.masked.few_shot import score_few_shot
+from neurobridge_tb.scoring.masked.hidden_cells import score_task
 from neurobridge_tb.scoring.split_windows import SplitWindows
 
 
@@ -24,9 +24,9 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
 
     Bits/spike are spike-weighted, with a 95 % bootstrap interval over windows, and beside it the mean over units; the
     null model is each unit's mean rate on the training split. Counts that are absent (NaN) are neither seen nor scored,
-    and windows without any are left out. Beside the model stand a Poisson GLM and factor analysis
-    of the training split (:mod:`neurobridge_tb.scoring.hidden_cells`); few-shot co-smoothing fits all three to few
-    windows (:mod:`neurobridge_tb.scoring.few_shot`).
+    and windows without any are left out. Beside the model stand a Poisson GLM and factor analysis of the training split
+    (:mod:`neurobridge_tb.scoring.masked.hidden_cells`); few-shot co-smoothing fits all three to few windows
+    (:mod:`neurobridge_tb.scoring.masked.few_shot`).
 
     Args:
         config: Complete settings, of the command or of a Hydra script. Default: those of :class:`ScoreConfig`.

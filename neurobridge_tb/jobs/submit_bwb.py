@@ -11,7 +11,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel, NeuroHorizonModel
 from neurobridge_tb.models.pretrained import saved_class
-from neurobridge_tb.scoring.brain_wide_bench import TASKS, write_bench_predictions
+from neurobridge_tb.scoring.submissions.brain_wide_bench import TASKS, write_bench_predictions
 
 
 def submit_bwb(config: SubmitBwbConfig | None = None, /, **settings: Any) -> Path:

@@ -9,7 +9,7 @@ from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.neural_latents import write_nlb_rates
+from neurobridge_tb.scoring.submissions.neural_latents import write_nlb_rates
 
 
 def submit_nlb(config: SubmitNlbConfig | None = None, /, **settings: Any) -> Path:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb.datasets import IblBrainWideBench2026
 from neurobridge_tb.metrics.spikes import poisson_d2
-from neurobridge_tb.scoring.brain_wide_bench import FORMAT, TASKS, write_bench_predictions
+from neurobridge_tb.scoring.submissions.brain_wide_bench import FORMAT, TASKS, write_bench_predictions
 
 pytestmark = pytest.mark.beside
 

@@ -12,7 +12,7 @@ import torch
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb.datasets import BinnedRecordings, save_recording
 from neurobridge_tb.datasets.readers import read_mc_maze
-from neurobridge_tb.scoring.neural_latents import write_nlb_rates
+from neurobridge_tb.scoring.submissions.neural_latents import write_nlb_rates
 
 pytestmark = pytest.mark.beside
 

@@ -17,8 +17,8 @@ from neurobridge_tb.data.responses import (
     shared_test_images,
 )
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
-from neurobridge_tb.engine.factor_start import start_from_factor_analysis
-from neurobridge_tb.engine.linear_start import fit_linear_path
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
+from neurobridge_tb.engine.starts.linear_start import fit_linear_path
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.ridge import fit_ridge
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel

@@ -6,7 +6,7 @@ import pytest
 from neurobridge_tb.data.targets import read_examples, series_spec, target_names
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.scoring.decoding_splits import come_in_blocks, split_rows
+from neurobridge_tb.scoring.decoding.decoding_splits import come_in_blocks, split_rows
 
 N = 40
 

@@ -19,7 +19,7 @@ from neurobridge_tb.jobs.pretrain import pretrain
 from neurobridge_tb.jobs.submit_bwb import submit_bwb
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.metrics.spikes import poisson_d2
-from neurobridge_tb.scoring.brain_wide_bench import write_bench_predictions
+from neurobridge_tb.scoring.submissions.brain_wide_bench import write_bench_predictions
 
 TINY = dict(dim=32, depth=1, dim_head=16, cross_heads=2, self_heads=2)
 

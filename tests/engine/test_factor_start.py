@@ -9,7 +9,7 @@ import torch
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb._upstream import collate
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
-from neurobridge_tb.engine.factor_start import start_from_factor_analysis
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.masking import Mask
 

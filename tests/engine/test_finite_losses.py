@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from neurobridge_tb.engine.finite_losses import FiniteLosses
+from neurobridge_tb.engine.run_log.finite_losses import FiniteLosses
 from neurobridge_tb.errors import InputError
 
 BATCH = {"session_id": ["a", "b", "b"], "absolute_start": torch.tensor([2.0, 6.0, 9.0])}

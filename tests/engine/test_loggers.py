@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from neurobridge_tb.engine.loggers import LOGGERS
+from neurobridge_tb.engine.run_log.loggers import LOGGERS
 from neurobridge_tb.errors import InputError, MissingExtraError
 from neurobridge_tb.jobs.pretrain import pretrain
 

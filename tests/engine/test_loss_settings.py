@@ -11,8 +11,8 @@ from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.data.image_targets import ImageTargets
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.engine.config import compose_config
-from neurobridge_tb.engine.factor_start import start_from_factor_analysis
-from neurobridge_tb.engine.unit_weights import unit_weights
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
+from neurobridge_tb.engine.starts.unit_weights import unit_weights
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.pretrain import pretrain
 

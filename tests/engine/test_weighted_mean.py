@@ -1,6 +1,6 @@
 import torch
 
-from neurobridge_tb.engine.weighted_mean import WeightedMean
+from neurobridge_tb.engine.run_log.weighted_mean import WeightedMean
 
 
 def test_it_weighs_and_starts_anew():

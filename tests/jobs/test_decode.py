@@ -7,7 +7,7 @@ import pytest
 
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
-from neurobridge_tb.engine.factor_start import start_from_factor_analysis
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.decode import decode
 from neurobridge_tb.models import NeuroBridgeModel

@@ -9,7 +9,7 @@ from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.latents import latents
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.latent_series import agreements, dissimilarity
+from neurobridge_tb.scoring.decoding.latent_series import agreements, dissimilarity
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.score import score
 from neurobridge_tb.masking.tasks import task_masks
 from neurobridge_tb.metrics.spikes import bits_per_spike, posterior_mean
-from neurobridge_tb.scoring.few_shot import readout_inputs
+from neurobridge_tb.scoring.masked.few_shot import readout_inputs
 from neurobridge_tb.scoring.split_windows import SplitWindows
 
 BINS = np.array([10, 14, 12])

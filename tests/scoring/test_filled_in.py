@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from neurobridge_tb.datasets import BinnedRecordings
-from neurobridge_tb.engine.factor_start import start_from_factor_analysis
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.filled_in import fill_in
+from neurobridge_tb.scoring.masked.filled_in import fill_in
 
 
 def test_units_that_share_signals_are_filled_in_from_one_another(binned_root):

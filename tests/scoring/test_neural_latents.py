@@ -20,7 +20,7 @@ from neurobridge_tb.jobs.pretrain import pretrain
 from neurobridge_tb.jobs.submit_nlb import submit_nlb
 from neurobridge_tb.report.run_sections import run_sections
 from neurobridge_tb.report.runs import find_runs
-from neurobridge_tb.scoring.neural_latents import BASELINE, write_nlb_rates
+from neurobridge_tb.scoring.submissions.neural_latents import BASELINE, write_nlb_rates
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "datasets"))
 from nlb_files import HELD_OUT, N_UNITS, simulate_mc_maze  # noqa: E402

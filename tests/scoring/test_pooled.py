@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from neurobridge_tb.data.targets import Examples
-from neurobridge_tb.scoring.decoding_splits import decode, pooled, split_rows
+from neurobridge_tb.scoring.decoding.decoding_splits import decode, pooled, split_rows
 
 
 def examples_of(label):

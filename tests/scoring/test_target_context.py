@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from neurobridge_tb.scoring.target_context import nearest_training_images, predictability
+from neurobridge_tb.scoring.masked.target_context import nearest_training_images, predictability
 
 
 def test_each_layer_has_its_own_quantiles_and_explained_variance():

@@ -6,7 +6,7 @@ import torch
 
 from neurobridge_tb.engine.modules.window_module import WindowModule
 from neurobridge_tb.engine.optim import Group
-from neurobridge_tb.engine.weighted_mean import WeightedMean
+from neurobridge_tb.engine.run_log.weighted_mean import WeightedMean
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.models.neurohorizon import ROLLED_OUT
 

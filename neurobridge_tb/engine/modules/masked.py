@@ -8,7 +8,7 @@ import torch
 from neurobridge_tb.data.image_targets import ImageTargets
 from neurobridge_tb.engine.modules.window_module import WindowModule
 from neurobridge_tb.engine.optim import Group, factors_apart
-from neurobridge_tb.engine.weighted_mean import WeightedMean
+from neurobridge_tb.engine.run_log.weighted_mean import WeightedMean
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.neurobridge import mean_loss
 

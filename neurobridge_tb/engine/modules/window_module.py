@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from neurobridge_tb.engine.finite_losses import FiniteLosses
 from neurobridge_tb.engine.optim import Group, adamw_with_warmup
+from neurobridge_tb.engine.run_log.finite_losses import FiniteLosses
 
 
 class WindowModule(L.LightningModule):

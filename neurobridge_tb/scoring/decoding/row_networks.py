@@ -17,7 +17,7 @@ from neurobridge_tb.data.targets import Examples
 from neurobridge_tb.estimators.linear_decoders import fit_logistic, fit_value_ridge
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.recording_grid import read_spans
-from neurobridge_tb.scoring.decoding_splits import Decoded, Parts
+from neurobridge_tb.scoring.decoding.decoding_splits import Decoded, Parts
 
 _EPOCHS, _PATIENCE, _BATCH = 30, 5, 32
 _INNER = 5  # one training row in so many stops the training

@@ -18,7 +18,7 @@ from neurobridge_tb.metrics.spikes import r2
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
 from neurobridge_tb.registry_ext import ModalitySpec
-from neurobridge_tb.scoring.row_decoding import LATENTS, RANDOM, random_weights
+from neurobridge_tb.scoring.decoding.row_decoding import LATENTS, RANDOM, random_weights
 
 _BATCH = 128
 _RESAMPLES = 2000

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from neurobridge_tb.devices import compute
 from neurobridge_tb.metrics.spikes import BitsPerSpike
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.masked_baselines import Baselines, baseline_bits, baseline_mse, standardized
+from neurobridge_tb.scoring.masked.masked_baselines import Baselines, baseline_bits, baseline_mse, standardized
 from neurobridge_tb.scoring.unit_rates import bits_cells, training_rates
 
 

@@ -16,9 +16,9 @@ from neurobridge_tb.estimators.poisson_glm import fit_poisson_glm
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.metrics.spikes import poisson_log_likelihood
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.bits_tally import Rates, Tally
-from neurobridge_tb.scoring.filled_in import network_outputs
-from neurobridge_tb.scoring.hidden_cells import glm_inputs, masks_of_task, target_counts
+from neurobridge_tb.scoring.masked.bits_tally import Rates, Tally
+from neurobridge_tb.scoring.masked.filled_in import network_outputs
+from neurobridge_tb.scoring.masked.hidden_cells import glm_inputs, masks_of_task, target_counts
 from neurobridge_tb.scoring.split_windows import SplitWindows
 from neurobridge_tb.scoring.unit_rates import UnitRates
 

@@ -23,8 +23,15 @@ from neurobridge_tb.devices import place
 from neurobridge_tb.metrics.decoded_scores import confusion
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
-from neurobridge_tb.scoring.decoding_splits import Decoded, come_in_blocks, decode, pooled, split_rows, table_rows
-from neurobridge_tb.scoring.row_networks import decode_fine_tuned, decode_gru
+from neurobridge_tb.scoring.decoding.decoding_splits import (
+    Decoded,
+    come_in_blocks,
+    decode,
+    pooled,
+    split_rows,
+    table_rows,
+)
+from neurobridge_tb.scoring.decoding.row_networks import decode_fine_tuned, decode_gru
 
 LATENTS, FACTORS, COUNTS, POOLED = "latents", "factors", "spike counts", "latents, factors and counts"
 QUARTERS = "spike counts in quarters"

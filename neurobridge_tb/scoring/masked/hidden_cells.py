@@ -13,8 +13,8 @@ from neurobridge_tb.masking import Mask
 from neurobridge_tb.masking.tasks import task_masks
 from neurobridge_tb.metrics.spikes import PRIOR_SPIKES
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.bits_tally import Rates, Tally
-from neurobridge_tb.scoring.filled_in import predict_targets
+from neurobridge_tb.scoring.masked.bits_tally import Rates, Tally
+from neurobridge_tb.scoring.masked.filled_in import predict_targets
 from neurobridge_tb.scoring.split_windows import SplitWindows
 from neurobridge_tb.scoring.unit_rates import UnitRates
 

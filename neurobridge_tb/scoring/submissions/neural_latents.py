@@ -20,7 +20,7 @@ from neurobridge_tb.files import write_aside
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.metrics.spikes import bits_per_spike
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.smoothed_spikes import smoothed_spikes_rates
+from neurobridge_tb.scoring.submissions.smoothed_spikes import smoothed_spikes_rates
 
 SEEN_S, WINDOW_S = BEFORE_S + AFTER_S, BEFORE_S + AFTER_S + FORWARD_S
 BASELINE = "Poisson GLM on smoothed spikes"

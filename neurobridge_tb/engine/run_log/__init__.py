@@ -1,0 +1,1 @@
+"""What a training tells: progress, losses, loggers."""

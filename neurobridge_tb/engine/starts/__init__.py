@@ -1,0 +1,1 @@
+"""Where a training starts: what is fitted in closed form."""

@@ -1,0 +1,1 @@
+"""Decoding of labels and series: splits, decoders, scores."""

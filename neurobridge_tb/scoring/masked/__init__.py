@@ -1,0 +1,1 @@
+"""Scores of what was hidden: tables, baselines, single tasks."""

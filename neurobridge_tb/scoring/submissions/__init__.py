@@ -1,0 +1,1 @@
+"""Predictions for public benchmarks, and their scores."""
