@@ -163,7 +163,7 @@ def _averaged(
     return sums / np.maximum(counts, 1)
 
 
-def _inside(times: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
+def _inside(times: NDArray[np.floating], low: float, high: float) -> NDArray[np.bool_]:
     return (times >= low - _TOLERANCE_S) & (times <= high + _TOLERANCE_S)
 
 

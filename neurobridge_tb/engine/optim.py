@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-_FITTED = ("factors.loading_rows.", "factors.log_noise_rows.", "factors.log_bins_rows.")
+_FITTED = ("factors.loading_rows.", "factors.log_noise_rows.")
 _UNDECAYED = ("_emb.", "_rows.", "quer")  # one row a unit, session, latent or query
 
 

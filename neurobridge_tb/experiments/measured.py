@@ -114,10 +114,10 @@ def _of_run(source: Source, spec: TableSpec) -> Iterator[Measured]:
     flat = [dict(_flat(row)) for row in rows]
     chosen = [row for row in flat if all(_fits(row.get(name), value) for name, value in spec.where.items())]
     if not chosen:
-        labels = sorted({f"{name}={value}" for row in flat for name, value in row.items() if isinstance(value, str)})
+        texts = sorted({f"{name}={value}" for row in flat for name, value in row.items() if isinstance(value, str)})
         raise InputError(
             expected=f"rows with {', '.join(f'{n}={v}' for n, v in spec.where.items())} in {source.folder}",
-            found=f"rows with {', '.join(labels)}",
+            found=f"rows with {', '.join(texts)}",
             fix="Correct table.where.",
         )
     by_query = read_queries(source.folder)

@@ -62,8 +62,9 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     module = AlignmentModule(model, config, masked_train, (stage1_model, run.model))
     max_epochs = config.stage1.epochs + config.stage2.epochs
     callbacks = [PairEpochs(config.seed, train, valid), EpochSeeds(config.seed, masked_train)]
-    settings = replace(config.trainer, max_epochs=max_epochs)
-    trainer = run.trainer(settings, callbacks, monitor="val/loss", some_unused=True)
+    trainer = run.trainer(
+        replace(config.trainer, max_epochs=max_epochs), callbacks, monitor="val/loss", some_unused=True
+    )
     if model.linear is not None:
         of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
         found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed)

@@ -75,7 +75,8 @@ def latents(config: LatentsConfig | None = None, /, **settings: Any) -> Path:
         }
         path = run_dir / f"{recording_id}.{config.file_format}"
         _save(path, arrays)
-        points, colours = series, None
+        points: NDArray[np.floating] = series
+        colours = None
         if examples is not None:
             its = examples.only(examples.recording == recording_id)
             bounds = row_windows(its, config.window)

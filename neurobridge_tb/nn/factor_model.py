@@ -61,7 +61,7 @@ class FactorModel(nn.Module):
         super().__init__()
         self.loading_rows = InfiniteVocabEmbedding(num_factors, init_scale=0.02)
         self.log_noise_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
-        self.log_bins_rows = InfiniteVocabEmbedding(1, init_scale=0.0)
+        self.log_bins_rows = FixedRows(torch.tensor([_KNOWN]))
         self.curve_rows = InfiniteVocabEmbedding(1, init_scale=0.0) if predicts_units else None
         self.dynamics_rows = FixedRows(torch.zeros(num_factors**2))
 

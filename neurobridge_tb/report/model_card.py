@@ -60,7 +60,9 @@ def model_card(
         "tags": ["neuroscience", "neural-decoding", saved["class"], f"{kind}-recordings"],
     }
     units = max((len(words) - 1 for key, words in saved["vocabs"].items() if "unit" in key), default=0)
-    sessions = next((words[1:] for key, words in saved["vocabs"].items() if key.endswith("session_emb.vocab")), [])
+    sessions: list[str] = next(
+        (words[1:] for key, words in saved["vocabs"].items() if key.endswith("session_emb.vocab")), []
+    )
     shown = ", ".join(sessions[:10]) + (f" and {len(sessions) - 10} more" if len(sessions) > 10 else "")
     lines = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n",

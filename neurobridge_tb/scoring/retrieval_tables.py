@@ -102,7 +102,7 @@ def retrieval_tables(
 
     options: Any = {"resamples": resamples, "permutations": permutations, "seed": seed}
 
-    def rows(name: str, decoder: _Decoder, view: Callable[[Array], Array], **more: bool) -> Rows:
+    def rows(name: str, decoder: _Decoder, view: Callable[[Array], Array], **more: Any) -> Rows:
         images = view(decoder.images)
         found: Rows = []
         for predicted in (view(decoder.of_average), view(decoder.of_trials)[order]):

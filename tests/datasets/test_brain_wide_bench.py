@@ -12,6 +12,7 @@ from neurobridge_tb._upstream import DatasetIndex, collate
 from neurobridge_tb.datasets import IblBrainWideBench2026
 from neurobridge_tb.datasets.areas import unit_areas
 from neurobridge_tb.engine.run_folder import read_metrics
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.adapt import adapt
 from neurobridge_tb.jobs.forecast import forecast
@@ -46,9 +47,13 @@ def train(model, dataset, *, steps=150):
     """A short training on the train split; returns the model."""
     model.init_vocabs(dataset)
     intervals = dataset.get_sampling_intervals("train")
-    (model.fit_units if isinstance(model, NeuroHorizonModel) else model.fit_unit_statistics)(dataset, intervals)
+    if isinstance(model, NeuroHorizonModel):
+        model.fit_units(dataset, intervals)
+    else:
+        model.fit_unit_statistics(dataset, intervals)
+        start_from_factor_analysis(model, dataset, intervals)
     masked = None if isinstance(model, NeuroHorizonModel) else MaskedTokenizer(model, {"neuron": 1.0, "temporal": 1.0})
-    optimizer, rng = torch.optim.Adam(model.parameters(), lr=3e-3), np.random.default_rng(0)
+    optimizer, rng = torch.optim.Adam(model.parameters(), lr=1e-3), np.random.default_rng(0)
     (recording,) = dataset.recording_ids
     starts = [s for a, b in zip(intervals[recording].start, intervals[recording].end, strict=True) for s in (a, b - 1)]
     for step in range(steps):

@@ -69,7 +69,7 @@ def finished(root, tmp_path_factory):
 @pytest.fixture
 def no_figures(monkeypatch):
     """They take most of a small run's time."""
-    monkeypatch.setattr("neurobridge_tb.jobs.forecast.save_png", lambda *_: None)
+    monkeypatch.setattr("neurobridge_tb.jobs.forecast.save_figure", lambda *_: None)
 
 
 def test_it_beats_the_mean_rate_rolled_out_also_for_units_never_seen(finished):

@@ -140,7 +140,10 @@ class AlignmentModule(WindowModule):
 
     def _of_all(self, x: Tensor) -> Tensor:
         """(processes * B, …) of a batch's rows in all processes, which are equally many; gradients go back to each."""
-        return x if self.trainer.world_size == 1 else self.all_gather(x, sync_grads=x.requires_grad).flatten(0, 1)
+        if self.trainer.world_size == 1:
+            return x
+        gathered: Any = self.all_gather(x, sync_grads=x.requires_grad)
+        return gathered.flatten(0, 1)
 
     def _against_forgetting(self, batch_size: int) -> Tensor:
         """Replayed masked loss and distance from the pretrained weights, as weighted in the config."""

@@ -56,9 +56,12 @@ class PretrainingModule(WindowModule):
         self.train_losses: Any = torch.nn.ModuleDict({m: WeightedMean() for m in several})
         self.valid_losses: Any = torch.nn.ModuleList(WeightedMean() for _ in schemes)
 
+    unit_weights: torch.Tensor | None
+
     def training_step(self, batch: dict, batch_index: int) -> torch.Tensor:
+        image_loss: torch.Tensor | float = 0.0
         if self.image_readout is None:
-            output, image_loss = self.model(**batch["model_inputs"]), 0.0
+            output = self.model(**batch["model_inputs"])
         else:
             output, image_loss = self._with_images(batch)
         losses = self.model.masked_losses(output, batch, self.unit_weights)
