@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from threadpoolctl import threadpool_limits
 
 from neurobridge_tb.arrays import Array, Floats, Standardizer, to_floats, to_numpy
 from neurobridge_tb.errors import InputError
@@ -93,6 +94,7 @@ class FactorAnalysis:
         return weighted @ covariance, covariance
 
 
+@threadpool_limits.wrap(limits=1)  # many small matrices: threads wait for one another
 def fit_factor_analysis(x: Array, *, factors: int) -> FactorAnalysis:
     """Fit with at most so many factors, from an image-factor-analysis start.
 
@@ -110,6 +112,7 @@ def fit_factor_analysis(x: Array, *, factors: int) -> FactorAnalysis:
     return _on_scale_of(inputs, _maximise(_groups(z), image_factors(z, factors)))
 
 
+@threadpool_limits.wrap(limits=1)
 def choose_factor_analysis(
     x: Array, *, numbers: Sequence[int] = NUMBERS, seed: int = 0
 ) -> tuple[FactorAnalysis, dict[int, float]]:
