@@ -3,11 +3,10 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.datasets.reference_features import N_FEATURES
-from neurobridge_tb.nn.unit_rows import batch_rows
+from neurobridge_tb.nn.unit_rows import FixedRows, batch_rows
 
 
 class IDEncoder(nn.Module):
@@ -58,20 +57,11 @@ def _compress(features: Tensor) -> Tensor:
     return features.sign() * features.abs().log1p()
 
 
-class UnitFeatures(InfiniteVocabEmbedding):
+class UnitFeatures(FixedRows):
     """Reference features of each unit by its id; not trained. New rows are zeros."""
 
     def __init__(self) -> None:
-        super().__init__(N_FEATURES)
-        self.weight = UninitializedParameter(requires_grad=False)
-
-    def initialize_parameters(self, num_embeddings) -> None:  # type: ignore[override]
-        super().initialize_parameters(num_embeddings)
-        self.weight.requires_grad_(False)
-
-    def reset_parameters(self) -> None:
-        if not self.is_lazy():
-            nn.init.zeros_(self.weight)
+        super().__init__(torch.zeros(N_FEATURES))
 
     def set(self, unit_ids: list[str], features: Tensor) -> None:
         """Set the rows of ``unit_ids`` to ``features`` (len(unit_ids), 33)."""
