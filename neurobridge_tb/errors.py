@@ -2,6 +2,8 @@
 
 import errno
 import importlib
+from collections.abc import Iterable
+from difflib import get_close_matches
 from types import ModuleType
 
 
@@ -12,6 +14,17 @@ class NeuroBridgeError(Exception):
 def printable(text: str) -> str:
     """Text from a file as it may stand in a terminal: control characters, which could move its cursor, are spelled."""
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; the name of its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def did_you_mean(name: str, names: Iterable[str], most: int = 1) -> str:
+    """A sentence with the names nearest to a misspelt one; "" where none is near."""
+    near = get_close_matches(name, list(names), n=most)
+    return f"Did you mean {' or '.join(near)}?" if near else ""
 
 
 class InputError(NeuroBridgeError, ValueError):

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, first_line
 
 CARD = "README.md"
 _FILES = ("config.json", "model.safetensors", CARD)
@@ -50,7 +50,7 @@ def model_folder(name: str | Path, *, revision: str | None = None) -> Path:
     except (OSError, ValueError) as error:  # those of the hub, of the network and of names
         raise InputError(
             expected=f"a model folder, organisation/model on the hub, or one of {', '.join(shipped)}",
-            found=f"{name}: {_first_line(error)}",
+            found=f"{name}: {type(error).__name__}: {first_line(error)}",
             fix="Check the name and the network. Without one, only models that were downloaded before can be named.",
         ) from error
 
@@ -81,10 +81,6 @@ def push_model(folder: Path, repo: str, *, card: str, private: bool = False) -> 
     except (OSError, ValueError) as error:
         raise InputError(
             expected=f"a repository {repo} on the hub that you may write to",
-            found=_first_line(error),
+            found=f"{type(error).__name__}: {first_line(error)}",
             fix="Log in with `hf auth login`, name a repository of yours, and check the network.",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])

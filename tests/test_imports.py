@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from neurobridge_tb.errors import InputError, MissingExtraError, require
+from neurobridge_tb.errors import InputError, MissingExtraError, first_line, require
 
 HEAVY = [
     "torch", "torch_brain", "ray", "pandas", "lightning", "hydra", "omegaconf", "scipy", "h5py", "matplotlib",
@@ -78,6 +78,11 @@ def test_a_missing_extra_names_the_command_that_installs_it():
 def test_an_input_error_says_expected_found_and_what_to_do():
     error = InputError(expected="a cat", found="a dog", fix="Bring a cat.")
     assert str(error).splitlines() == ["Expected a cat.", "Found a dog.", "Bring a cat."]
+
+
+def test_an_error_without_a_text_is_called_by_its_kind():
+    assert first_line(ValueError(" two\nlines")) == "two"
+    assert first_line(EOFError()) == first_line(EOFError("\n")) == "EOFError"
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal():

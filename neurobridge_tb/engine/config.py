@@ -25,7 +25,7 @@ from neurobridge_tb.configs.presets import GROUPS
 from neurobridge_tb.configs.settings import JobConfig
 from neurobridge_tb.datasets.binned import BinnedRecordings
 from neurobridge_tb.datasets.validation.examination import refuse_faulty
-from neurobridge_tb.errors import InputError, NeuroBridgeError
+from neurobridge_tb.errors import InputError, NeuroBridgeError, first_line
 from neurobridge_tb.masking.schemes import SCHEMES
 from neurobridge_tb.progress import say
 
@@ -209,7 +209,7 @@ def _compose(job: str, settings: Mapping[str, Any]) -> DictConfig:
     except HydraException as error:
         raise InputError(
             expected=f"presets that fit `{job}`",
-            found=f"{chosen} ({str(error).splitlines()[0]})",
+            found=f"{chosen} ({first_line(error)})",
             fix=_see_help(job),
         ) from error
     _assign(job, config, {name: value for name, value in settings.items() if name not in chosen})
@@ -221,7 +221,7 @@ def _merged(job: str, kind: type[JobConfig], config: Any) -> DictConfig:
     try:
         return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(kind), config))
     except OmegaConfBaseException as error:
-        found = str(error).splitlines()[0]
+        found = first_line(error)
         raise InputError(expected=f"settings of `{job}`", found=found, fix=_see_help(job)) from error
 
 
@@ -238,7 +238,7 @@ def _update(job: str, config: DictConfig, name: str, value: Any, node: Any) -> N
     except (OmegaConfBaseException, HydraException) as error:
         raise InputError(
             expected=f"a value that fits {name}",
-            found=f"{value!r} ({str(error).splitlines()[0]})",
+            found=f"{value!r} ({first_line(error)})",
             fix=_see_help(job),
         ) from error
 
@@ -317,9 +317,7 @@ def _finished(job: str, config: DictConfig) -> Any:
             raise InputError(expected=f"a value for {', '.join(missing)}", found="none", fix=_see_help(job))
         finished = cast(JobConfig, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:  # of what a value refers to, too
-        raise InputError(
-            expected=f"a config of `{job}`", found=str(error).splitlines()[0], fix=_see_help(job)
-        ) from error
+        raise InputError(expected=f"a config of `{job}`", found=first_line(error), fix=_see_help(job)) from error
     _check_masking(job, getattr(finished, "masking", ()))
     return finished
 

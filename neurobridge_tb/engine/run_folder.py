@@ -24,7 +24,7 @@ from neurobridge_tb.engine.run_log.loggers import run_loggers
 from neurobridge_tb.engine.run_log.progress_lines import ProgressLines
 from neurobridge_tb.engine.run_log.quiet import quiet_lightning
 from neurobridge_tb.engine.saved_settings import Settings
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, first_line
 from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models.pretrained import check_model_folder
 
@@ -132,7 +132,7 @@ class RunFolder:
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise InputError(
                 expected="settings that lightning.Trainer takes",
-                found=str(error).strip().splitlines()[0],
+                found=first_line(error),
                 fix="Correct the settings of trainer, e.g. trainer.devices or trainer.strategy.",
             ) from error
 

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from neurobridge_tb.configs.settings import RunConfig
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, first_line
 from neurobridge_tb.files import read_json, write_aside, write_json
 
 _MAY_CHANGE = {"trainer", "command", "device", "precision", "compile", "loader.num_workers"}
@@ -101,7 +101,7 @@ def load_settings(path: Path) -> DictConfig:
     try:
         saved: Any = OmegaConf.load(path)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
-        saved = str(error).splitlines()[0]
+        saved = first_line(error)
     if not isinstance(saved, DictConfig):
         raise InputError(
             expected=f"the settings of a run in {path}",

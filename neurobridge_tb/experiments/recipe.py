@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, did_you_mean
 
 RECIPES = Path(__file__).parent / "recipes"
 REQUIRED = "???"
@@ -80,7 +79,7 @@ def read_recipe(name: str) -> Recipe:
         raise InputError(
             expected=f"a recipe: {', '.join(names_of_recipes())}, or the path of a .yaml file",
             found=name,
-            fix=_near(name, names_of_recipes()) or "Name one of these, or write your own (docs/experiments.md).",
+            fix=did_you_mean(name, names_of_recipes()) or "Name one of these, or write your own (docs/experiments.md).",
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -136,7 +135,8 @@ def override(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
             steps[step][inner] = value
         else:
             names = [*settings, *factors, "seeds", *(f"{step}.SETTING" for step in steps)]
-            raise InputError(expected=f"one of {', '.join(names)}", found=name, fix=_near(name, names) or "Name one.")
+            fix = did_you_mean(name, names) or "Name one."
+            raise InputError(expected=f"one of {', '.join(names)}", found=name, fix=fix)
     if missing := [name for name, value in settings.items() if value == REQUIRED]:
         raise InputError(
             expected=f"a value for {', '.join(missing)}",
@@ -192,13 +192,8 @@ def _check_names(path: Path, names: Iterable[str], known: Iterable[str], what: s
     known = list(known)
     for name in names:
         if name not in known:
-            fix = _near(str(name), known) or "Correct it there."
+            fix = did_you_mean(str(name), known) or "Correct it there."
             raise InputError(expected=f"{what}: {', '.join(known)}", found=f"{name} in {path}", fix=fix)
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = get_close_matches(name, list(names), n=1)
-    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _wrong(path: Path, expected: str, found: str) -> InputError:

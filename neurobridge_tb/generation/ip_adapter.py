@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, first_line
 from neurobridge_tb.files import write_json
 from neurobridge_tb.generation.base import check_embeddings, check_source
 from neurobridge_tb.generation.folders import write_decoder
@@ -135,7 +135,7 @@ def attach(diffusion: StableDiffusion, state: dict[str, dict[str, Tensor]]) -> N
     except (RuntimeError, KeyError, ValueError) as error:
         raise InputError(
             expected=f"an IP-Adapter for {diffusion.weights}",
-            found=str(error).strip().splitlines()[0][:300],
+            found=first_line(error)[:300],
             fix="Name the weights that the adapter was trained for, or train it for these.",
         ) from error
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from neurobridge_tb.errors import InputError, require
+from neurobridge_tb.errors import InputError, first_line, require
 from neurobridge_tb.vision_imports import prepare_torchvision
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -58,7 +58,7 @@ def load_pipeline(
     except Exception as error:  # each library below raises its own kinds
         raise InputError(
             expected=f"the weights of a {kind} in {weights}, as safetensors",
-            found=str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__,
+            found=first_line(error)[:300],
             fix=f"Name the folder of a whole pipeline (it holds model_index.json), or a hub id, e.g. {suggestion}.",
         ) from error
     if type(pipeline).__name__ != kind:
@@ -121,10 +121,9 @@ def _locate(weights: str | Path) -> str:
         try:
             return hub.snapshot_download(name, local_files_only=True)
         except Exception:
-            reason = str(error).strip().splitlines()[:1]
             raise InputError(
                 expected=f"the model {name} on the Hugging Face hub, or in its cache from an earlier download",
-                found=f"neither: {type(error).__name__} {reason[0][:200] if reason else ''}",
+                found=f"neither: {type(error).__name__} {first_line(error)[:200]}",
                 fix="Check the id and the network (and HF_TOKEN where the model is gated), or download the pipeline "
                 "elsewhere and name its folder.",
             ) from error

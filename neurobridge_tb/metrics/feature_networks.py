@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, first_line
 from neurobridge_tb.metrics.image_arrays import resize
 from neurobridge_tb.vision_imports import prepare_torchvision
 
@@ -154,7 +154,7 @@ def _torchvision(model: str, **settings: Any) -> Callable[..., ImageEncoder]:
             state = {name.removeprefix("module."): value for name, value in state.items()}
             missing = network.load_state_dict(state, strict=False).missing_keys
         except Exception as error:  # unpickling errors share no base class
-            missing = [str(error).splitlines()[0]]
+            missing = [first_line(error)]
         if missing:
             raise InputError(
                 expected=f"weights of torchvision's {model} as a state dict",

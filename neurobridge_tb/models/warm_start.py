@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, first_line
 from neurobridge_tb.models.checkpoints import read_checkpoint
 from neurobridge_tb.models.neurobridge import NeuroBridgeModel
 
@@ -110,7 +110,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     except Exception as error:  # torch.load raises a different type for each way in which a file can be bad
         raise InputError(
             expected="a Lightning checkpoint or a state dict of CaPOYO, POYO+ or POYO",
-            found=f"{path}: {type(error).__name__}: {str(error).splitlines()[0]}",
+            found=f"{path}: {type(error).__name__}: {first_line(error)}",
             fix="Name the .ckpt of upstream's training, or write one with torch.save(model.state_dict(), PATH).",
         ) from error
 
