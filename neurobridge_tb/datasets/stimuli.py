@@ -1,6 +1,7 @@
 """The images that were shown, loaded as the model's side of the pair expects them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -86,16 +87,27 @@ class StimulusImages:
         return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
 
 
-def _decode(path: Path, size: int | None) -> np.ndarray:
+@contextmanager
+def opened_image(path: Path) -> Iterator[Image.Image]:
+    """An image file, open while it is decoded.
+
+    Raises:
+        InputError: It is damaged, or of no raster format that is read.
+    """
     try:
         with Image.open(path, formats=RASTER_FORMATS) as image:
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
+            yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(
             expected=f"a whole image file at {path}",
             found=f"{path.stat().st_size:,} bytes that cannot be decoded ({error})",
             fix="Copy the file again, or convert it to an 8-bit PNG or JPEG.",
         ) from error
+
+
+def _decode(path: Path, size: int | None) -> np.ndarray:
+    with opened_image(path) as image:
+        rgb = _to_rgb(ImageOps.exif_transpose(image))
     if size is not None:
         side = min(rgb.size)
         left, top = (rgb.width - side) // 2, (rgb.height - side) // 2

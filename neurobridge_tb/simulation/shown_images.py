@@ -9,12 +9,11 @@ from PIL import Image, ImageOps
 
 from neurobridge_tb.datasets.image_binding import (
     IMAGE_SUFFIXES,
-    RASTER_FORMATS,
     ImageBinding,
     find_images,
     is_binding,
 )
-from neurobridge_tb.datasets.stimuli import StimulusImages
+from neurobridge_tb.datasets.stimuli import StimulusImages, opened_image
 from neurobridge_tb.errors import InputError
 
 
@@ -94,16 +93,8 @@ def load_images(
     out = np.empty((len(image_ids), size, size, 3), dtype=np.uint8)
     paths = StimulusImages(images, image_ids)
     for k, image_id in enumerate(image_ids):
-        path = paths.path(image_id)
-        try:
-            with Image.open(path, formats=RASTER_FORMATS) as image:
-                out[k] = np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
-        except OSError as error:
-            raise InputError(
-                expected="a readable image",
-                found=f"{path}: {error}",
-                fix="Replace or remove this file.",
-            ) from error
+        with opened_image(paths.path(image_id)) as image:
+            out[k] = np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS))
         if progress is not None:
             progress(k + 1, len(image_ids))
     return out

@@ -100,6 +100,13 @@ def test_truncated_image_is_named(tmp_path):
         load_images(tmp_path, ["a.jpg"], 16)
 
 
+def test_an_image_of_absurd_size_is_named(tmp_path, monkeypatch):
+    save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(InputError, match="huge.png"):
+        load_images(tmp_path, ["huge.png"], 16)
+
+
 def test_folder_without_images(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "readme.txt").write_text("nothing here")
