@@ -9,6 +9,7 @@ from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_json
+from neurobridge_tb.hub import model_folder
 from neurobridge_tb.models import NeuroBridgeModel, NeuroHorizonModel
 from neurobridge_tb.models.pretrained import saved_class
 from neurobridge_tb.scoring.submissions.brain_wide_bench import TASKS, write_bench_predictions
@@ -29,8 +30,9 @@ def submit_bwb(config: SubmitBwbConfig | None = None, /, **settings: Any) -> Pat
             found=f"{type(dataset).__name__}, suite {getattr(dataset, 'suite', None)!r}",
             fix="Set dataset=bwb dataset.arguments.regime=eval.",
         )
-    forecasts = saved_class(config.pretrained) == NeuroHorizonModel.__name__
-    model = place((NeuroHorizonModel if forecasts else NeuroBridgeModel).load_pretrained(config.pretrained), config)
+    pretrained = model_folder(config.pretrained)
+    forecasts = saved_class(pretrained) == NeuroHorizonModel.__name__
+    model = place((NeuroHorizonModel if forecasts else NeuroBridgeModel).load_pretrained(pretrained), config)
     folder = Path(config.run_dir)
     given: dict[str, Any] = {"out": folder, "label": config.label, "seed": config.seed}
     rows = [

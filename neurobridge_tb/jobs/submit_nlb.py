@@ -23,7 +23,7 @@ def submit_nlb(config: SubmitNlbConfig | None = None, /, **settings: Any) -> Pat
     """
     config = settle(SubmitNlbConfig, config, settings)
     dataset = open_dataset(config.dataset)
-    model = place(NeuroBridgeModel.load_pretrained(config.pretrained), config)
+    model = place(NeuroBridgeModel.from_pretrained(config.pretrained), config)
     folder = Path(config.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
