@@ -11,7 +11,7 @@ from neurobridge_tb.experiments.inputs import Inputs
 from neurobridge_tb.experiments.job import Job
 from neurobridge_tb.experiments.launchers import LauncherConfig, launch
 from neurobridge_tb.experiments.measured import read_measured, result_of, sources_of_plan
-from neurobridge_tb.experiments.outcome import outcome_of, run_job
+from neurobridge_tb.experiments.outcome import forget_outcome, outcome_of, run_job
 from neurobridge_tb.experiments.plan import Plan, failures, plan_of
 from neurobridge_tb.experiments.plot import save_figure
 from neurobridge_tb.experiments.recipe import Recipe, override
@@ -69,7 +69,7 @@ def run_experiment(plan: Plan, launcher: LauncherConfig, say: Callable[[str], No
     before = sum(its is not None and its.done for its in outcomes.values())
     for key, its in outcomes.items():  # what failed is tried again
         if its is not None and not its.done:
-            (plan.jobs / key / "outcome.json").unlink()
+            forget_outcome(plan.jobs / key)
     if before:
         say(f"{before} of {total} jobs were done before")
     with launch(launcher, plan.folder.parent / "launcher") as submit:

@@ -61,6 +61,11 @@ def outcome_of(folder: Path) -> Outcome | None:
         ) from error
 
 
+def forget_outcome(folder: Path) -> None:
+    """Let the job of a folder count as cut, so that it is run again."""
+    (folder / _FILE).unlink(missing_ok=True)
+
+
 def starts_of(folder: Path) -> int:
     """How often the job of a folder was started."""
     file = folder / _STARTS
@@ -85,7 +90,7 @@ def run_job(job: Job, jobs: Path, threads: int | None = None) -> None:
             return
         with (folder / _STARTS).open("a", encoding="utf-8") as starts:
             starts.write(f"{datetime.now(UTC).isoformat()} process {os.getpid()} on {socket.gethostname()}\n")
-        (folder / _FILE).unlink(missing_ok=True)
+        forget_outcome(folder)
         began, error = time.monotonic(), ""
         with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
             try:

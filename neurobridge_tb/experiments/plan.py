@@ -1,9 +1,9 @@
 """What an experiment still has to do, and how long that will take."""
 
 import json
-from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from neurobridge_tb import __version__
@@ -152,13 +152,11 @@ def _measured(jobs: Path) -> dict[str, list[Outcome]]:
 
 def _expected(job: Job, measured: dict[str, list[Outcome]]) -> float | None:
     """Mean seconds of the measured jobs that have the most settings in common with this one."""
-    alike: Counter[int] = Counter()
-    total: Counter[int] = Counter()
+    seconds: dict[int, list[float]] = {}
     for ended in measured.get(job.name, ()):
         common = sum(ended.settings.get(name) == value for name, value in job.settings.items())
-        alike[common] += 1
-        total[common] += ended.seconds  # type: ignore[assignment]
-    return total[max(alike)] / alike[max(alike)] if alike else None
+        seconds.setdefault(common, []).append(ended.seconds)
+    return fmean(seconds[max(seconds)]) if seconds else None
 
 
 def failures(plan: Plan) -> list[str]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.experiments.table import Row
-from neurobridge_tb.files import write_aside
 from neurobridge_tb.report.drawing import figure_style as style
 
 if TYPE_CHECKING:
@@ -19,12 +18,9 @@ _WIDTH = 4.6
 
 def save_figure(rows: Sequence[Row], x: str, measure: str, folder: Path) -> Path:
     """Write ``<measure>.svg`` and ``.png`` to a folder; returns the SVG."""
-    figure = curves(rows, x, measure)
-    path = folder / f"{measure.replace(' ', '_').replace('/', '_')}.svg"
-    with write_aside(path) as aside:
-        aside.write_text(style.to_svg(figure), encoding="utf-8")
-    style.save_png(figure, path.with_suffix(".png"))
-    return path
+    stem = folder / measure.replace(" ", "_").replace("/", "_")
+    style.save_figure(curves(rows, x, measure), stem)
+    return stem.with_name(f"{stem.name}.svg")
 
 
 @style.styled

@@ -10,6 +10,7 @@ import numpy as np
 from neurobridge_tb.experiments.measured import Measured
 from neurobridge_tb.experiments.recipe import TableSpec
 from neurobridge_tb.metrics.seed_intervals import mean_over_queries, mean_over_seeds
+from neurobridge_tb.report.report_tables import markdown
 from neurobridge_tb.report.terminal_table import row_cells
 
 Row = dict[str, Any]
@@ -103,9 +104,7 @@ def _verdict(its: dict[str, BySeed], rivals: list[dict[str, BySeed]], measure: s
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A Markdown table."""
-    columns, cells = _cells(rows)
-    lines = [columns, ["---"] * len(columns), *cells]
-    return "".join(f"| {' | '.join(text.replace('|', '/') for text in line)} |\n" for line in lines)
+    return markdown(*_cells(rows))
 
 
 def to_latex(rows: Sequence[Row]) -> str:

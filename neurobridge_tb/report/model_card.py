@@ -9,7 +9,7 @@ import yaml
 
 from neurobridge_tb import __version__
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.report.report_tables import Table
+from neurobridge_tb.report.report_tables import markdown
 from neurobridge_tb.report.run_sections import result_table
 from neurobridge_tb.report.runs import Run, find_runs, read_json
 
@@ -107,9 +107,5 @@ def _scores(run: Run) -> str:
         return ""
     split = f"{run.result['split']} split" if "split" in run.result else None
     title = ", ".join(filter(None, (f"`{run.job}`", split, run.result.get("metric"))))
-    return "\n".join([f"{title}:\n", _markdown(table), "", *(f"- {note}" for note in table.notes), ""])
-
-
-def _markdown(table: Table) -> str:
-    rows = [table.columns, ["---"] * len(table.columns), *(row.cells for rows in table.groups.values() for row in rows)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+    cells = [row.cells for rows in table.groups.values() for row in rows]
+    return "\n".join([f"{title}:\n", markdown(table.columns, cells), *(f"- {note}" for note in table.notes), ""])

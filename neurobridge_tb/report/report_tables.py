@@ -1,6 +1,6 @@
 """The report's tables: each figure beside chance and baselines."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,12 @@ from neurobridge_tb.report.workspace import Results
 
 Content = Mapping[str, Any]
 _SPREAD = ("least", "median", "largest")
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, a line a row."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(text.replace('|', '/') for text in line)} |\n" for line in lines)
 
 
 @dataclass(frozen=True)

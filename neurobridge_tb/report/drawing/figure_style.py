@@ -121,9 +121,12 @@ def save_png(figure: "Figure", path: str | Path, *, dpi: int = 160) -> None:
 
 def save_figure(figure: "Figure", stem: Path) -> None:
     """Write the figure as ``<stem>.png`` and ``<stem>.svg``."""
+    from neurobridge_tb.files import write_aside
+
     stem.parent.mkdir(parents=True, exist_ok=True)
     save_png(figure, stem.with_name(f"{stem.name}.png"))
-    stem.with_name(f"{stem.name}.svg").write_text(to_svg(figure), encoding="utf-8")
+    with write_aside(stem.with_name(f"{stem.name}.svg")) as aside:
+        aside.write_text(to_svg(figure), encoding="utf-8")
 
 
 def light_grid(axes: "Axes", axis: str = "y") -> None:
