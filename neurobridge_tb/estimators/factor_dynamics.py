@@ -30,7 +30,7 @@ def fit_dynamics(model: FactorAnalysis, activity: Array, lengths: Sequence[int])
         return np.zeros((means.shape[1],) * 2)
     now, before = means[follows], means[np.flatnonzero(follows) - 1]
     variance, axes = np.linalg.eigh(means.T @ means / len(means))
-    told = variance > _LEAST
-    whiten = (axes[:, told] / np.sqrt(variance[told])) @ axes[:, told].T
-    left, values, right = np.linalg.svd(whiten @ (now.T @ before / len(now)) @ whiten)
-    return (left * np.minimum(values, _LARGEST)) @ right
+    known = variance > _LEAST
+    whiten = (axes[:, known] / np.sqrt(variance[known])) @ axes[:, known].T
+    left, strength, right = np.linalg.svd(whiten @ (now.T @ before / len(now)) @ whiten)
+    return (left * np.minimum(strength, _LARGEST)) @ right

@@ -125,9 +125,8 @@ def fill_in(model: NeuroBridgeModel, dataset: Dataset, recording_id: str, *, see
     if is_mua:
         scores = r2(predicted, flat)
     else:
-        index = torch.from_numpy(model.unit_index(recording)).to(next(model.parameters()).device)
-        null = model.unit_stats(index)[:, 0].cpu().numpy()
-        tally = BitsPerSpike(np.maximum(null, 1e-9))
+        null = compute(model.unit_stats.log_mean, torch.from_numpy(model.unit_index(recording))).exp()
+        tally = BitsPerSpike(null.numpy())
         tally.update(predicted, flat)
         scores = tally.compute().per_unit
     times = grids[0][1]

@@ -62,7 +62,7 @@ def fit_baselines(model: NeuroBridgeModel, train: DataLoader, valid: dict[str, D
     }
     masked: dict[str, list[_Masked]] = {}
     for loader in valid.values():
-        if _is_mua(model, loader):
+        if is_mua(model, loader):
             for session, bins in _masked_bins(model, loader, most=_MASKS_FOR_PENALTY):
                 masked.setdefault(session, []).append(bins)
     for session, parts in masked.items():
@@ -119,7 +119,8 @@ def standardized(model: NeuroBridgeModel, values: np.ndarray, units: NDArray[np.
     return compute(model.standardize, torch.from_numpy(values)[None], torch.from_numpy(units)[None])[0].numpy()
 
 
-def _is_mua(model: NeuroBridgeModel, loader: DataLoader) -> bool:
+def is_mua(model: NeuroBridgeModel, loader: DataLoader) -> bool:
+    """Whether the windows of a loader are read as MUA."""
     source: Any = loader.dataset
     return model.modality_of(source.window(next(iter(loader.sampler)))) == "mua"
 

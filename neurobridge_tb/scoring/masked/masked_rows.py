@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from neurobridge_tb.devices import compute
 from neurobridge_tb.metrics.spikes import BitsPerSpike
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.masked.masked_baselines import Baselines, baseline_bits, baseline_mse, standardized
+from neurobridge_tb.scoring.masked.masked_baselines import Baselines, baseline_bits, baseline_mse, is_mua, standardized
 from neurobridge_tb.scoring.unit_rates import bits_cells, training_rates
 
 
@@ -30,15 +30,9 @@ def masked_scores(
     """
     rows = []
     for scheme, loader in loaders.items():
-        score = _masked_mse if _modality(model, loader) == "mua" else _masked_bits_per_spike
+        score = _masked_mse if is_mua(model, loader) else _masked_bits_per_spike
         rows.append({"scheme": scheme, **score(model, loader, baselines or {})})
     return rows
-
-
-def _modality(model: NeuroBridgeModel, loader: DataLoader) -> str:
-    """What the windows of a loader are read as."""
-    source: Any = loader.dataset
-    return model.modality_of(source.window(next(iter(loader.sampler))))
 
 
 def _masked_mse(model: NeuroBridgeModel, loader: DataLoader, baselines: Baselines) -> dict[str, Any]:
