@@ -79,7 +79,7 @@ def training_curves(curves: Mapping[str, Curve]) -> "Figure":
         axes.set_xlabel("step")
         style.light_grid(axes)
         if index == 0:
-            axes.legend(loc="upper right", handlelength=1.2)
+            axes.legend(loc="best", handlelength=1.2)
     return figure
 
 
@@ -95,13 +95,14 @@ def _curve(
     axes.plot(steps, values, color=colour, linewidth=1.6, label=name)
     if split == "val":
         place = best(values)
+        early = steps[place] < (steps[0] + steps[-1]) / 2  # the label stands on the side where there is room
         axes.plot(steps[place], values[place], "o", color=colour, markersize=4)
         axes.annotate(
             f"{values[place]:.3g}",
             (steps[place], values[place]),
-            xytext=(3, 6),
+            xytext=(5 if early else 3, 6),
             textcoords="offset points",
-            ha="right",
+            ha="left" if early else "right",
             fontsize=8.5,
             color=colour,
         )
