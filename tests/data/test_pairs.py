@@ -1,5 +1,6 @@
 """Presentations as arrays: batches of pairs, hidden areas and times, bad input, and the closed-form start."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -256,6 +257,18 @@ def test_the_start_is_ridge_on_responses_or_on_factors_in_every_recording(starte
         fit = fit_ridge(means[0], train[k][1], means[1], valid[k][1], penalties=[penalty], standardize=as_they_are)
         _, regression = embed_responses(aligner, valid[k][0])
         np.testing.assert_allclose(regression, fit.predict(means[1]), atol=2e-3)
+
+
+def test_few_validation_pairs_leave_ridge_on_responses_as_it_is(started, recordings):
+    """So that the start is not below ridge by a choice among shrinkages that chance made."""
+    aligner, _, _, (train, valid) = started
+    few = [(r.rows(np.arange(4)), target[:4]) for r, target in valid]
+    again = copy.deepcopy(aligner)
+    found, _ = fit_linear_path(again, train, few)
+    assert found["from"] == "responses" and found["layers"]["final"]["shrinkage"] is None
+    predicted, regression = embed_responses(again, recordings["test"][0])
+    centred = torch.nn.functional.normalize(regression - again.embedding_mean, dim=1)
+    torch.testing.assert_close(predicted, centred, atol=1e-4, rtol=1e-4)
 
 
 def test_predictions_for_training_are_out_of_sample(started):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.data.responses import Responses
+from neurobridge_tb.estimators.model_choice import least_loss
 from neurobridge_tb.estimators.ridge import Ridge, fit_ridge
 from neurobridge_tb.estimators.similarity_weights import SimilarityWeights, fit_similarity_weights
 from neurobridge_tb.metrics.retrieval import cosine_similarity
@@ -80,10 +81,13 @@ def fit_linear_path(
        Factors are linear in the responses too. A unit that several recordings share gets the mean of their weights.
     2. If embeddings given a response are Gaussian with the error covariance C, the image that is likeliest is found by
        the product with C^-1 times the prediction (Fisher's linear discriminant): directions that are predicted badly
-       count less. C is estimated out of sample, in five folds of images, and shrunk towards the identity; the
-       shrinkage, or none of this, is the best on the validation presentations by their likelihood.
+       count less. C is estimated out of sample, in five folds of images, and shrunk towards the identity, by the
+       likelihood of the validation presentations.
     3. The layers' cosines are added with weights, and divided by a temperature, that are the likeliest on the
        validation presentations (:func:`fit_similarity_weights`); so it is chosen whether responses or factors are used.
+
+    In doubt (:func:`~neurobridge_tb.estimators.model_choice.least_loss`) ridge from the responses stays as it is: few
+    validation presentations choose badly among shrinkages.
 
     What is trained on top must not see predictions of pairs that the ridge was fitted to, which are far too good: it
     gets those of the folds (stacking, Wolpert 1992).
@@ -107,7 +111,7 @@ def fit_linear_path(
     if model.encoder.factors is not None:
         ways["factors"] = [_factor_scores(model, r, x) for (r, _), (x, _) in zip(train, features, strict=True)]
     starts = {name: _start(model, train, valid, features, seed, way) for name, way in ways.items()}
-    chosen = min(starts, key=lambda name: starts[name].weights.loss)
+    chosen = least_loss({name: start.weights.losses for name, start in starts.items()}, simplest="responses")
     best = starts[chosen]
     _set_weights(model, [r for r, _ in train], [_side_by_side(of_layers) for of_layers in _by_recording(best)])
     for weight, layer in zip(model.to_contrastive.maps, best.layers, strict=True):
@@ -189,14 +193,14 @@ def _layer_start(
         (t[first] - model.embedding_mean)[:, columns].numpy() for (_, t), (first, _) in zip(valid, sets, strict=True)
     ]
     level = np.trace(square / n) / len(square)
-    found: dict[float, tuple[Floats, list[Floats], float]] = {}
+    found: dict[float, tuple[Floats, list[Floats], Floats]] = {}
     for s in SHRINKAGES:
         ridged = square / n / level + (0 if np.isinf(s) else s) * np.eye(len(std))
         to_contrastive = np.diag(std) if np.isinf(s) else std[:, None] * np.linalg.inv(ridged)
         similar = [cosine_similarity(p @ to_contrastive, i) for p, i in zip(predicted, images, strict=True)]
         fit = fit_similarity_weights([s[..., None] for s in similar], [own for _, own in sets])
-        found[s] = to_contrastive, similar, fit.loss
-    best = min(SHRINKAGES, key=lambda s: found[s][2])
+        found[s] = to_contrastive, similar, fit.losses
+    best = least_loss({s: losses for s, (_, _, losses) in found.items()}, simplest=SHRINKAGES[0])
     return _LayerStart(ridges, held_out, found[best][0], best, found[best][1])
 
 

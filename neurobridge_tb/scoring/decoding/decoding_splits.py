@@ -12,11 +12,11 @@ from neurobridge_tb.arrays import Floats
 from neurobridge_tb.data.targets import Examples
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.linear_decoders import fit_logistic, fit_value_ridge
+from neurobridge_tb.estimators.model_choice import least_loss
 from neurobridge_tb.metrics.decoded_scores import class_scores, interval_of_difference, value_scores
 
 _LEAST = 1e-9  # probability that a decoder gives to a class at least
 _STEPS = 2  # of the weights of pooled decoders
-_ERRORS = 2  # standard errors by which they must be better than one alone
 _BLOCKED = 0.3  # so much more often than by chance is the next row of the same class
 
 Parts = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
@@ -166,8 +166,8 @@ def pooled(decoders: dict[str, Decoded], examples: Examples, parts: Parts, *, si
     """Several decoders of the same rows as one: the weighted geometric mean of probabilities, or mean of values.
 
     The weights, in steps of a half, are those of least log-loss or squared error on the training rows of a part,
-    held out in turn (stacking, Wolpert 1992). Unless that is better than the simplest decoder alone by two standard
-    errors of the difference, the simplest stays (after Breiman et al. 1984): few rows choose badly among many.
+    held out in turn (stacking, Wolpert 1992); in doubt the simplest decoder stays alone
+    (:func:`~neurobridge_tb.estimators.model_choice.least_loss`).
 
     Args:
         decoders: By name.
@@ -181,9 +181,7 @@ def pooled(decoders: dict[str, Decoded], examples: Examples, parts: Parts, *, si
         held_out = [decoder.held_out[part] for decoder in decoders.values()]
         classes = decoders[simplest].classes
         losses = {weights: _losses(_mixed(held_out, weights), examples.label[train], classes) for weights in shares}
-        best = min(shares, key=lambda weights: float(losses[weights].mean()))
-        gain = losses[alone] - losses[best]
-        chosen = best if gain.mean() > _ERRORS * gain.std() / np.sqrt(len(gain)) else alone
+        chosen = least_loss(losses, simplest=alone)
         outputs.append(_mixed([decoder.outputs[first : first + len(test)] for decoder in decoders.values()], chosen))
         first += len(test)
     return replace(decoders[simplest], outputs=np.concatenate(outputs), held_out=())
