@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from neurobridge_tb.configs.models import ForecasterConfig
-from neurobridge_tb.configs.parts import MaskedConfig, OptimizerConfig
+from neurobridge_tb.configs.parts import LoaderConfig, MaskedConfig, OptimizerConfig
 from neurobridge_tb.configs.settings import setting
 
 
@@ -13,14 +13,15 @@ class ForecastConfig(MaskedConfig):
     """Train a NeuroHorizonModel to forecast spikes up to a second ahead, and score it rolled out, beside the last
     smoothed rate; also on recordings whose units it never saw. Run again with the same run_dir to resume.
 
-    Example: neurobridge forecast dataset=binned dataset.root=processed forecaster=laptop model.bin_size=0.05
+    Example: neurobridge forecast dataset=binned dataset.root=processed model.bin_size=0.05
     model.history=0.25 model.horizon=0.5
     """
 
-    groups: ClassVar[dict[str, str]] = {"dataset": "binned", "forecaster": "small"}
+    groups: ClassVar[dict[str, str]] = {"dataset": "binned", "forecaster": "auto"}
 
     run_dir: str = setting("runs/forecast", "Folder of the run.", path=True)
     model: ForecasterConfig = setting(ForecasterConfig(), "The model.")
+    loader: LoaderConfig = setting(LoaderConfig(batch_size=0), "Batches of windows.")
     unit_dropout: float = setting(0.5, "At most this share of the units is hidden from a training window.")
     rate_jitter: float = setting(0.0, "Units' mean rates are off by exp(N(0, this)) in training: for rates that drift.")
     strangers: bool = setting(

@@ -10,10 +10,10 @@ from neurobridge_tb.configs.settings import REQUIRED, setting
 class NetworkConfig:
     """Size and regularisation of a NeuroBridgeModel."""
 
-    dim: int = setting(128, "Width of tokens and latents.")
+    dim: int | None = setting(128, "Width of tokens and latents; null: as depth.")
     depth: int | None = setting(6, "Processing layers; null: by the number of training windows.")
     dim_head: int = setting(64, "Width of an attention head.")
-    cross_heads: int = setting(2, "Heads of cross-attention.")
+    cross_heads: int | None = setting(2, "Heads of cross-attention; null: as depth.")
     self_heads: int = setting(4, "Heads of self-attention.")
     num_factors: int = setting(0, "Most factors of the factor model; 0: none.")
     dim_population: int = setting(256, "Width of the population embedding; 0: none.")
@@ -51,12 +51,14 @@ class ForecasterConfig:
     bin_size: float = setting(0.02, "Bin width (s); for spike_counts the recording's own.")
     latent_step: float = setting(0.125, "Time between latent steps (s).")
     num_latents_per_step: int = setting(8, "Latents at each step.")
-    decoder_depth: int = setting(2, "Layers of the decoder.")
+    decoder_depth: int | None = setting(2, "Layers of the decoder; null: by the number of training windows.")
     decoder_heads: int = setting(4, "Attention heads of the decoder.")
     dim_feedback: int = setting(256, "Width of the population vector that is fed back.")
-    dim_hidden: int = setting(128, "Hidden width of the head.")
+    dim_hidden: int | None = setting(128, "Hidden width of the head; null: as decoder_depth.")
     unit_identity: str = setting(
         "embedding", "embedding: trained units; features: any unit, from its reference features."
     )
-    dim_identity: int = setting(256, "Width of the embeddings made from reference features.")
+    dim_identity: int | None = setting(
+        256, "Width of the embeddings made from reference features; null: as decoder_depth."
+    )
     encoder: NetworkConfig = setting(NetworkConfig(), "The encoder.")

@@ -73,7 +73,12 @@ WINDOWS: dict[str, Preset] = {
 
 
 def _network(
-    dim: int, depth: int | None, heads: tuple[int, int], dropout: float | None, dim_head: int = 64, **more: int
+    dim: int | None,
+    depth: int | None,
+    heads: tuple[int | None, int],
+    dropout: float | None,
+    dim_head: int = 64,
+    **more: int,
 ) -> Preset:
     return {
         "dim": dim, "depth": depth, "dim_head": dim_head, "cross_heads": heads[0], "self_heads": heads[1],
@@ -97,7 +102,9 @@ MODELS: dict[str, Preset] = {
 }
 
 
-def _forecaster(depth: int, heads: int, feedback: int, hidden: int, identity: int, encoder: Preset) -> Preset:
+def _forecaster(
+    depth: int | None, heads: int, feedback: int, hidden: int | None, identity: int | None, encoder: Preset
+) -> Preset:
     return {
         "decoder_depth": depth, "decoder_heads": heads, "dim_feedback": feedback, "dim_hidden": hidden,
         "dim_identity": identity, "encoder": encoder,
@@ -105,6 +112,8 @@ def _forecaster(depth: int, heads: int, feedback: int, hidden: int, identity: in
 
 
 FORECASTERS: dict[str, Preset] = {
+    # `laptop` or `small`, by the number of training windows; the job says which.
+    "auto": _forecaster(None, 4, 256, None, None, _network(None, None, (None, 4), 0.2, dim_population=512)),
     # About 33 M parameters.
     "base": _forecaster(3, 8, 512, 256, 512, _network(512, 4, (8, 8), 0.2, dim_population=256)),
     # Minutes on a laptop's processor.

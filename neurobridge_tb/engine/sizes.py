@@ -1,25 +1,51 @@
 """The size of a network, where the number of training windows decides it."""
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 from neurobridge_tb._upstream import Dataset
-from neurobridge_tb.configs.presets import MODELS
-from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.configs.parts import MaskedConfig
+from neurobridge_tb.configs.presets import GROUPS
 from neurobridge_tb.progress import say
 
 _FEW_WINDOWS = 10_000
 
+Sized = TypeVar("Sized", bound=MaskedConfig)
+Part = TypeVar("Part")
 
-def settle_size(config: PretrainConfig, dataset: Dataset) -> PretrainConfig:
-    """Settings of the model that are null are those of ``laptop``, or from 10,000 training windows on of ``small``."""
-    open_settings = [name for name, value in asdict(config.model).items() if value is None]
-    if not open_settings:
-        return config
-    intervals, length = dataset.get_sampling_intervals("train"), config.model.sequence_length
+
+def settle_size(config: Sized, dataset: Dataset, *, group: str, seconds: float) -> Sized:
+    """Settings of the model that are null are those of ``laptop``, or from 10,000 training windows on of ``small``.
+
+    Args:
+        config: A job's settings, its network's under ``model``.
+        dataset: With ``train`` sampling intervals.
+        group: Group of the presets, ``"model"`` or ``"forecaster"``.
+        seconds: Length of a window in s.
+    """
+    intervals = dataset.get_sampling_intervals("train")
     if config.windows == "trial":
         count = sum(map(len, intervals.values()))
     else:
-        count = sum(int(((its.end - its.start) // length).sum()) for its in intervals.values())
+        count = sum(int(((its.end - its.start) // seconds).sum()) for its in intervals.values())
     preset = "laptop" if count < _FEW_WINDOWS else "small"
-    say(f"{count:,} training windows: model={preset}")
-    return replace(config, model=replace(config.model, **{name: MODELS[preset][name] for name in open_settings}))
+    job: Any = config
+    model = _filled(job.model, GROUPS[group][0][preset])
+    if model == job.model:
+        return config
+    say(f"{count:,} training windows: {group}={preset}")
+    return replace(job, model=model)
+
+
+def _filled(part: Part, preset: Mapping[str, Any]) -> Part:
+    """A part of a config, its settings that are null taken from a preset."""
+    settings: Any = part
+    taken: dict[str, Any] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            taken[field.name] = _filled(value, preset.get(field.name, {}))
+        elif value is None and field.name in preset:
+            taken[field.name] = preset[field.name]
+    return replace(settings, **taken)

@@ -20,6 +20,7 @@ from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
 from neurobridge_tb.engine.run_folder import RunFolder
+from neurobridge_tb.engine.sizes import settle_size
 from neurobridge_tb.engine.strangers import SimulatedStrangers, fit_rate_filter
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
@@ -33,6 +34,8 @@ from neurobridge_tb.scoring.leave_one_out import leave_one_out_rows
 def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     """Train a forecaster, or resume its training, and score it; returns the run folder.
 
+    With ``forecaster="auto"``, the default, the network's size follows from the number of training windows.
+
     Args:
         config: Complete settings, of the command or of a Hydra script. Default: those of :class:`ForecastConfig`.
         **settings: Settings by name, e.g. ``root="processed", bin_size=0.05``; see
@@ -41,9 +44,11 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     config = settle(ForecastConfig, config, settings)
     if config.unseen == "each":
         return _forecast_each(config)
-    run, began = RunFolder(config), time.monotonic()
-    L.seed_everything(config.seed, verbose=False)
+    began = time.monotonic()
     trained, unseen = _open(config)
+    config = settle_size(config, trained, group="forecaster", seconds=config.model.history + config.model.horizon)
+    run = RunFolder(config)
+    L.seed_everything(config.seed, verbose=False)
     model = NeuroHorizonModel(**asdict(config.model))
     model.init_vocabs(trained)
     intervals = trained.get_sampling_intervals("train")

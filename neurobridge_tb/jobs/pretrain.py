@@ -31,7 +31,7 @@ def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
     config = settle(PretrainConfig, config, settings)
     began = time.monotonic()
     dataset = open_dataset(config.dataset)
-    config = settle_size(config, dataset)
+    config = settle_size(config, dataset, group="model", seconds=config.model.sequence_length)
     run = RunFolder(config)
     L.seed_everything(config.seed, verbose=False)
     model = NeuroBridgeModel(**asdict(config.model))
