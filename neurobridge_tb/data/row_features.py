@@ -13,26 +13,48 @@ from neurobridge_tb._upstream import Data, Dataset, collate
 from neurobridge_tb.arrays import mean_of_present
 from neurobridge_tb.data.targets import Examples
 from neurobridge_tb.devices import compute
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.masking.schemes import Mask
 from neurobridge_tb.models import NeuroBridgeModel
 
 _BATCH = 64
 _TOLERANCE_S = 1e-6
+_SLACK_S = 1e-3  # that a window may reach out of a recording
 
 Bounds = NDArray[np.float64]
 
 
-def row_windows(examples: Examples, window: Sequence[float] | None) -> Bounds:
-    """(n, 2) start and end in s of the activity of each row.
+def row_windows(dataset: Dataset, examples: Examples, window: Sequence[float] | None) -> tuple[Examples, Bounds]:
+    """The rows whose activity lies in their recording, and (n, 2) its start and end in s.
 
     Args:
-        examples: The rows.
+        dataset: The recordings.
+        examples: Rows.
         window: In s relative to each row's time. Default: from its time to its end, as long as the median row.
+
+    Raises:
+        InputError: A window without length, or most of them lie outside of the recordings.
     """
-    if window is not None:
-        return examples.time[:, None] + np.asarray(window, dtype=np.float64)
-    length = float(np.median(examples.end - examples.time))
-    return np.stack([examples.time, examples.time + length], axis=1)
+    low, high = (0.0, float(np.median(examples.end - examples.time))) if window is None else window
+    if not low < high:
+        raise InputError(
+            expected="window=[FIRST, LAST], in s from align, the first before the last",
+            found=f"[{low:g}, {high:g}]" + (", from align to the end of the median row" if window is None else ""),
+            fix="Give window=[0, 0.5], or align by another column.",
+        )
+    bounds = examples.time[:, None] + np.array([low, high])
+    inside = np.zeros(len(examples), dtype=bool)
+    for recording_id in np.unique(examples.recording):
+        domain = dataset.get_recording(str(recording_id)).domain
+        fits = (bounds[:, 0] >= domain.start[0] - _SLACK_S) & (bounds[:, 1] <= domain.end[-1] + _SLACK_S)
+        inside |= fits & (examples.recording == recording_id)
+    if inside.mean() < 0.5:
+        raise InputError(
+            expected="windows of activity within the recordings",
+            found=f"{(~inside).sum()} of {len(inside)} outside, from {bounds.min():g} to {bounds.max():g} s",
+            fix="Align by a column of times in s on the recording's clock, or take a shorter window.",
+        )
+    return examples.only(inside, "their window reaches out of the recording"), bounds[inside]
 
 
 def count_features(

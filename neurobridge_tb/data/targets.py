@@ -175,6 +175,12 @@ def read_examples(dataset: Dataset, target: str, *, kind: str = "auto", align: s
             raise InputError(
                 expected=f"a column '{align}' of times in {table_name}", found=", ".join(times), fix="Correct align."
             )
+        if rows[column].ndim != 1:
+            raise InputError(
+                expected=f"one value a row in {target}",
+                found=f"shape {rows[column].shape}",
+                fix="Choose another target.",
+            )
         rows = {key: values for key, values in rows.items() if values.ndim == 1}
         rows["recording"], rows["split"] = np.full(len(table), recording_id), _splits(recording, table)
         parts.append(rows)
@@ -193,10 +199,11 @@ def read_examples(dataset: Dataset, target: str, *, kind: str = "auto", align: s
 
 
 def _texts(values: NDArray) -> NDArray[np.str_]:
-    """Whole numbers without a point, so that 1.0 and 1 are one class."""
+    """Whole numbers without a point, so that 1.0 and 1 are one class; NaN, as a number or as text, is none."""
     if values.dtype.kind == "f" and (values == np.floor(values))[~np.isnan(values)].all():
         return np.array(["" if np.isnan(value) else str(int(value)) for value in values], dtype=str)
-    return as_text(values)
+    texts = as_text(values)
+    return np.where(np.char.lower(texts) == "nan", "", texts)
 
 
 def _labels(values: NDArray, kind: str) -> NDArray:

@@ -77,9 +77,9 @@ def latents(config: LatentsConfig | None = None, /, **settings: Any) -> Path:
         _save(path, arrays)
         points: NDArray[np.floating] = series
         colours = None
-        if examples is not None:
-            its = examples.only(examples.recording == recording_id)
-            bounds = row_windows(its, config.window)
+        if examples is not None and (examples.recording == recording_id).any():
+            its, bounds = row_windows(dataset, examples.only(examples.recording == recording_id), config.window)
+            notes += [f"{recording_id}: left out {line}" for line in its.dropped]
             points, colours = latent_features(model, dataset, recording_id, bounds), its.label
             if its.are_classes:
                 matrices = _dissimilarities(model, dataset, recording_id, points, its, bounds, images)

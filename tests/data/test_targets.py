@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from neurobridge_tb.data.row_features import row_windows
 from neurobridge_tb.data.targets import read_examples, series_spec, target_names
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.errors import InputError
@@ -84,6 +85,57 @@ def test_what_cannot_be_learnt_is_refused(tmp_path):
         read_examples(dataset, "trials.side", kind="values")
     with pytest.raises(InputError, match="constant within the splits"):
         split_rows(read_examples(dataset, "trials.block"), folds=0, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("column", "classes", "n_left"),
+    [
+        (np.arange(N) % 3 == 0, ["False", "True"], 0),
+        (np.array([b"go", b"stop"] * (N // 2)), ["go", "stop"], 0),
+        (np.array(["go", None] * (N // 2), dtype=object), ["go"], N // 2),
+        (np.array(["go", "stop", "nan", "stop"] * (N // 4)), ["go", "stop"], N // 4),
+        (np.array([1.0, 2.0, np.nan, 2.0] * (N // 4)), ["1", "2"], N // 4),
+        (np.arange(N), [], 0),  # too many for classes
+        (np.where(np.arange(N) == 3, np.nan, np.arange(N) / 7), [], 1),
+    ],
+)
+def test_labels_of_any_type(tmp_path, column, classes, n_left):
+    dataset = save(tmp_path, odd=column)
+    if len(classes) == 1:
+        with pytest.raises(InputError, match="two classes of trials.odd"):
+            read_examples(dataset, "trials.odd")
+        return
+    examples = read_examples(dataset, "trials.odd")
+    assert len(examples) == N - n_left and (sorted(set(examples.label)) if examples.are_classes else []) == classes
+    assert examples.dropped == ((f"{n_left} rows: no label or no time",) if n_left else ())
+
+
+def test_columns_of_several_values_a_row_and_tables_without_rows_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"one value a row in trials.licks[\s\S]*\(40, 2\)"):
+        read_examples(save(tmp_path, licks=np.zeros((N, 2))), "trials.licks")
+    nothing = {name: np.array([]) for name in ("start", "end", "onset", "side")}
+    recording = build_recording(
+        brainset_id="b", session_id="e", subject_id="s", units={"id": ["u"]}, spikes=[np.arange(0.05, 20, 0.13)],
+        intervals={"empty": nothing},
+    )  # fmt: skip
+    (tmp_path / "e").mkdir()
+    save_recording(recording, tmp_path / "e" / "e.h5")
+    with pytest.raises(InputError, match="empty.side"):
+        read_examples(BinnedRecordings(tmp_path / "e"), "empty.side")
+
+
+def test_windows_lie_in_the_recording_or_their_rows_are_left_out(tmp_path):
+    cue = 2.0 * np.arange(N) + 0.5
+    dataset = save(tmp_path, cue=cue, samples=30_000 * cue, late=cue + 3)
+    examples, bounds = row_windows(dataset, read_examples(dataset, "trials.side", align="cue"), None)
+    np.testing.assert_allclose(bounds, np.stack([cue, cue + 1.0], 1))
+    examples, bounds = row_windows(dataset, read_examples(dataset, "trials.side", align="late"), [0.0, 0.5])
+    assert len(examples) == len(bounds) == N - 1 and "1 rows: their window reaches out" in examples.dropped[0]
+    with pytest.raises(InputError, match="Align by a column of times in s"):
+        row_windows(dataset, read_examples(dataset, "trials.side", align="samples"), [0.0, 0.5])
+    for align, window in (("start", [0.5, 0.0]), ("end", None)):
+        with pytest.raises(InputError, match="the first before the last"):
+            row_windows(dataset, read_examples(dataset, "trials.side", align=align), window)
 
 
 def test_rows_test_once_and_recordings_apart(tmp_path):

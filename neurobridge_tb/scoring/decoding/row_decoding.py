@@ -48,6 +48,7 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
         model: The encoder.
     """
     examples = read_examples(dataset, config.target, kind=config.kind, align=config.align)
+    examples, bounds = row_windows(dataset, examples, config.window)
     parts = split_rows(examples, folds=config.folds, seed=config.seed, train_on=config.train_on, test_on=config.test_on)
     untrained = place(random_weights(model, dataset, config.seed), config)
     crosses = any(set(examples.recording[train]) != set(examples.recording[test]) for train, test in parts)
@@ -85,7 +86,6 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
                 made[GRU] = decode_gru(*given, seed=config.seed)
         return made
 
-    bounds = row_windows(examples, config.window)
     say(f"Reading {len(examples)} windows of {np.ptp(bounds[0]):g} s")
     whole = decoded(bounds, single=True)
     content: dict[str, Any] = {
