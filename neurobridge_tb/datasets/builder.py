@@ -38,7 +38,7 @@ from neurobridge_tb.datasets.validation.contents import Fault
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import check_replaceable, write_aside
 
-_OWN_NAMES = ("brainset", "subject", "session", "units", "spikes", "domain")
+OWN_NAMES = ("brainset", "subject", "session", "units", "spikes", "domain")
 _DAY_S = 86_400.0
 
 
@@ -100,7 +100,7 @@ def build_recording(
     """
     ids = {name: recording_id(name, given) for name, given in (("session_id", session_id), ("subject_id", subject_id))}
     rows = unit_table(units)
-    events = behavior_objects(behavior or {}, taken=(*_OWN_NAMES, "spike_counts", "mua"))
+    events = behavior_objects(behavior or {}, taken=(*OWN_NAMES, "spike_counts", "mua"))
     if spikes is not None:
         events["spikes"] = spike_events(spikes, rows.id)
     tables = {name: table for name, table in {"trials": trials, **(intervals or {})}.items() if table is not None}
@@ -124,7 +124,7 @@ def build_recording(
         found="none of them",
         fix="Give at least one kind of neural activity.",
     )
-    taken = [name for name in tables if name in (*_OWN_NAMES, *events, *series) or not name.isidentifier()]
+    taken = [name for name in tables if name in (*OWN_NAMES, *events, *series) or not name.isidentifier()]
     require_input(
         not taken,
         expected="tables of intervals named by one word that nothing else has",

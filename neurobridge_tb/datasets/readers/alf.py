@@ -48,7 +48,7 @@ def read_alf(source: str | Path, choices: Choices | None = None, *, notes: Notes
         notes=notes,
         spikes=lambda row: trains[row],
     )
-    for name, arrays in _objects(folder).items():
+    for name, arrays in _objects(folder, notes).items():
         _add(draft, identifier(name), arrays)
     return draft.recording(choices or Choices())
 
@@ -75,27 +75,47 @@ def _array(folder: Path, name: str) -> NDArray | None:
 def _clusters(folder: Path, notes: Notes) -> tuple[pd.DataFrame, list[NDArray]]:
     """A row for each cluster that has spikes, and its spike times in s."""
     times, clusters = _array(folder, "spikes.times"), _array(folder, "spikes.clusters")
-    if times is None or clusters is None or times.shape != clusters.shape or times.ndim != 1 or not times.size:
-        shapes = " and ".join("none" if array is None else str(array.shape) for array in (times, clusters))
+    if times is None or clusters is None or times.size != clusters.size or not times.size or not _whole(clusters):
+        shapes = " and ".join(
+            "none" if array is None else f"{array.shape} {array.dtype}" for array in (times, clusters)
+        )
         raise InputError(
-            expected=f"spikes.times.npy and spikes.clusters.npy of one length in {folder}",
+            expected=f"spikes.times.npy and spikes.clusters.npy, numbers from 0 up, of one length in {folder}",
             found=f"shapes {shapes}",
             fix="Take both from one probe of one recording.",
         )
+    times, clusters = times.ravel(), clusters.ravel().astype(np.int64)
     order = np.argsort(clusters, kind="stable")
     numbers, firsts = np.unique(clusters[order], return_index=True)
-    table = pd.DataFrame({"cluster": numbers.astype(np.int64)}, index=[f"c{number:04d}" for number in numbers])
-    channels = _array(folder, "clusters.channels")
+    table = pd.DataFrame({"cluster": numbers}, index=[f"c{number:04d}" for number in numbers])
     for path in sorted(folder.glob("clusters.*.npy")):
-        _column(table, path.name.split(".")[1], load_array(path), notes)
+        if (values := _loaded(path, notes)) is not None:
+            _column(table, path.name.split(".")[1], values, notes)
     acronyms = _array(folder, "channels.brainLocationAcronyms_ccf_2017")
-    if channels is not None and acronyms is not None and len(channels) > numbers.max():
-        table["area"] = acronyms[channels[numbers]]
+    if acronyms is not None and "channels" in table:
+        if _whole(table["channels"].to_numpy()) and table["channels"].max() < len(acronyms):
+            table["area"] = acronyms[table["channels"].to_numpy(dtype=np.int64)]
+        else:
+            notes.leave("areas", f"clusters.channels beyond the {len(acronyms)} channels")
     for path in sorted(folder.glob("clusters.metrics*.pqt")):
         metrics = _parquet(path)
         for name in metrics:
             _column(table, str(name), metrics[name].to_numpy(), notes)
     return table, np.split(times[order].astype(np.float64), firsts[1:])
+
+
+def _whole(values: NDArray) -> bool:
+    """Whether these are whole numbers from 0 up, of whatever type."""
+    return values.dtype.kind in "iuf" and bool((values >= 0).all() and (values == np.floor(values)).all())
+
+
+def _loaded(path: Path, notes: Notes) -> NDArray | None:
+    """The array of a file; None, and said, where it would have to be unpickled or is damaged."""
+    try:
+        return load_array(path)
+    except InputError as error:
+        notes.leave(path.name, error.found)
+        return None
 
 
 def _column(table: pd.DataFrame, name: str, values: NDArray, notes: Notes) -> None:
@@ -106,14 +126,15 @@ def _column(table: pd.DataFrame, name: str, values: NDArray, notes: Notes) -> No
         notes.leave(f"clusters.{name}", f"shape {values.shape}, for clusters up to {table['cluster'].max()}")
 
 
-def _objects(folder: Path) -> dict[str, dict[str, NDArray]]:
+def _objects(folder: Path, notes: Notes) -> dict[str, dict[str, NDArray]]:
     """Arrays beside the spikes, by object and attribute: those of the folder itself and of ``alf`` in it."""
     objects: dict[str, dict[str, NDArray]] = {}
     for path in sorted([*folder.glob("*.*.npy"), *folder.glob("alf/*.*.npy")]):
         name, attribute = path.name.split(".")[:2]
         name = re.sub(r"^_[a-z]+_", "", name)  # a namespace, as in _ibl_wheel
         if name not in ("spikes", "clusters", "channels", "templates"):
-            objects.setdefault(name, {})[attribute] = load_array(path)
+            if (values := _loaded(path, notes)) is not None:
+                objects.setdefault(name, {})[attribute] = values
     for path in sorted([*folder.glob("*trials.table*.pqt"), *folder.glob("alf/*trials.table*.pqt")]):
         table = _parquet(path)
         objects.setdefault("trials", {}).update({str(name): table[name].to_numpy() for name in table})
@@ -135,13 +156,15 @@ def _add(draft: Draft, name: str, arrays: dict[str, NDArray]) -> None:
         arrays |= {"intervals_0": bounds[:, 0], "intervals_1": bounds[:, 1]}
     times = next((pair for pair in _TRIAL_TIMES if set(pair) <= set(arrays)), None)
     if times:
-        start, end = (np.asarray(arrays[key], dtype=np.float64) for key in times)
-        columns = {key: values for key, values in arrays.items() if values.shape == start.shape}
+        start, end = (np.asarray(arrays[key], dtype=np.float64).ravel() for key in times)
+        columns = {key: np.ravel(values) for key, values in arrays.items() if np.size(values) == len(start)}
+        for key in arrays.keys() - columns.keys():
+            draft.notes.leave(f"{name}.{key}", f"shape {np.shape(arrays[key])} for {len(start)} rows")
         draft.intervals[name] = pd.DataFrame({"start": start, "end": end} | columns)
         if times[0] == "stimOn_times":
             draft.notes.assumed.append(f"{name} last from {times[0]} to {times[1]}: there are no intervals")
     elif "timestamps" in arrays:
-        moments = np.asarray(arrays.pop("timestamps"), dtype=np.float64)
+        moments = np.asarray(arrays.pop("timestamps"), dtype=np.float64).ravel()
         for attribute, values in arrays.items():
             if len(values) == len(moments) and values.dtype.kind in "biuf":
                 draft.behavior[f"{name}.{identifier(attribute)}"] = moments, values

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from neurobridge_tb.datasets.splits import SplitPlan
 from neurobridge_tb.errors import InputError
 
+_MOST_LISTED = 8  # values of a column
 _COMPARE: dict[str, Callable] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -72,6 +73,15 @@ def rows_where(units: pd.DataFrame, conditions: tuple[str, ...]) -> NDArray[np.b
         else:
             kept &= _COMPARE[compare](pd.to_numeric(column, errors="coerce"), _number(condition, value)).to_numpy()
     return kept
+
+
+def values_listed(units: pd.DataFrame, conditions: tuple[str, ...]) -> str:
+    """How often each value of the columns that conditions name occurs, e.g. ``"; group: mua 3, noise 2"``."""
+    lines = ""
+    for name in dict.fromkeys(re.split(r"[!<>=]", condition)[0].strip() for condition in conditions):
+        counts = units[name].astype(str).value_counts()
+        lines += f"; {name}: " + ", ".join(f"{value} {count}" for value, count in counts.head(_MOST_LISTED).items())
+    return lines
 
 
 def _number(condition: str, value: str) -> float:

@@ -1,24 +1,25 @@
 """From what a reader has found to a recording: the steps that all kinds of files share."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neurobridge_tb._upstream import Data
-from neurobridge_tb.datasets.builder import build_recording
+from neurobridge_tb._upstream import ArrayDict, Data, Interval
+from neurobridge_tb.datasets.builder import OWN_NAMES, build_recording
 from neurobridge_tb.datasets.columns import column_values
-from neurobridge_tb.datasets.readers.choices import Choices, rows_where
-from neurobridge_tb.datasets.readers.names import file_name, identifier
+from neurobridge_tb.datasets.readers.choices import Choices, rows_where, values_listed
+from neurobridge_tb.datasets.readers.names import file_name, free_name
 from neurobridge_tb.datasets.readers.notes import Notes, contents
 from neurobridge_tb.datasets.splits import Bounds, block_splits, row_splits
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
 _AREAS = ("area", "area_name", "brain_area", "brain_region", "region", "brainLocationAcronyms_ccf_2017", "location")
+_NOWHERE = ("unknown", "none", "nan", "n/a", "na")  # what files write where they know no area
 _MANY_SPIKES = 50
 _UNITS = {"milliseconds": 1e3, "sample numbers at 30,000 Hz": 3e4}
 _SLACK_S = 10.0  # intervals and behaviour may reach this far beyond the last spike
@@ -67,6 +68,7 @@ class Draft:
             InputError: No unit is left, a table is on another clock, or what :func:`build_recording` refuses.
         """
         session = file_name(choices.session or self.session)
+        self._name_units_once()
         kept = np.flatnonzero(rows_where(self.units, choices.where))
         if len(kept) < len(self.units):
             unmet = f"{', '.join(choices.where)} does not hold"
@@ -79,7 +81,7 @@ class Draft:
         if not len(kept):
             raise InputError(
                 expected="units that have activity" + "".join(f", {condition}" for condition in choices.where),
-                found=f"none of {len(self.units)} in {self.source}",
+                found=f"none of {len(self.units)} in {self.source}{values_listed(self.units, choices.where)}",
                 fix="Choose other units with --where.",
             )
         for name in [n for n in (*self.behavior, *self.intervals) if n.partition(".")[0] in choices.leave]:
@@ -89,6 +91,7 @@ class Draft:
         tables = {name: self._rows_inside(name, table, start, end) for name, table in intervals.items()}
         series = {name: its for name, its in self.behavior.items() if name.partition(".")[0] not in choices.leave}
         behavior = {name: self._inside(name, *its, start, end) for name, its in series.items()}
+        tables = self._renamed(tables, behavior)
         end = max([end, *(float(table["end"].max()) for table in tables.values() if len(table))])
         if choices.presentations:
             tables["presentations"] = _presentations(tables, choices.presentations)
@@ -119,6 +122,27 @@ class Draft:
         self.notes.assumed += [str(doubt.message) for doubt in doubts if issubclass(doubt.category, UserWarning)]
         self.notes.taken += contents(recording)
         return recording
+
+    def _name_units_once(self) -> None:
+        """Probes that were sorted apart and put into one table may number their units alike."""
+        twice = self.units.index.duplicated(keep=False)
+        if twice.any():
+            names = self.units.index.astype(str)
+            count = pd.Series(names).groupby(names).cumcount()
+            self.units = self.units.set_axis([f"{name}_{k}" for name, k in zip(names, count, strict=True)], axis=0)
+            self.notes.assumed.append(f"{twice.sum()} units share their ids, and are told apart by _0, _1 …")
+
+    def _renamed(self, tables: dict[str, pd.DataFrame], behavior: Iterable[str]) -> dict[str, pd.DataFrame]:
+        """Tables by names that nothing else in a recording has."""
+        taken = {*OWN_NAMES, "spike_counts", "mua", *(_place(name).partition(".")[0] for name in behavior)}
+        taken |= {MODALITY_REGISTRY[n].value_key.partition(".")[0] for n in behavior if n in MODALITY_REGISTRY}
+        renamed: dict[str, pd.DataFrame] = {}
+        for name, table in tables.items():
+            new = f"{name}_table" if name in taken else name
+            if new != name:
+                self.notes.assumed.append(f"the table {name} is called {new}: something else has its name")
+            renamed[new] = table
+        return renamed
 
     def _trains(self, rows: NDArray) -> list[NDArray] | None:
         """Sorted spike times in s of some units; None where the activity is values.
@@ -164,10 +188,11 @@ class Draft:
                 f"{(sound & ~inside).sum():,} of {len(table):,} rows of {name}", "outside of the recording"
             )
         kept = table[sound & inside].sort_values(["start", "end"], kind="stable")
-        columns = {}
+        columns: dict[str, NDArray] = {}
         for column in kept:
             try:
-                columns[identifier(str(column))] = column_values(name, str(column), kept[column])
+                key = free_name(str(column), columns, Interval)
+                columns[key] = column_values(name, str(column), kept[column])
             except InputError as error:
                 self.notes.leave(f"{name}.{column}", error.found)
         return pd.DataFrame({key: list(values) if values.ndim > 1 else values for key, values in columns.items()})
@@ -207,13 +232,15 @@ class Draft:
         columns: dict[str, NDArray] = {"id": np.array([f"{session}/{name}" for name in table.index], dtype=str)}
         for column in table:
             try:
-                columns[identifier(str(column))] = column_values("units", str(column), table[column])
+                key = free_name(str(column), columns, ArrayDict)
+                columns[key] = column_values("units", str(column), table[column])
             except InputError as error:
                 self.notes.leave(f"units.{column}", error.found)
         if named is None:
             self.notes.assumed.append("no areas: no column of units names them")
         else:
-            columns["area"] = column_values("units", named, table[named]).astype(str)
+            areas = column_values("units", named, table[named]).astype(str)
+            columns["area"] = np.where(np.isin(np.char.lower(areas), _NOWHERE), "", areas)
             if named != "area":
                 self.notes.assumed.append(f"units.{named} names the areas")
         return pd.DataFrame({key: values for key, values in columns.items() if values.ndim == 1})

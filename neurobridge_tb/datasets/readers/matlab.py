@@ -17,6 +17,8 @@ from neurobridge_tb.datasets.readers.notes import Notes
 from neurobridge_tb.datasets.readers.rasters import is_raster, raster_draft
 from neurobridge_tb.errors import InputError, require
 
+_LONGEST_BIN_S = 10.0
+
 
 def read_matlab(
     source: str | Path,
@@ -81,6 +83,7 @@ def read_matlab(
                 found=f"shape {values.shape}, type {values.dtype}, bin size {bin_size}",
                 fix="Give the bin width of the array, e.g. --bin-size 0.05.",
             )
+        _check_bins(name, values, bin_size, notes)
         draft.units = pd.DataFrame(index=pd.Index([f"u{unit:04d}" for unit in range(values.shape[1])]))
         draft.values, draft.are_counts = (values, bin_size, 0.0), counts is not None
     for name, variable in (behavior or {}).items():
@@ -88,6 +91,26 @@ def read_matlab(
     for name, variable in (tables or {}).items():
         draft.intervals[identifier(name)] = _table(content, name, variable)
     return draft.recording(choices)
+
+
+def _check_bins(name: str, values: NDArray, bin_size: float, notes: Notes) -> None:
+    if bin_size > _LONGEST_BIN_S:
+        raise InputError(
+            expected=f"--bin-size in s, at most {_LONGEST_BIN_S:g}",
+            found=f"{bin_size:g}",
+            fix=f"If these are milliseconds, give --bin-size {bin_size / 1000:g}.",
+        )
+    if len(values) < values.shape[1]:
+        notes.assumed.append(
+            f"{name} is (bins, units), {len(values):,} bins of {values.shape[1]:,} units: transpose it if that is wrong"
+        )
+
+
+def _column(values: Any) -> list[Any] | NDArray:
+    """A field of a struct as a column: cells of one value each are that value."""
+    if isinstance(values, list):
+        return [np.ravel(value)[0] if np.size(value) == 1 else value for value in values]
+    return np.ravel(values)
 
 
 def load_mat(path: Path) -> dict[str, Any]:
@@ -136,7 +159,7 @@ def _trains(
     times = _field(content, spikes)
     if clusters is None:
         cells = list(times) if isinstance(times, list) or np.asarray(times).dtype == object else [times]
-        trains = {f"u{unit:04d}": np.atleast_1d(np.asarray(cell, dtype=np.float64)) for unit, cell in enumerate(cells)}
+        trains = {f"u{unit:04d}": _train(spikes, cell) for unit, cell in enumerate(cells)}
     else:
         owners, flat = np.ravel(_field(content, clusters)), np.ravel(times).astype(np.float64)
         if owners.shape != flat.shape:
@@ -147,6 +170,18 @@ def _trains(
             )
         trains = {f"c{owner:g}": flat[owners == owner] for owner in np.unique(owners)}
     return {unit: train.ravel() / (sampling_rate or 1.0) for unit, train in trains.items()}
+
+
+def _train(spikes: str, cell: Any) -> NDArray[np.float64]:
+    """Spike times of one cell of a cell array."""
+    try:
+        return np.atleast_1d(np.asarray([] if cell is None else cell, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            expected=f"in each cell of {spikes} the spike times of one unit, all trials together",
+            found=f"a cell that holds {_kind(cell)}: cells of trials, or text",
+            fix="Add each trial's start to its times, and put a unit's trials into one array.",
+        ) from error
 
 
 def _series(content: dict[str, Any], name: str, variable: str, draft: Draft) -> tuple[NDArray, NDArray]:
@@ -169,13 +204,16 @@ def _series(content: dict[str, Any], name: str, variable: str, draft: Draft) -> 
 def _table(content: dict[str, Any], name: str, variable: str) -> pd.DataFrame:
     struct = _field(content, variable)
     if isinstance(struct, list) or (isinstance(struct, np.ndarray) and struct.dtype == object):
-        return pd.DataFrame(list(struct))  # a struct array: one struct a row
-    if not isinstance(struct, dict) or not {"start", "end"} <= set(struct):
+        rows = [row for row in struct if isinstance(row, dict)]  # a struct array: one struct a row
+        struct = {key: [row.get(key) for row in rows] for key in rows[0]} if rows else struct
+    columns = {key: _column(column) for key, column in struct.items()} if isinstance(struct, dict) else {}
+    if not {"start", "end"} <= set(columns) or len({len(column) for column in columns.values()}) > 1:
+        lengths = ", ".join(f"{key} {len(column)}" for key, column in columns.items())
         raise InputError(
-            expected=f"a struct {variable} with fields start and end, for {name}",
-            found=_kind(struct),
+            expected=f"a struct {variable} with fields start and end and any more of one length, for {name}",
+            found=lengths or _kind(struct),
             fix="MATLAB tables are opaque in files: use table2struct(T, 'ToScalar', true).",
         )
-    table = pd.DataFrame({key: np.ravel(column) for key, column in struct.items()})
+    table = pd.DataFrame(columns)
     text = {key: table[key].str.rstrip() for key in table if pd.api.types.is_string_dtype(table[key])}
     return table.assign(**text)  # rows of a char matrix are padded

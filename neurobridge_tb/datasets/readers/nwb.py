@@ -190,6 +190,12 @@ def _numbers(series: Any) -> NDArray:
 def _grid(series: Any, notes: Notes) -> tuple[NDArray, float, float]:
     """Values (T, N) on an even grid, its step and its start in s."""
     times, data = _times(series), _numbers(series).astype(np.float32)
+    if len(times) != len(data) or len(times) < 2 or not (np.diff(times) > 0).all():
+        raise InputError(
+            expected=f"frames of {series.name} at rising times, one each",
+            found=f"{len(data)} frames, {len(times)} times" + (", not rising" if len(times) == len(data) > 1 else ""),
+            fix="Name another series with --values.",
+        )
     step = float(np.median(np.diff(times)))
     even = times[0] + step * np.arange(len(times))
     if np.abs(times - even).max() > step / 2:
@@ -246,6 +252,6 @@ def _intervals(tables: list[Any], notes: Notes) -> dict[str, pd.DataFrame]:
         if not len(table):
             notes.leave(name, "empty")
             continue
-        columns = scalar_columns(table, notes, name)
+        columns = scalar_columns(table, notes, name).rename(columns={"start": "start_", "end": "end_"})
         taken[name] = columns.rename(columns={"start_time": "start", "stop_time": "end"}).reset_index(drop=True)
     return taken

@@ -1,6 +1,7 @@
 """Kilosort and Phy folders (https://phy.readthedocs.io, "Template-GUI files")."""
 
 import ast
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,18 +112,31 @@ def _params(path: Path) -> dict[str, float]:
 def _cluster_table(folder: Path, numbers: NDArray, notes: Notes) -> pd.DataFrame:
     table = pd.DataFrame(index=pd.Index(numbers, name="cluster_id"))
     for path in sorted([*folder.glob("cluster_*.tsv"), *folder.glob("cluster_*.csv")]):
-        columns = pd.read_csv(path, sep=None, engine="python")
+        columns = _read_table(path)
+        if columns is None:
+            notes.leave(path.name, "not a table")
+            continue
         if "cluster_id" not in columns and "id" not in columns:
             notes.leave(path.name, "no column cluster_id")
             continue
         columns = columns.set_index("cluster_id" if "cluster_id" in columns else "id")
+        columns.index = pd.to_numeric(columns.index, errors="coerce")
         fresh = [name for name in columns if name not in table]
         table = table.join(columns.loc[~columns.index.duplicated(), fresh])
     return table
 
 
+def _read_table(path: Path) -> pd.DataFrame | None:
+    """A table of columns that are separated by tabs, commas or the like; None where it is none."""
+    try:
+        return pd.read_csv(path, sep=None, engine="python")
+    except (ValueError, csv.Error):  # pandas' own errors are ValueErrors
+        return None
+
+
 def _good_ones(units: pd.DataFrame, choices: Choices, notes: Notes) -> Choices:
-    named = next((name for name in ("group", "KSLabel") if name in units and units[name].notna().any()), None)
+    labels = [name for name in ("group", "KSLabel") if name in units and units[name].notna().any()]
+    named = next((name for name in labels if (units[name] == "good").any()), next(iter(labels), None))
     if named is None:
         notes.assumed.append("all clusters are units: no cluster_group.tsv or cluster_KSLabel.tsv tells which are good")
         return choices
