@@ -33,9 +33,11 @@ docs: $(VENV)/.docs
 look: docs
 	$(BIN)/python tests/site/look.py site site_pictures
 
-# The notebooks of examples/notebooks, executed in notebooks_run/ (minutes; a workflow of its own runs them).
+# The notebooks of examples/notebooks, executed in notebooks_run/ and stored beside their text (minutes; a workflow of
+# its own runs them).
 notebooks: $(VENV)/.notebooks
 	rm -rf notebooks_run && $(BIN)/python examples/notebooks/run.py notebooks_run
+	cp notebooks_run/*/*.ipynb examples/notebooks
 
 # Wheel and source archive in dist/, checked, and the wheel tried in an environment of its own.
 release: $(VENV)/.python

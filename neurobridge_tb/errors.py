@@ -37,7 +37,7 @@ class InputError(NeuroBridgeError, ValueError):
     """
 
     def __init__(self, *, expected: str, found: str, fix: str):
-        super().__init__(printable(f"Expected {expected}.\nFound {found}.\n{fix}"))
+        super().__init__(printable(f"Expected {expected}.\nFound {found.removesuffix('.')}.\n{fix}"))
         self.expected, self.found, self.fix = expected, found, fix
 
 

@@ -185,3 +185,10 @@ def test_every_name_of_the_python_page_can_be_imported_and_has_a_docstring():
     for name in names:
         found = resolve_name(name)
         assert isinstance(found, dict) or found.__doc__, name
+
+
+def test_the_reference_has_every_name_of_the_python_page():
+    page, reference = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("api.md", "reference.md"))
+    names = re.findall(r"^\| `(neurobridge_tb[\w.]+)`", page, re.MULTILINE)
+    shown = re.findall(r"^::: (.*)$", reference, re.MULTILINE)
+    assert shown == [name for name in names if name != "neurobridge_tb.MODALITY_REGISTRY"]  # a dict has no docstring

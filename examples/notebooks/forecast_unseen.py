@@ -11,13 +11,13 @@
 # which it gets a minute of reference activity and no training. **Everything here is simulated.** Beside it stands
 # the last smoothed rate, which is hard to beat for a unit that was never seen.
 
-# %% The first cell installs the package where it is missing (Colab). Before it is on the package index, set SOURCE to a
-# clone of the repository, or to "neurobridge-tb[demo,readers] @ git+" and its address.
+# %% Installs the package where it is missing. "../.." is the clone that this notebook lies in; on Colab, put
+# "neurobridge-tb[demo,readers] @ git+" and the address of the repository.
 import importlib.util
 import subprocess
 import sys
 
-SOURCE = "neurobridge-tb[demo,readers]"
+SOURCE = "../..[demo,readers]"
 if importlib.util.find_spec("neurobridge_tb") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", SOURCE], check=True)
 
@@ -57,10 +57,11 @@ for name, n_units in (("monday", 40), ("tuesday", 36), ("wednesday", 32)):
 # ## Train on two, forecast the third
 
 # %%
-from rich.console import Console
+import json
+
+import pandas as pd
 
 from neurobridge_tb.jobs.forecast import forecast
-from neurobridge_tb.report.terminal_table import print_rows
 
 run = forecast(
     dataset="binned",
@@ -80,7 +81,8 @@ run = forecast(
         "device": "cpu",
     },
 )
-print_rows(run / "metrics.json", Console(width=120))
+rows = json.loads((run / "metrics.json").read_text())["rows"]
+pd.DataFrame([{k: row[k] for k in ("recordings", "forecast", "bits/spike")} for row in rows]).round(3)
 
 # %% [markdown]
 # ## Look

@@ -10,13 +10,13 @@
 # Set `FILE` to an NWB file of yours and `TARGET` to a column of one of its tables. Without a file, one is made
 # here with pynwb: 30 units whose rates depend on which of three stimuli is on. **That file is simulated.**
 
-# %% The first cell installs the package where it is missing (Colab). Before it is on the package index, set SOURCE to a
-# clone of the repository, or to "neurobridge-tb[demo,readers] @ git+" and its address.
+# %% Installs the package where it is missing. "../.." is the clone that this notebook lies in; on Colab, put
+# "neurobridge-tb[demo,readers] @ git+" and the address of the repository.
 import importlib.util
 import subprocess
 import sys
 
-SOURCE = "neurobridge-tb[demo,readers]"
+SOURCE = "../..[demo,readers]"
 if importlib.util.find_spec("neurobridge_tb") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", SOURCE], check=True)
 

@@ -1,9 +1,11 @@
 """Run the notebooks, each in a folder of its own: python examples/notebooks/run.py OUT [NAME ...]
 
 Each `.py` here is a notebook in jupytext's percent format. It is executed in `OUT/NAME/`, and left there as
-`NAME.ipynb` with its outputs. A cell that fails, or a notebook of over five minutes, ends the run.
+`NAME.ipynb` with its outputs. A cell that fails ends the run, and so does a notebook of over five minutes: of the clock
+or of the processors, whichever is less, so that neither other work on the machine nor waiting threads count against it.
 """
 
+import resource
 import sys
 import time
 from pathlib import Path
@@ -15,25 +17,31 @@ LIMIT_S = 300
 HERE = Path(__file__).parent
 
 
-def run(source: Path, out: Path) -> float:
-    """Execute one notebook; returns seconds."""
+def processor_seconds() -> float:
+    """User and system seconds of the processes that this one started and that have ended."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def run(source: Path, out: Path) -> tuple[float, float]:
+    """Execute one notebook; returns its seconds, of the clock and of the processors."""
     out.mkdir(parents=True)
     notebook = jupytext.read(source)
-    began = time.monotonic()
+    clock, processors = time.monotonic(), processor_seconds()
     try:
         NotebookClient(
-            notebook, timeout=LIMIT_S, kernel_name="python3", resources={"metadata": {"path": out}}
+            notebook, kernel_name="python3", record_timing=False, resources={"metadata": {"path": out}}
         ).execute()
     finally:
         jupytext.write(notebook, out / f"{source.stem}.ipynb")
-    seconds = time.monotonic() - began
-    if seconds > LIMIT_S:
-        raise TimeoutError(f"{source.name} took {seconds:.0f} s, more than {LIMIT_S} s")
-    return seconds
+    return time.monotonic() - clock, processor_seconds() - processors
 
 
 if __name__ == "__main__":
     out, *names = sys.argv[1:]
     for source in sorted(HERE.glob("*.py")):
         if source.name != "run.py" and (not names or source.stem in names):
-            print(f"{source.stem}: {run(source, Path(out) / source.stem):.0f} s", flush=True)
+            clock, processors = run(source, Path(out) / source.stem)
+            print(f"{source.stem}: {clock:.0f} s, {processors:.0f} s of processor time", flush=True)
+            if min(clock, processors) > LIMIT_S:
+                raise SystemExit(f"{source.name} took more than {LIMIT_S} s")

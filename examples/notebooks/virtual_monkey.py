@@ -12,13 +12,13 @@
 # small: a fifth of the images of `neurobridge demo`. With recordings in TVSD's form, the cells below `prepare`
 # stay as they are.
 
-# %% The first cell installs the package where it is missing (Colab). Before it is on the package index, set SOURCE to a
-# clone of the repository, or to "neurobridge-tb[demo,readers] @ git+" and its address.
+# %% Installs the package where it is missing. "../.." is the clone that this notebook lies in; on Colab, put
+# "neurobridge-tb[demo,readers] @ git+" and the address of the repository.
 import importlib.util
 import subprocess
 import sys
 
-SOURCE = "neurobridge-tb[demo,readers]"
+SOURCE = "../..[demo,readers]"
 if importlib.util.find_spec("neurobridge_tb") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", SOURCE], check=True)
 

@@ -109,7 +109,8 @@ def _print_notes(console: "Console", notes: "Notes", path: Path) -> None:
 
 @_source_command(
     "nwb",
-    "NWB files, on disk or by address (https://…): sorted units, or calcium traces.\n\n"
+    "NWB files: sorted units, or calcium traces.\n\n"
+    "A file on disk, or its address (https://…), of which only what is needed is fetched.\n\n"
     "Example: neurobridge import nwb sub-4_ses-4.nwb --out processed/mtl",
     click.option("--values", metavar="NAME", help="Series of values (time, units) to take in place of spikes."),
 )
@@ -132,7 +133,7 @@ def _phy(source: str, choices: "Choices", notes: "Notes", **own: Any) -> Any:
 
 @_source_command(
     "spikeinterface",
-    "Folders of SpikeInterface sortings or analyzers, or any format that it reads.\n\n"
+    "Sortings, analyzers, and formats that it reads.\n\n"
     "Example: neurobridge import spikeinterface analyzer --where 'isi_violations_ratio<0.5' --out processed/probe",
     click.option(
         "--format", "file_format", metavar="NAME", help="Of spikeinterface.extractors, e.g. blackrock_sorting."
@@ -156,7 +157,7 @@ def _alf(source: str, choices: "Choices", notes: "Notes") -> Any:
 
 @_source_command(
     "matlab",
-    "MATLAB files: a folder of rasters, or arrays by name.\n\n"
+    "A folder of rasters, or arrays of a .mat file.\n\n"
     "Example: neurobridge import matlab reach.mat --counts Y --bin-size 0.05 --behavior hand=X --out processed/reach",
     click.option("--spikes", metavar="NAME", help="Spike times: a cell a unit, or all with --clusters."),
     click.option("--clusters", metavar="NAME", help="The unit of each spike."),
@@ -179,7 +180,9 @@ def _matlab(source: str, choices: "Choices", notes: "Notes", behavior: Any, tabl
 @click.option("--out", type=FOLDER, required=True, help="Folder of the recording.")
 @click.option("--session", help="Name of the recording.  [default: mc_maze, mc_maze_large, …, by the file's name]")
 def _nlb(train: str, test: str | None, out: Path, session: str | None) -> None:
-    """A set of MC_Maze, of the Neural Latents Benchmark: the file of training trials, and that of test trials.
+    """MC_Maze, of the Neural Latents Benchmark.
+
+    TRAIN.nwb holds the training trials, TEST.nwb the test trials.
 
     \b
     Example: neurobridge import nlb sub-Jenkins_ses-small_desc-train_behavior+ecephys.nwb \\

@@ -12,47 +12,18 @@ from neurobridge_tb.cli.heap import restart_with_bounded_heap
 from neurobridge_tb.cli.hub import models, push
 from neurobridge_tb.cli.import_files import import_files
 from neurobridge_tb.cli.jobs import JobCommand, job_commands
+from neurobridge_tb.cli.overview import Overview
 from neurobridge_tb.cli.signals import end_with_a_sentence
 from neurobridge_tb.errors import InputError, NeuroBridgeError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__)
+@click.group(cls=Overview, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="neurobridge")
 def main() -> None:
     """Learn from spikes and multi-unit activity, and turn it into pictures.
 
-    \b
-    The main job, step by step:
-      neurobridge simulate      raw files of a virtual monkey (or use your own recordings)
-      brainsets prepare tvsd    raw files -> HDF5
-      neurobridge import        NWB, Phy, SpikeInterface, MATLAB, ALF, NLB -> HDF5
-      neurobridge validate      what is in an HDF5 recording, and what is wrong with it
-      neurobridge images        does each image that was shown have its file?
-      neurobridge pretrain      masked pretraining of the encoder
-      neurobridge adapt         the same encoder for new recordings
-      neurobridge score         how well it fills in hidden units, areas and the future
-      neurobridge decode        what its latents tell of stimuli, choices and behaviour
-      neurobridge latents       its latents of whole recordings, as arrays and pictures
-      neurobridge finetune      train it on a behaviour, from many labels or few
-      neurobridge forecast      spikes up to a second ahead, also of units never seen
-      neurobridge submit-nlb    rates for the Neural Latents Benchmark
-      neurobridge submit-bwb    predictions for BrainWideBench
-      neurobridge embed         embeddings of the stimulus images
-      neurobridge align         neural activity -> image embedding (two stages)
-      neurobridge evaluate      retrieval, beside its baselines
-      neurobridge train-decoder a decoder of your own photos
-      neurobridge reconstruct   pictures, beside their baselines
-      neurobridge rate          a blind test of the pictures for people, on one page
-      neurobridge report        one HTML page of it all
-      neurobridge models        the models that come with the package
-      neurobridge push          a model and its card to the Hugging Face hub
-    \b
-    Many runs:
-      neurobridge experiment    a recipe of jobs over seeds, each run once, on a laptop or a cluster
-      neurobridge table         means, intervals and paired differences over runs
-      neurobridge plot          curves of an experiment
-      neurobridge check-plan    which of the plan's go/no-go points hold
-    `neurobridge demo` does all of it on simulated data.
+    With a file of your own: `import`, `validate`, `pretrain`, `decode`, `report`, in this order. Without one:
+    `neurobridge demo FOLDER`. `neurobridge COMMAND --help` lists what a command takes.
     """
 
 

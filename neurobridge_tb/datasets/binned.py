@@ -32,7 +32,7 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
         InputError: The folder has no recording, not the one named, or a file that is not a recording.
     """
 
-    how_to_make = "Make it with neurobridge_tb.datasets.build_recording and save_recording."
+    how_to_make = "Make one with `neurobridge import`, or from arrays with neurobridge_tb.datasets.build_recording."
 
     def __init__(
         self,

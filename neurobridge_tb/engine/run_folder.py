@@ -79,6 +79,7 @@ class RunFolder:
 
     def processes(self, settings: TrainerConfig) -> int:
         """How many processes share a training."""
+        quiet_lightning()
         return L.Trainer(
             **self._placement(settings), logger=False, enable_checkpointing=False, enable_model_summary=False
         ).world_size

@@ -7,11 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from neurobridge_tb.cli.main import main
+from neurobridge_tb.cli.overview import SECTIONS
 
-COMMANDS = [
-    "simulate", "simulate-allen", "validate", "images", "pretrain", "decode", "embed", "align", "evaluate",
-    "train-decoder", "reconstruct", "report", "demo", "info", "experiment", "table", "plot", "check-plan",
-]  # fmt: skip
+COMMANDS = [name for name, command in main.commands.items() if not command.hidden]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -19,6 +17,12 @@ def test_every_command_explains_itself(command):
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0
     assert len(result.output.splitlines()) > 5
+
+
+def test_the_list_of_commands_is_complete():
+    assert sorted(name for section in SECTIONS.values() for name in section) == sorted(COMMANDS)
+    output = CliRunner().invoke(main, ["--help"]).output
+    assert all(len(line) <= 80 and not line.endswith("...") for line in output.splitlines())
 
 
 def test_the_help_of_a_training_shows_its_groups_and_config():

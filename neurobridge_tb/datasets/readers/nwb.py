@@ -18,7 +18,7 @@ from neurobridge_tb.datasets.readers.choices import Choices
 from neurobridge_tb.datasets.readers.draft import Draft
 from neurobridge_tb.datasets.readers.names import file_name, identifier
 from neurobridge_tb.datasets.readers.notes import Notes
-from neurobridge_tb.errors import InputError, require
+from neurobridge_tb.errors import InputError, remedy, require
 
 _MOST_NUMBERS = 50_000_000  # of a behaviour series; more is raw data
 _MOST_COLUMNS = 64
@@ -75,6 +75,8 @@ def open_nwb(source: str | Path) -> Iterator[Any]:
     """An NWB file as pynwb reads it, its arrays on demand."""
     pynwb = require("pynwb", extra="readers")
     address = str(source).startswith(("http://", "https://"))
+    if not address and not Path(source).is_file():
+        raise InputError(expected="an NWB file", found=f"no file {source}", fix="Check the path.")
     try:
         stream = require("remfile", extra="readers").File(str(source)) if address else str(source)
         with h5py.File(stream, "r") as file, warnings.catch_warnings():
@@ -87,7 +89,7 @@ def open_nwb(source: str | Path) -> Iterator[Any]:
         raise InputError(
             expected=f"an NWB file at {source}",
             found=f"{type(error).__name__}: {error}",
-            fix="Check the path or address, and that the file was copied as a whole.",
+            fix=remedy(error, "Check the address, and that the file was copied as a whole."),
         ) from error
 
 
