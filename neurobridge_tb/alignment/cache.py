@@ -183,5 +183,5 @@ def _check_layers(wanted: Iterable[str], held: Iterable[str], place: str) -> Non
         raise InputError(
             expected=f"layers among {', '.join(held)}, which {place} holds",
             found=", ".join(missing),
-            fix=f"Nearest: {', '.join(near)}. Or embed the images anew with --layers.",
+            fix=f"Nearest: {', '.join(near)}. Or embed the images anew with other layers=[…].",
         )
