@@ -120,6 +120,30 @@ def check_replaceable(path: str | Path, is_ours: Callable[[Path], bool], what: s
         )
 
 
+def visible(folder: str | Path, *patterns: str) -> list[Path]:
+    """Files and folders of a folder that fit a pattern, sorted. Hidden ones, as macOS leaves them (``._a.h5``), do not.
+
+    Args:
+        folder: May be missing.
+        patterns: As of :meth:`pathlib.Path.glob`, e.g. ``"*.h5"`` or ``"alf/*.npy"``.
+    """
+    found = {path for pattern in patterns for path in Path(folder).glob(pattern)}
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def files_below(folder: str | Path) -> Iterator[Path]:
+    """Every file below a folder, sorted in each. Links are followed, but not back to a folder that they lie in; what is
+    hidden is left out."""
+    for here, folders, names in os.walk(folder, followlinks=True):
+        place = Path(here)
+        parents = list(place.parents)[: len(place.parts) - len(Path(folder).parts)]
+        if os.path.realpath(here) in map(os.path.realpath, parents):
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        yield from (place / name for name in sorted(names) if not name.startswith("."))
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write ``content`` as indented JSON to ``path``, see :func:`write_aside`."""
     with write_aside(path) as part:

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from neurobridge_tb.errors import InputError, remedy
-from neurobridge_tb.files import check_folder, check_replaceable, write_aside, write_folder, write_json
+from neurobridge_tb.files import (
+    check_folder,
+    check_replaceable,
+    files_below,
+    visible,
+    write_aside,
+    write_folder,
+    write_json,
+)
 
 
 def marked(folder):
@@ -110,3 +118,16 @@ def test_a_sound_file_that_cannot_be_opened_is_never_to_be_removed(tmp_path):
         assert "emove the" not in advice
     assert remedy(OSError("truncated file"), "Prepare it again.") == "Prepare it again."
     writer.close()
+
+
+def test_files_are_listed_through_links_and_without_what_is_hidden(tmp_path):
+    for name in ("data/a/1.npy", "data/._2.npy", "data/.cache/3.npy", "data/__MACOSX/4.npy", "elsewhere/5.npy"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    data = tmp_path / "data"
+    (data / "b").symlink_to(tmp_path / "elsewhere")
+    (data / "a" / "round").symlink_to(data)
+    (data / "6.npy").symlink_to(tmp_path / "elsewhere" / "5.npy")
+    assert [str(path.relative_to(data)) for path in files_below(data)] == ["6.npy", "a/1.npy", "b/5.npy"]
+    assert [path.name for path in visible(data, "*.npy", "a/*.npy")] == ["6.npy", "1.npy"]
+    assert visible(tmp_path / "nowhere", "*") == []

@@ -13,7 +13,7 @@ from torch import Tensor
 from neurobridge_tb.alignment.layers import FINAL
 from neurobridge_tb.alignment.source import describe_source, same_source
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside
+from neurobridge_tb.files import check_replaceable, write_aside
 
 _VERSION = 2
 
@@ -114,7 +114,12 @@ class EmbeddingCache:
         return self.embeddings[[self._rows[id_] for id_ in ids]]
 
     def save(self, path: str | Path) -> None:
-        """Write the cache, aside and renamed."""
+        """Write the cache, aside and renamed.
+
+        Raises:
+            InputError: See :func:`check_cache_place`.
+        """
+        check_cache_place(path)
         with write_aside(path) as aside, h5py.File(aside, "w") as file:
             file.create_dataset("ids", data=self.ids, dtype=h5py.string_dtype())
             for layer in self.layers:
@@ -165,6 +170,20 @@ class EmbeddingCache:
                 fix="Make it anew with 'neurobridge embed'.",
             ) from error
         return cls(ids, embeddings, encoder=made_by[0], preprocessing_hash=made_by[1])
+
+
+def check_cache_place(path: str | Path) -> None:
+    """Refuse to replace anything but a cache. Call it before anything heavy.
+
+    Raises:
+        InputError: Another file, or a folder, is at ``path``.
+    """
+    check_replaceable(path, _is_cache, "an embedding cache")
+
+
+def _is_cache(path: Path) -> bool:
+    with h5py.File(path) as file:
+        return "preprocessing_hash" in file.attrs
 
 
 def _check_source(path: str | Path, wanted: tuple[str | None, str | None], made_by: tuple[str, str]) -> None:

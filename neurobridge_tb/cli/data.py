@@ -7,6 +7,7 @@ import click
 
 from neurobridge_tb.cli.options import FILE, FOLDER, IMAGES
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import visible
 from neurobridge_tb.progress import progress_bars
 
 
@@ -90,19 +91,28 @@ def simulate_ibl(workspace: Path, sessions: int, probes: int, units: int, second
 @click.command()
 @click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
 def validate(recordings: tuple[Path, ...]) -> None:
-    """What recordings hold, and what is wrong with them: exit code 1 if anything is."""
+    """What recordings hold, and what is wrong with them: exit code 1 if anything is.
+
+    FILE may also be a folder of recordings.
+    """
     from rich.console import Console
 
     from neurobridge_tb.datasets.validation.examination import examine
     from neurobridge_tb.report.recording_tables import print_recording
 
-    console, faulty = Console(), 0
+    console, faulty, files = Console(), 0, list[Path]()
     for path in recordings:
+        files += visible(path, "*.h5") if path.is_dir() else [path]
+    if not files:
+        raise InputError(
+            expected="recordings (.h5 files)", found=f"none in {', '.join(map(str, recordings))}", fix="Name a file."
+        )
+    for path in files:
         contents, faults = examine(path)
         print_recording(console, path, contents, faults)
         faulty += any(fault.is_error for fault in faults)
     if faulty:
-        console.print(f"[red]{faulty} of {len(recordings)} recordings have faults.")
+        console.print(f"[red]{faulty} of {len(files)} recordings have faults.")
         sys.exit(1)
 
 

@@ -7,7 +7,9 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.errors import NeuroBridgeError
 from neurobridge_tb.files import write_json
 from neurobridge_tb.simulation.shown_images import class_photos
@@ -83,23 +85,38 @@ def run_demo(workspace: Path, images: Path | None, seed: int, tiny: bool = False
         StageError: A stage failed.
     """
     workspace.mkdir(parents=True, exist_ok=True)
+    lock_run(workspace)
     log = workspace / "stages.json"
-    done = json.loads(log.read_text(encoding="utf-8")) if log.exists() else []
+    done = _done_before(log)
     commands = stages(workspace, images, seed, tiny)
     for number, (stage, command) in enumerate(commands.items(), start=1):
         line = " ".join(command)
-        if stage != "report" and any(d["stage"] == stage and d["command"] == line for d in done):
+        settings = [argument.replace(str(workspace), "WORKSPACE") for argument in command]  # wherever it has been moved
+        if stage != "report" and any(d["stage"] == stage and settings == d["settings"] for d in done):
             print(f"[{number}/{len(commands)}] {stage}: done before", flush=True)
             continue
         print(f"[{number}/{len(commands)}] {line}", flush=True)
         seconds, peak = _run(command)
         print(f"      {seconds:.0f} s, at most {peak:.0f} MB of memory", flush=True)
         done = [d for d in done if d["stage"] != stage]
-        done.append({"stage": stage, "command": line, "seconds": seconds, "peak_memory_mb": peak})
+        noted = {"stage": stage, "command": line, "settings": settings}
+        done.append({**noted, "seconds": seconds, "peak_memory_mb": peak})
         write_json(log, done)
     total, peak = sum(d["seconds"] for d in done), max(d["peak_memory_mb"] for d in done)
     print(f"All stages: {total:.0f} s, at most {peak:.0f} MB of memory")
     return workspace / "report" / "index.html"
+
+
+def _done_before(log: Path) -> list[dict[str, Any]]:
+    """Notes on the stages that were done; none where the file cannot be read, so that they are done again."""
+    try:
+        noted = json.loads(log.read_text(encoding="utf-8"))
+        return [{"settings": None, **d} for d in noted if {"stage", "command", "seconds", "peak_memory_mb"} <= d.keys()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        print(f"{log} cannot be read ({error}): all stages are done again.", flush=True)
+        return []
 
 
 def _run(command: list[str]) -> tuple[float, float]:

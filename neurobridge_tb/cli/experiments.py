@@ -59,12 +59,14 @@ def table(runs: tuple[Path, ...], form: str, out: Path | None, **options: Any) -
     cell.
     """
     from neurobridge_tb.experiments.table import FORMATS
-    from neurobridge_tb.files import write_aside
+    from neurobridge_tb.files import check_replaceable, write_aside
 
     text = FORMATS[form](_rows(runs, **options))
     if out is None:
         click.echo(text, nl=False)
         return
+    head = text.partition("\n")[0]
+    check_replaceable(out, lambda old: old.read_text(encoding="utf-8").startswith(head), "a table of these columns")
     with write_aside(out) as aside:
         aside.write_text(text, encoding="utf-8")
     click.echo(f"Table: {out}")

@@ -83,7 +83,7 @@ def _write_all(
     console = Console()
     written: dict[Path, str] = {}
     for source in sources:
-        console.print(f"[bold]{source}[/]: reading …", highlight=False)
+        console.print(f"{source}: reading …", style="bold", highlight=False, markup=False)
         notes = Notes()
         recording = read(source, choices, notes)
         path = out / f"{recording.session.id}.h5"

@@ -42,6 +42,7 @@ class JobCommand(click.Command):
         say(f"neurobridge {self.name}: loading")
         from neurobridge_tb.engine.config import compose_config
         from neurobridge_tb.engine.processes import is_first_process
+        from neurobridge_tb.report.runs import RESULTS
         from neurobridge_tb.report.terminal_table import print_rows
 
         if many := [argument for argument in arguments if argument in ("--multirun", "-m")]:
@@ -50,7 +51,8 @@ class JobCommand(click.Command):
         config = compose_config(self.job, arguments)
         result = getattr(import_module(f"neurobridge_tb.jobs.{self.job}"), self.job)(config)
         if is_first_process():
-            print_rows(result / "metrics.json")
+            for name in RESULTS:
+                print_rows(result / name)
             click.echo(f"Results lie in {result}")
 
     def _call_many(self, arguments: list[str]) -> None:

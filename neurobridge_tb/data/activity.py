@@ -17,6 +17,7 @@ from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.recording_grid import read_spans, spans_end_to_end
 
 Floats = NDArray[np.float64]
+_AT_ONCE = 256  # windows in memory
 
 
 class RecordingActivity:
@@ -88,7 +89,9 @@ class RecordingActivity:
             return interval  # spikes and whole numbers are never absent
         start, end = np.asarray(interval.start, dtype=float), np.asarray(interval.end, dtype=float)
         if whole:
-            some = np.array([bool((~np.isnan(values)).any()) for values in self.windows(start, end)], dtype=bool)
+            parts = [slice(k, k + _AT_ONCE) for k in range(0, len(start), _AT_ONCE)]
+            read = (values for part in parts for values in self.windows(start[part], end[part]))
+            some = np.array([bool((~np.isnan(values)).any()) for values in read], dtype=bool)
             return interval if some.all() else Interval(start=start[some], end=end[some])
         starts, ends = [], []
         rate = float(self.model.series_of(self.recording).sampling_rate)

@@ -5,17 +5,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neurobridge_tb._upstream import Dataset, collate
+from neurobridge_tb._upstream import Data, Dataset, Interval, collate
 from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.data.activity import RecordingActivity
 from neurobridge_tb.datasets.columns import as_text
 from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+from neurobridge_tb.progress import say
 
 _BLOCK = 2**25  # values read at a time: 128 MB
 
@@ -137,6 +139,9 @@ def collect_responses(
 ) -> Responses:
     """All presentations of ``split`` in a recording, read some at a time.
 
+    Blank presentations, and those without any value (rejected trials), are left out; the latter are counted in a line
+    of progress.
+
     Args:
         dataset: With ``presentations`` in its recordings.
         model: Knows what to read of a window.
@@ -145,36 +150,88 @@ def collect_responses(
         areas: See :meth:`Responses.only`.
         time_window: See :meth:`Responses.only`.
         over_steps: Keep the means within latent steps alone, which are all that closed forms read.
+
+    Raises:
+        InputError: No presentations of images in the recording or in the split, or intervals that are none.
     """
     recording = dataset.get_recording(recording_id)
-    intervals = dataset.get_sampling_intervals(split)[recording_id]
-    start, end = np.asarray(intervals.start, dtype=float), np.asarray(intervals.end, dtype=float)
-    activity, shown = RecordingActivity(model, recording), recording.presentations
-    which = presentations_of(np.asarray(shown.start), np.asarray(shown.end), start, end)
-    longest = int(np.argmax(end - start))
+    start, end, image_ids, repeats = _shown_in(recording, dataset.get_sampling_intervals(split)[recording_id], split)
+    activity = RecordingActivity(model, recording)
+    by_length = np.argsort(start - end, kind="stable")
+    longest = next((k for k in by_length if not np.isnan(activity.windows(start[[k]], end[[k]])[0]).all()), None)
+    _require_rows(longest is not None, split, recording_id, "NaN throughout")
     inputs = collate([model.tokenize(recording.slice(start[longest], end[longest]))])
-    image_ids, repeats = as_text(np.asarray(shown.image_id))[which], np.asarray(shown.repeat)[which].astype(np.int64)
     last = len(np.unique(inputs["latent_timestamps"])) - 1
     step = np.floor(inputs["input_timestamps"][0].numpy() / model.latent_step + 1e-6)
 
-    def some(rows: slice) -> Responses:
+    def some(rows: slice) -> tuple[Responses, NDArray[np.bool_]]:
+        read = _of_length(len(step), activity.windows(start[rows], end[rows]))
+        present = ~np.isnan(read).all((1, 2))
         block = Responses(
-            values=_of_length(len(step), activity.windows(start[rows], end[rows])),
-            image_ids=image_ids[rows],
-            repeats=repeats[rows],
+            values=read[present],
+            image_ids=image_ids[rows][present],
+            repeats=repeats[rows][present],
             areas=activity.areas,
             steps=np.clip(step, 0, last).astype(np.int64),
             model_inputs={k: x for k, x in inputs.items() if not k.startswith("mask_pattern")},  # of one window alone
         )
         block = block.only(areas, time_window)
-        return block.over_steps() if over_steps else block
+        return block.over_steps() if over_steps else block, present
 
     at_once = max(1, _BLOCK // max(1, len(step) * len(activity.areas)))
-    first = some(slice(at_once))
-    values = np.empty((len(start), *first.values.shape[1:]), dtype=np.float32)
-    for k in range(0, len(start), at_once):
-        values[k : k + at_once] = (first if k == 0 else some(slice(k, k + at_once))).values
-    return replace(first, values=values, image_ids=image_ids, repeats=repeats)
+    first, present = some(slice(at_once))
+    values, kept, n = np.empty((len(start), *first.values.shape[1:]), dtype=np.float32), [present], present.sum()
+    values[:n] = first.values
+    for k in range(at_once, len(start), at_once):
+        block, present = some(slice(k, k + at_once))
+        values[n : n + present.sum()] = block.values
+        kept, n = [*kept, present], n + present.sum()
+    if rejected := len(start) - n:
+        say(f"{rejected} of {len(start)} presentations in '{split}' of {recording_id} have no value, and are left out")
+    has_values = np.concatenate(kept)
+    return replace(first, values=values[:n], image_ids=image_ids[has_values], repeats=repeats[has_values])
+
+
+def _shown_in(
+    recording: Data, intervals: Interval, split: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.str_], NDArray[np.int64]]:
+    """Start and end of the intervals that show an image, its id, and how often it had been shown before."""
+    name, held = recording.session.id, recording.keys()
+    shown = recording.presentations if "presentations" in held else None
+    if shown is None or "image_id" not in shown.keys():
+        raise InputError(
+            expected=f"presentations with a column image_id in recording {name}",
+            found=", ".join(sorted(held)),
+            fix="Only recordings during images can be aligned; see docs/own_data.md on adding presentations.",
+        )
+    start, end = np.asarray(intervals.start, dtype=float), np.asarray(intervals.end, dtype=float)
+    _require_rows(len(start) and len(shown.image_id), split, name, "no interval")
+    ids = as_text(np.asarray(shown.image_id))
+    ids[np.asarray(shown.blank, dtype=bool) if "blank" in shown.keys() else np.zeros(len(ids), bool)] = ""
+    repeats = (
+        np.asarray(shown.repeat) if "repeat" in shown.keys() else pd.Series(ids).groupby(ids).cumcount().to_numpy()
+    )
+    first, last = np.asarray(shown.start), np.asarray(shown.end)
+    which = presentations_of(first, last, start, end)
+    apart = (np.minimum(last[which], end) <= np.maximum(first[which], start)) & (ids[which] != "")
+    if apart.any():
+        raise InputError(
+            expected=f"intervals in '{split}' of {name} during which an image is shown",
+            found=f"{apart.sum():,} of {len(apart):,} without, the first at {start[apart][0]:g} s",
+            fix="Make the split of presentations alone.",
+        )
+    images = ids[which] != ""
+    _require_rows(images.sum(), split, name, "blank presentations alone")
+    return start[images], end[images], ids[which][images], repeats[which][images].astype(np.int64)
+
+
+def _require_rows(count: Any, split: str, recording_id: str, found: str) -> None:
+    if not count:
+        raise InputError(
+            expected=f"presentations of images in '{split}' of {recording_id}",
+            found=found,
+            fix="Check how the recording was prepared, or choose other splits.",
+        )
 
 
 def _of_length(n_bins: int, windows: list[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from neurobridge_tb.errors import InputError
 
 _CACHED_WINDOWS = 4096
 _BATCHES = 32  # of an epoch at least, where the number of windows decides
+_LONGEST = 3  # times the model's length may a trial last
 _OPEN_FILES = 64  # at a time, of a dataset that does not keep its files open
 
 
@@ -119,6 +120,13 @@ def window_loader(
     if windows not in ("trial", "continuous"):
         raise InputError(
             expected="windows=trial or windows=continuous", found=repr(windows), fix="Correct the dataset config."
+        )
+    longest = max((float((i.end - i.start).max()) for i in intervals.values() if len(i)), default=0.0)
+    if windows == "trial" and longest > _LONGEST * window_length:
+        raise InputError(
+            expected=f"with windows=trial, intervals of about the model's {window_length:g} s, one a window",
+            found=f"one of {longest:g} s",
+            fix="Take windows=continuous, which lie anywhere inside the intervals, or split the recording by trials.",
         )
     generator = torch.Generator().manual_seed(seed)
 

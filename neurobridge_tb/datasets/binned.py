@@ -8,6 +8,7 @@ import h5py
 
 from neurobridge_tb._upstream import Data, Dataset, Interval, SpikingDatasetMixin
 from neurobridge_tb.errors import InputError, remedy
+from neurobridge_tb.files import visible
 
 _OTHER_FILES = 100  # that a process has open besides
 
@@ -42,7 +43,7 @@ class BinnedRecordings(SpikingDatasetMixin, Dataset):
         **kwargs: Any,
     ):
         self._folder = folder = Path(root)
-        found = sorted(path.stem for path in folder.glob("*.h5") if not path.name.startswith("."))
+        found = [path.stem for path in visible(folder, "*.h5")]
         wanted = found if recording_ids is None else sorted(recording_ids)
         missing = sorted(set(wanted) - set(found))
         if missing or not wanted:

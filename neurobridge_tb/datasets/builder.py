@@ -19,22 +19,23 @@ from neurobridge_tb._upstream import (
     SessionDescription,
     SubjectDescription,
 )
-from neurobridge_tb.datasets.columns import Table, column_values
+from neurobridge_tb.datasets.columns import Table, column_values, seconds
 from neurobridge_tb.datasets.provenance import PSEUDO_POPULATION
 from neurobridge_tb.datasets.spike_arrays import Spikes, spike_events
 from neurobridge_tb.datasets.validation.array_checks import (
     behavior_objects,
     check_inside,
-    grid_values,
+    grid,
     interval_table,
-    positive,
+    moment,
     recording_id,
     require_input,
     split_domains,
     unit_table,
 )
-from neurobridge_tb.datasets.validation.clock_checks import count_faults, spike_time_faults
+from neurobridge_tb.datasets.validation.clock_checks import grid_faults, idle_split_faults, spike_time_faults
 from neurobridge_tb.datasets.validation.contents import Fault
+from neurobridge_tb.datasets.validation.scans import stretches
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import check_replaceable, write_aside
 
@@ -56,7 +57,7 @@ def build_recording(
     behavior: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
     trials: Table | None = None,
     intervals: Mapping[str, Table] | None = None,
-    splits: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    splits: Mapping[str, tuple[ArrayLike, ArrayLike] | Table] | None = None,
     source: str = "arrays given to neurobridge_tb.datasets.build_recording",
     simulated: bool = False,
     pseudo_population: bool = False,
@@ -83,8 +84,8 @@ def build_recording(
             Quantities of one object share their timestamps.
         trials: Columns ``"start"`` and ``"end"`` in s, sorted, and any more; or a DataFrame.
         intervals: Further tables like ``trials`` by name, e.g. ``"presentations"``.
-        splits: ``"train"``, ``"valid"``, ``"test"`` to ``(starts, ends)`` in s: intervals that do not overlap, stored
-            as ``train_domain`` and so on. Samplers draw windows inside them.
+        splits: ``"train"``, ``"valid"``, ``"test"`` to ``(starts, ends)`` in s, or to a table with these columns:
+            intervals that do not overlap, stored as ``train_domain`` and so on. Samplers draw windows inside them.
         source: Where the data come from, for the recording's description.
         simulated: The data come from a simulation, and the recording says so. Default False.
         pseudo_population: Units were recorded apart and their trials put side by side, and the recording says so.
@@ -108,23 +109,21 @@ def build_recording(
     if start is None:
         start = 0.0
         _require_near_start({name: columns["timestamps"] for name, columns in events.items()})
-    grids = {"spike_counts": counts, "mua": mua}
-    series: dict[str, Any] = {
-        name: RegularTimeSeries(
-            value=grid_values(name, given[0], len(rows)),
-            sampling_rate=1 / positive(f"bin_size of {name}", given[1]),
-            domain_start=float(start),
-        )
-        for name, given in grids.items()
-        if given is not None
-    }
+        _require_near_start({name: seconds(name, its["start"]) for name, its in tables.items() if "start" in its})
+    start = moment("start", start)
+    series: dict[str, Any] = {}
+    for name, given in (("spike_counts", counts), ("mua", mua)):
+        if given is not None:
+            values, width = grid(name, given, len(rows))
+            series[name] = RegularTimeSeries(value=values, sampling_rate=1 / width, domain_start=start)
     require_input(
         bool(series) or spikes is not None,
         expected="spikes, counts or mua",
         found="none of them",
         fix="Give at least one kind of neural activity.",
     )
-    taken = [name for name in tables if name in (*OWN_NAMES, *events, *series) or not name.isidentifier()]
+    own = {*OWN_NAMES, *events, *series, *dir(Data)}
+    taken = [name for name in tables if name in own or not name.isidentifier() or name.endswith("_domain")]
     require_input(
         not taken,
         expected="tables of intervals named by one word that nothing else has",
@@ -136,12 +135,13 @@ def build_recording(
         ends = ends or [e["timestamps"][-1] for e in events.values() if len(e["timestamps"])]
         ends += [np.max(columns["end"]) for columns in tables.values() if "end" in columns and len(columns["end"])]
         end = float(max(ends, default=start))
+    end = moment("end", end)
     require_input(
         end > start, expected=f"an end after the start, {start:g} s", found=f"{end:g} s", fix="Give end in seconds."
     )
-    domain = Interval(float(start), float(end))
-    for name, grid in series.items():
-        check_inside(f"bins of {name}", grid.domain.start, grid.domain.end, domain)
+    domain = Interval(start, end)
+    for name, its in series.items():
+        check_inside(f"bins of {name}", its.domain.start, its.domain.end, domain)
     for name, columns in events.items():
         times = columns["timestamps"]
         check_inside(f"timestamps of {name}", times, times, domain)
@@ -183,8 +183,9 @@ def _require_near_start(times: Mapping[str, np.ndarray]) -> None:
         )
 
 
-def _doubts(series: Mapping[str, Any], n_units: int, domain: Interval, splits: Mapping[str, Interval]) -> list[Fault]:
+def _doubts(series: Mapping[str, Any], n_units: int, domain: Interval, domains: Mapping[str, Interval]) -> list[Fault]:
     faults = []
+    splits = {name.removesuffix("_domain"): np.stack([s.start, s.end], 1) for name, s in domains.items()}
     if "spikes" in series:
         times, start = series["spikes"].timestamps, float(domain.start[0])
         seconds = float(domain.end[-1]) - start
@@ -193,12 +194,16 @@ def _doubts(series: Mapping[str, Any], n_units: int, domain: Interval, splits: M
             spikes_per_unit=np.bincount(series["spikes"].unit_index, minlength=n_units),
             before=np.searchsorted(times, start + np.arange(np.ceil(seconds))),
             seconds=seconds,
-            splits={name.removesuffix("_domain"): np.stack([s.start, s.end], 1) for name, s in splits.items()},
+            splits=splits,
             start=start,
         )
-    if "spike_counts" in series:
-        counts = series["spike_counts"]
-        faults += count_faults(counts.value, 1 / counts.sampling_rate)
+    for name in ("spike_counts", "mua"):
+        if name in series:
+            its = series[name]
+            idle = (np.isnan(its.value) | (its.value == 0)).all(1)
+            bounds = float(domain.start[0]) + stretches(idle) / its.sampling_rate
+            faults += grid_faults(f"{name}/value", its.value, 1 / its.sampling_rate)
+            faults += idle_split_faults(f"{name}/value", bounds, splits)
     return faults
 
 

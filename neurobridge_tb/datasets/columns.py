@@ -1,28 +1,62 @@
 """Columns of tables as HDF5 recordings store them: numbers, and text in ASCII."""
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from neurobridge_tb._upstream import ArrayDict
 from neurobridge_tb.errors import InputError
 
 Table: TypeAlias = Mapping[str, Any] | pd.DataFrame  # columns by name, each array-like
 
 
-def table_columns(owner: str, table: Table) -> dict[str, NDArray]:
+def table_columns(owner: str, table: Table, kind: type[ArrayDict]) -> dict[str, NDArray]:
     """Every column of a table, see :func:`column_values`.
 
     Args:
         owner: What the table holds, for messages, e.g. ``"units"``.
         table: A mapping of names to columns, or a DataFrame.
+        kind: Class of torch_brain that gets the columns.
 
     Raises:
-        InputError: A column cannot be stored; it is named.
+        InputError: No such table, or a column that cannot be stored; it is named.
     """
+    if not isinstance(table, Mapping | pd.DataFrame):
+        raise InputError(
+            expected=f"{owner}: columns by name, in a dict or a DataFrame",
+            found=f"type {type(table).__name__}",
+            fix="Give {'name': values, ...}, or pandas.DataFrame(...) of it.",
+        )
+    names = [column_name(owner, str(name), kind) for name in table]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(
+            expected=f"{owner} columns of different names",
+            found=f"twice: {', '.join(sorted(twice))}",
+            fix="Rename one of them, or leave it out.",
+        )
     return {str(name): column_values(owner, str(name), table[name]) for name in table}
+
+
+def column_name(owner: str, name: str, kind: type[ArrayDict]) -> str:
+    """A name under which an object of torch_brain, of class ``kind``, can hold and store a column.
+
+    Raises:
+        InputError: It is empty, begins with "_" (which torch_brain does not store), has a "/" (which HDF5 takes for a
+            folder), or is that of a method.
+    """
+    hides_a_method = hasattr(kind, name) and name != "split"  # which torch_brain never calls, and is a usual name
+    if not name.strip() or name.startswith("_") or set(name) & set("/\0") or name == "." or hides_a_method:
+        raise InputError(
+            expected=f"names of {owner} columns without '/', that do not begin with '_' and that torch_brain's tables "
+            "do not use themselves",
+            found=repr(name),
+            fix="Rename the column.",
+        )
+    return name
 
 
 def column_values(owner: str, name: str, column: Any) -> NDArray:
@@ -57,8 +91,54 @@ def column_values(owner: str, name: str, column: Any) -> NDArray:
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
+def numbers(name: str, values: Any) -> NDArray:
+    """Numbers as they are; those that are masked or missing are NaN.
+
+    Args:
+        name: What they are, for messages.
+        values: (n, ...) an array, also masked or sparse, a DataFrame, a tensor, or a list.
+
+    Raises:
+        InputError: Text, complex numbers, dates, or rows of different lengths.
+    """
+    array = _plain(values)
+    if array is None or array.dtype.kind not in "biuf":
+        raise InputError(
+            expected=f"{name}: an array of numbers",
+            found=f"type {_kind(values)}",
+            fix="Convert them, or leave them out.",
+        )
+    return array
+
+
+def seconds(name: str, times: Any) -> NDArray[np.float64]:
+    """Times or durations in s; durations with a unit of their own (timedeltas, neo's quantities) are converted.
+
+    Raises:
+        InputError: Text, or dates.
+    """
+    if hasattr(times, "rescale"):  # of the package quantities
+        times = times.rescale("s")
+    array = _plain(times)
+    if array is None or array.dtype.kind not in "biuf":
+        text = str(array.ravel()[0]) if array is not None and array.size else ""
+        raise InputError(
+            expected=f"{name} in s, as numbers",
+            found=text or f"type {_kind(times)}",
+            fix="Of dates, give the seconds since the recording's start: (t - t[0]) / numpy.timedelta64(1, 's').",
+        )
+    return array.astype(np.float64)
+
+
 def _plain(column: Any) -> NDArray | None:
     """Numbers or str, None where the values are neither."""
+    if isinstance(column, np.ma.MaskedArray):
+        absent: Any = np.nan if column.dtype.kind in "biuf" else None
+        column = np.where(column.mask, absent, column.data) if column.mask.any() else column.data
+    elif hasattr(column, "toarray"):  # scipy's sparse arrays
+        column = column.toarray()
+    elif hasattr(column, "detach"):  # a tensor
+        column = column.detach().cpu()
     try:
         array = np.asarray(column)
     except ValueError:  # rows of different lengths
@@ -80,8 +160,10 @@ def _of_objects(array: NDArray) -> NDArray | None:
     if all(isinstance(value, str | bytes) for value in given):
         return np.array([_text(value) for value in values], dtype=str).reshape(array.shape)
     if all(isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating) for value in given):
-        numbers = [np.nan if _missing(value) else value for value in values]
-        return np.array(numbers, dtype=None if len(given) == len(values) else np.float64).reshape(array.shape)
+        known = [np.nan if _missing(value) else value for value in values]
+        return np.array(known, dtype=None if len(given) == len(values) else np.float64).reshape(array.shape)
+    if all(isinstance(value, timedelta) for value in given):
+        return np.array([np.nan if _missing(value) else value.total_seconds() for value in values]).reshape(array.shape)
     if all(isinstance(value, pd.Timestamp) or hasattr(value, "isoformat") for value in given):
         return np.array(["" if _missing(value) else value.isoformat() for value in values], dtype=str)
     return None

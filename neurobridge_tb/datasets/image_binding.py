@@ -19,7 +19,7 @@ import numpy as np
 
 from neurobridge_tb.datasets.containment import lie_within
 from neurobridge_tb.errors import InputError, remedy
-from neurobridge_tb.files import check_replaceable, write_json
+from neurobridge_tb.files import check_replaceable, files_below, write_json
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
 RASTER_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # PIL's names; nothing that runs a program
@@ -152,9 +152,9 @@ def held_out_images(images: str | Path, recording: str | Path) -> set[str]:
             found=f"none, or several, for {len(lacking)}: {', '.join(lacking[:4])}",
             fix="`neurobridge images` shows which; images that are not found could not be left out.",
         )
-    files = set(binding.files.values())
+    files = {os.path.realpath(binding.folder / path) for path in binding.files.values()}
     paths = _read_binding(Path(images))[1] if is_binding(images) else {i: i for i in find_images(images)}
-    return {image_id for image_id, path in paths.items() if path in files}
+    return {image_id for image_id, path in paths.items() if os.path.realpath(binding.folder / path) in files}
 
 
 def recorded_image_ids(path: str | Path) -> list[str]:
@@ -246,11 +246,9 @@ def _members(archive: Path) -> tuple[bool, list[str]]:
 
 
 def _images_below(folder: Path) -> Iterable[str]:
-    for path in folder.rglob("*"):
+    for path in files_below(folder):
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            relative = path.relative_to(folder)
-            if not any(part.startswith(".") or part == "__MACOSX" for part in relative.parts):
-                yield relative.as_posix()
+            yield path.relative_to(folder).as_posix()
 
 
 def _resolve(folder: Path, path: str) -> Path:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from neurobridge_tb.datasets.columns import seconds
 from neurobridge_tb.datasets.validation.array_checks import require_input, sorted_times
 
 Spikes = tuple[ArrayLike, ArrayLike] | Sequence[ArrayLike] | Mapping[Any, ArrayLike]
@@ -16,7 +17,7 @@ def spike_events(spikes: Spikes, ids: NDArray[np.str_]) -> dict[str, NDArray]:
 
     Args:
         spikes: A tuple ``(times, unit_index)``; or times of one unit each, in a list in the order of ``ids`` or in a
-            mapping by id. A unit's times are arrays in s, neo SpikeTrains or pynapple Ts; they are sorted.
+            mapping by id. A unit's times are arrays in s, timedeltas, neo SpikeTrains or pynapple Ts; they are sorted.
         ids: (N,) unit ids.
 
     Raises:
@@ -52,21 +53,21 @@ def _in_order(spikes: Any, ids: NDArray[np.str_]) -> list[Any]:
 
 
 def _train(train: Any) -> NDArray[np.float64]:
-    """Times in s of one unit, whatever unit of time a neo SpikeTrain has."""
-    if hasattr(train, "rescale"):
-        train = train.rescale("s")
-    return np.asarray(getattr(train, "t", train), dtype=np.float64).ravel()
+    """Times in s of one unit, (n,); those of a pynapple Ts are its attribute ``t``."""
+    times = getattr(train, "t", None)
+    return seconds("times of spikes", times if isinstance(times, np.ndarray) else train).ravel()
 
 
 def _unit_indices(unit_index: ArrayLike, n_spikes: int, n_units: int) -> NDArray[np.int64]:
     """One row of the unit table for each spike, (n_spikes,)."""
     index = np.asarray(unit_index)
+    are_numbers = index.dtype.kind in "biuf" and index.size > 0
     fits = index.shape == (n_spikes,) and (index.size == 0 or (index.dtype.kind in "iu" and index.min() >= 0))
     require_input(
         bool(fits and (index.size == 0 or index.max() < n_units)),
         expected=f"unit_index of {n_spikes} whole numbers from 0 to {n_units - 1}, one for each spike",
         found=f"shape {index.shape}, type {index.dtype}"
-        + (f", from {index.min()} to {index.max()}" if index.size else ""),
-        fix="unit_index counts the rows of units from 0.",
+        + (f", from {index.min()} to {index.max()}" if are_numbers else ""),
+        fix="unit_index counts the rows of units from 0. Give times of one unit each as a list, not as a tuple.",
     )
     return index.astype(np.int64)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from neurobridge_tb._upstream import Interval, get_processed_dir
 from neurobridge_tb.datasets.binned import BinnedRecordings
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import visible
 
 
 class Tvsd(BinnedRecordings):
@@ -61,7 +62,7 @@ class Tvsd(BinnedRecordings):
         folder = Path(get_processed_dir() if root is None else root) / dirname
         self.how_to_make = f"Run: brainsets prepare tvsd -s monkeyF_{variant} --raw-dir RAW --processed-dir PROCESSED"
         if recording_ids is None:
-            recording_ids = [path.stem for path in folder.glob(f"*_{variant}.h5")]
+            recording_ids = [path.stem for path in visible(folder, f"*_{variant}.h5")]
         super().__init__(folder, recording_ids=recording_ids, transform=transform, **kwargs)
         self.split_type = split_type
 

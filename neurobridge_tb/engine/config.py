@@ -3,9 +3,10 @@
 Importing this file puts every job's config and every preset into Hydra's ConfigStore.
 """
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, NamedTuple, TypeVar, cast
@@ -22,9 +23,10 @@ from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.catalog import JOBS
 from neurobridge_tb.configs.parts import DatasetConfig
 from neurobridge_tb.configs.presets import GROUPS
-from neurobridge_tb.configs.settings import JobConfig
+from neurobridge_tb.configs.settings import JobConfig, RunConfig
 from neurobridge_tb.datasets.binned import BinnedRecordings
 from neurobridge_tb.datasets.validation.examination import refuse_faulty
+from neurobridge_tb.engine.saved_settings import check_run_folder
 from neurobridge_tb.errors import InputError, NeuroBridgeError, first_line
 from neurobridge_tb.masking.schemes import SCHEMES
 from neurobridge_tb.progress import say
@@ -319,7 +321,20 @@ def _finished(job: str, config: DictConfig) -> Any:
     except OmegaConfBaseException as error:  # of what a value refers to, too
         raise InputError(expected=f"a config of `{job}`", found=first_line(error), fix=_see_help(job)) from error
     _check_masking(job, getattr(finished, "masking", ()))
+    _expand_home(finished)
+    if isinstance(finished, RunConfig):
+        check_run_folder(finished.run_dir)
     return finished
+
+
+def _expand_home(config: Any) -> None:
+    """Have paths begin at the home folder where they begin with "~", which shells leave after a dotted name."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            _expand_home(value)
+        elif field.metadata.get("path") and isinstance(value, str) and value.startswith("~"):
+            setattr(config, field.name, os.path.expanduser(value))
 
 
 def _check_masking(job: str, schemes: Iterable[str]) -> None:

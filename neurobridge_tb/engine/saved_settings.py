@@ -12,7 +12,7 @@ from yaml import YAMLError
 
 from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.errors import InputError, first_line
-from neurobridge_tb.files import read_json, write_aside, write_json
+from neurobridge_tb.files import check_replaceable, read_json, write_aside, write_json
 
 _MAY_CHANGE = {"trainer", "command", "device", "precision", "compile", "loader.num_workers"}
 
@@ -109,6 +109,30 @@ def load_settings(path: Path) -> DictConfig:
             fix="Restore the file, name another run folder, or delete this one to start over.",
         )
     return saved
+
+
+def check_run_folder(folder: str | Path) -> None:
+    """Refuse a folder whose ``config.yaml`` or results are somebody else's, which a run would replace.
+
+    Raises:
+        InputError: It is a file, or such a file is in it.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(expected=f"a folder, or nothing, at {folder}", found="a file", fix="Name another run_dir.")
+    check_replaceable(folder / "config.yaml", _is_of_run, "the settings of a run")
+    if (folder / "config.yaml").exists():
+        return
+    for name in ("metrics.json", "retrieval.json"):
+        check_replaceable(folder / name, lambda path: "command" in read_json(path), "the results of a run")
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether settings are those of a run; of a damaged file it cannot be told, and reading it says so."""
+    try:
+        return "run_dir" in load_settings(path)
+    except InputError:
+        return True
 
 
 def masking_of_run(model: Path) -> dict[str, float] | None:

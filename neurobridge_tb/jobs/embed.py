@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from neurobridge_tb.alignment.cache import EmbeddingCache
+from neurobridge_tb.alignment.cache import EmbeddingCache, check_cache_place
 from neurobridge_tb.alignment.encoders import ImageEncoder, load_image_encoder
 from neurobridge_tb.configs.embed import EmbedConfig
 from neurobridge_tb.datasets.stimuli import StimulusImages, find_images
 from neurobridge_tb.devices import allow_tf32, computing_dtype, find_device
 from neurobridge_tb.engine.config import settle
+from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.progress import tracked
 
@@ -32,6 +33,10 @@ def embed(config: EmbedConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(EmbedConfig, config, settings)
+    check_cache_place(config.out)
+    parts = Path(f"{config.out}.parts")
+    parts.mkdir(parents=True, exist_ok=True)
+    lock_run(parts)
     allow_tf32(config.precision)
     encoder = load_image_encoder(
         config.encoder, config.image_size, find_device(config.device), computing_dtype(config.precision)
@@ -39,7 +44,6 @@ def embed(config: EmbedConfig | None = None, /, **settings: Any) -> Path:
     encoder.batch_size = config.batch_size
     ids = find_images(config.images)
     chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
-    parts = Path(f"{config.out}.parts")
     paths = [parts / f"{k:05d}.h5" for k in range(len(chunks))]
     names = [str(layer) for layer in encoder.layers(config.layers)]
     missing = [k for k, path in enumerate(paths) if not _is_done(path, chunks[k], names, encoder)]
@@ -50,7 +54,7 @@ def embed(config: EmbedConfig | None = None, /, **settings: Any) -> Path:
     done = [EmbeddingCache.load(path) for path in paths]
     embeddings = {name: torch.cat([part.embeddings[:, part.columns(name)] for part in done]) for name in names}
     _cache(ids, embeddings, encoder).save(config.out)
-    shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)
     return Path(config.out)
 
 

@@ -16,7 +16,7 @@ from neurobridge_tb.datasets.provenance import is_simulated
 from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.errors import InputError, require
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.files import write_aside, write_folder, write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
 from neurobridge_tb.report.drawing.figure_style import save_figure
@@ -179,12 +179,13 @@ def _table(recording: Data, name: str) -> Any:
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_aside(path) as aside:
-        if path.suffix == ".npz":
-            with aside.open("wb") as file:
-                np.savez(file, **arrays)
-        else:
-            group = require("zarr", extra="readers").open_group(str(aside), mode="w")
-            for name, values in arrays.items():
-                group[name] = values
+    if path.suffix == ".npz":
+        with write_aside(path) as aside, aside.open("wb") as file:
+            np.savez(file, **arrays)
+        return
+    zarr = require("zarr", extra="readers")
+    ours = {name.split("/")[0] for name in arrays} | {"zarr.json", ".zgroup", ".zattrs", ".zmetadata"}
+    with write_folder(path, ours, is_ours=lambda folder: True) as aside:
+        group = zarr.open_group(str(aside), mode="w")
+        for name, values in arrays.items():
+            group[name] = values

@@ -1,7 +1,7 @@
 """NeuroBridgeModel: a CaPOYO-derived encoder of neural activity with a masking head."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -71,6 +71,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         boundary_tokens: Each unit seen has two more tokens, at the window's start and end, as in POYO; for
             ``"spikes"`` only. Default False.
         bin_size: Bin width in s of the counts predicted for ``"spikes"``. Default 0.02.
+        bin_widths: Bin width in s of each recording on a grid whose units' statistics the model has;
+            :meth:`fit_unit_statistics` notes them. Default: none.
         ffn_dropout: Dropout in feed-forward networks. Default 0.2.
         lin_dropout: Dropout after each processing layer. Default 0.2.
         atn_dropout: Dropout in attention. Default 0.
@@ -104,6 +106,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         standardize_inputs: bool = True,
         boundary_tokens: bool = False,
         bin_size: float = 0.02,
+        bin_widths: Mapping[str, float] | None = None,
         ffn_dropout: float = 0.2,
         lin_dropout: float = 0.2,
         atn_dropout: float = 0.0,
@@ -130,6 +133,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             )
         self.modality = modality
         self.sequence_length, self.latent_step, self.bin_size = sequence_length, latent_step, bin_size
+        self.bin_widths = self.config["bin_widths"] = dict(bin_widths or {})
         self.num_latents_per_step, self.dim = num_latents_per_step, dim
         self.standardize_inputs, self.boundary_tokens = standardize_inputs, boundary_tokens
         self.has_factors = bool(num_factors)
@@ -232,6 +236,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         """
         unit_ids, mean, std = pooled_statistics(self, dataset, intervals, max_windows)
         self.unit_stats.set(unit_ids, torch.from_numpy(mean), torch.from_numpy(std))
+        if not self.reads_events:
+            recordings = [dataset.get_recording(recording_id) for recording_id in intervals]
+            self.bin_widths.update({str(r.session.id): 1 / float(self.series_of(r).sampling_rate) for r in recordings})
 
     def _other_unit_tables(self) -> list[InfiniteVocabEmbedding]:
         tables = [self.unit_stats, self.decoder.state_rows, self.gain_emb]

@@ -59,6 +59,7 @@ class WindowTokens:
         latent_step: Time between latent steps in s.
         num_latents_per_step: Latents at each step.
         bin_size: Bin width in s in which spike events are counted.
+        bin_widths: Bin width in s of each recording on a grid that the model was fitted to, by its id.
         boundary_tokens: Each unit seen has two more tokens, at the window's start and end (spike events).
         has_factors: There is a factor model, which needs to know which bins share a mask, and counts of spike events.
         unit_emb: Its vocabulary numbers the units.
@@ -71,6 +72,7 @@ class WindowTokens:
     latent_step: float
     num_latents_per_step: int
     bin_size: float
+    bin_widths: dict[str, float]
     boundary_tokens: bool
     has_factors: bool = False
     unit_emb: InfiniteVocabEmbedding
@@ -317,8 +319,20 @@ class WindowTokens:
         return np.arange(round(self.sequence_length / self.bin_size) + 1) * self.bin_size
 
     def series_of(self, data: Data) -> Any:
-        """The series of values that is read of a recording, or of a window of it."""
-        return getattr(data, _part_of(self.modality_of(data)))
+        """The series of values that is read of a recording, or of a window of it.
+
+        Raises:
+            InputError: Its bins are not as wide as those of this recording were when the model was fitted to it.
+        """
+        series = getattr(data, _part_of(self.modality_of(data)))
+        width = self.bin_widths.get(str(data.session.id)) if self.bin_widths else None
+        if width is not None and abs(width * series.sampling_rate - 1) > 1e-6:
+            raise InputError(
+                expected=f"bins of {width:.6g} s in recording {data.session.id}, as when the model was trained on it",
+                found=f"bins of {1 / series.sampling_rate:.6g} s",
+                fix="Take the recording as it was, or train a model on this one.",
+            )
+        return series
 
 
 @cache

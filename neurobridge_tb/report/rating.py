@@ -14,12 +14,13 @@ import h5py
 import numpy as np
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside
+from neurobridge_tb.files import check_replaceable, write_aside
 from neurobridge_tb.metrics.retrieval import bootstrap_interval
 from neurobridge_tb.report.drawing.pictures import picture
 from neurobridge_tb.report.result_names import label, main_name, picture_names
 
 FOLDER = "ratings"
+_MARK = "<title>Which picture was seen?</title>"  # of the template
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ def write_rating_page(run: str | Path, out: str | Path | None = None, backend: s
         trials=trials, test={"run": test.fingerprint, "backend": test.backend}, folder=FOLDER
     )
     target = Path(out) if out is not None else Path(run) / "rate.html"
+    check_replaceable(target, lambda page: _MARK in page.read_text(encoding="utf-8"), "a page of such a test")
     with write_aside(target) as aside:
         aside.write_text(page, encoding="utf-8")
     return target

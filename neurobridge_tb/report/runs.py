@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.files import visible
 
 RESULTS = ("metrics.json", "retrieval.json")
 _MARKS = (*RESULTS, "config.yaml", "metrics.csv", "masked_example.npz", "reconstructions.h5")
@@ -42,8 +43,8 @@ def find_runs(path: str | Path) -> list[Run]:
     Raises:
         InputError: A result that cannot be read.
     """
-    root = Path(path)
-    return [_read(root, folder) for folder in sorted(_folders(root, _DEPTH))]
+    root, seen = Path(path), set[Path]()
+    return [_read(root, folder) for folder in sorted(_folders(root, _DEPTH, seen))]
 
 
 def newest(runs: list[Run], job: str) -> Run | None:
@@ -62,7 +63,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, "a JSON file", error) from error
     if not isinstance(content, kind):
         raise unreadable(path, f"a JSON {kind.__name__}", f"a {type(content).__name__}")
@@ -78,18 +79,21 @@ def unreadable(path: Path, expected: str, found: object) -> InputError:
     )
 
 
-def _folders(folder: Path, depth: int) -> Iterator[Path]:
+def _folders(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
+    """Links are followed, after what they may lead to: each run is found once."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
     if any((folder / mark).is_file() for mark in _MARKS):
         yield folder
     if depth and folder.is_dir():
-        for inner in folder.iterdir():
+        for inner in sorted(visible(folder, "*"), key=lambda path: path.is_symlink()):
             if (
                 inner.is_dir()
-                and not inner.is_symlink()
                 and inner.name != "jobs"  # of experiments, each of which is a run itself
-                and not inner.name.startswith((".", "checkpoints", "logs", "model"))
+                and not inner.name.startswith(("checkpoints", "logs", "model"))
             ):
-                yield from _folders(inner, depth - 1)
+                yield from _folders(inner, depth - 1, seen)
 
 
 def _read(root: Path, folder: Path) -> Run:

@@ -8,24 +8,25 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?( |,|$)")
 
 
 def print_rows(metrics: Path, console: Console | None = None) -> None:
-    """Print the ``rows`` and the ``notes`` of a run's ``metrics.json``; nothing if it has none.
+    """Print the ``rows`` of a run's results (of an alignment what was forgotten) and their ``notes``, if there are any.
 
     No word is broken and no column left out: where they do not fit side by side, tables stand one below the other, each
     with the columns that say what a row is.
 
     Args:
-        metrics: Path of the file.
+        metrics: Path of ``metrics.json`` or ``retrieval.json``.
         console: Where to print; default: standard output.
     """
     content = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
     console = console or Console()
-    if content.get("rows"):
-        print_table(content["rows"], console)
+    if rows := content.get("rows") or content.get("forgetting"):
+        print_table(rows, console)
     for note in content.get("notes", ()):
         console.print(f"- {note}", highlight=False, markup=False)
 
@@ -44,9 +45,9 @@ def print_table(rows: list[dict], console: Console | None = None) -> None:
         for name in fitting:
             width = min(max(map(len, texts[name])), least[name] + spare)
             spare -= width - least[name]
-            table.add_column(name, width=width)
+            table.add_column(Text(name), width=width)
         for row in cells:
-            table.add_row(*(row.get(name, "") for name in fitting))
+            table.add_row(*(Text(row.get(name, "")) for name in fitting))
         console.print(table)
 
 

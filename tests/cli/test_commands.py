@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -48,13 +49,20 @@ def test_info_names_versions_and_device():
         (["embed", "images", "--out", "x.h5"], "settings as NAME=VALUE"),
         (["pretrain", "dataset.root=/nowhere"], "/nowhere"),
         (["embed", "images=/nowhere", "out=x.h5"], "no such folder"),
+        (["embed", "images=/nowhere", "out=theirs.txt"], "an embedding cache, or nothing, at theirs.txt"),
+        (["pretrain", "dataset.root=/nowhere", "run_dir=."], "the settings of a run, or nothing, at config.yaml"),
+        (["pretrain", "dataset.root=~/nowhere"], str(Path.home() / "nowhere")),
+        (["validate", "."], "recordings (.h5 files)"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(arguments, message, tmp_path):
+    (tmp_path / "theirs.txt").write_text("kept")
+    (tmp_path / "config.yaml").write_text("kept: true")
     result = subprocess.run(
         [sys.executable, "-m", "neurobridge_tb.cli", *arguments], capture_output=True, text=True, cwd=tmp_path
     )
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+    assert (tmp_path / "theirs.txt").read_text() == "kept" and (tmp_path / "config.yaml").read_text() == "kept: true"
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".h5", ".ckpt", ".safetensors")]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from neurobridge_tb.cli.demo_stages import stages
+from neurobridge_tb.cli import demo_stages
+from neurobridge_tb.cli.demo_stages import run_demo, stages
 from neurobridge_tb.cli.jobs import JobCommand
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.engine.config import compose_config
@@ -26,3 +27,16 @@ def test_commands_would_start(tmp_path, tiny, photos):
 def test_tiny_is_smaller_in_every_stage_that_takes_long(tmp_path):
     usual, tiny = (stages(tmp_path, None, seed=0, tiny=tiny) for tiny in (False, True))
     assert {stage for stage in usual if usual[stage] != tiny[stage]} >= {"simulate", "pretrain", "align", "reconstruct"}
+
+
+def test_a_demo_goes_on_where_it_was_moved_and_whatever_its_log_holds(tmp_path, monkeypatch, capsys):
+    run: list[str] = []
+    monkeypatch.setattr(demo_stages, "_run", lambda command: run.append(command[1]) or (1.0, 2.0))
+    run_demo(tmp_path / "a", None, 0)
+    every = len(run)
+    (tmp_path / "a").rename(tmp_path / "b (1)")
+    run_demo(tmp_path / "b (1)", None, 0)
+    assert run[every:] == ["report"]
+    (tmp_path / "b (1)" / "stages.json").write_text("[{")
+    run_demo(tmp_path / "b (1)", None, 0)
+    assert len(run) == 2 * every + 1 and "cannot be read" in capsys.readouterr().out

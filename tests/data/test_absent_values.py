@@ -3,6 +3,7 @@
 import pickle
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -99,3 +100,23 @@ def test_a_loader_can_be_sent_to_another_process(tmp_path):
     assert torch.equal(here, there)
     spawned = DataLoader(loader.dataset, 4, False, loader.sampler, None, 1, collate, multiprocessing_context="spawn")
     assert torch.equal(next(iter(spawned))["model_inputs"]["input_values"][0], here)
+
+
+def test_a_recording_that_was_binned_anew_is_refused_with_both_widths(tmp_path):
+    dataset = make(tmp_path, [])
+    model = NeuroBridgeModel(modality="mua", **SIZES)
+    model.init_vocabs(dataset)
+    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    model.save_pretrained(tmp_path / "model")
+    with h5py.File(tmp_path / "blanked.h5", "r+") as file:
+        values = file["mua/value"][::2]
+        del file["mua/value"]
+        file["mua/value"] = values
+        file["mua"].attrs["sampling_rate"] = 10.0
+    wider, loaded = BinnedRecordings(root=tmp_path), NeuroBridgeModel.load_pretrained(tmp_path / "model")
+    for read in (
+        lambda: loaded.tokenize(wider[DatasetIndex("blanked", 0.0, 1.0)]),
+        lambda: sampling_intervals(loaded, wider, "train", windows="continuous"),
+    ):
+        with pytest.raises(InputError, match="bins of 0.05 s in recording blanked[\\s\\S]*bins of 0.1 s"):
+            read()

@@ -132,12 +132,56 @@ def test_a_batch_size_of_one_and_a_missing_image_are_refused(recordings):
         PairBatches(recordings["train"], fewer, batch_size=8)
 
 
-def test_presentations_without_any_value_are_named(tmp_path):
-    save(tmp_path, "a", 8, seed=0, nan_at=[7, 9])
+@pytest.mark.parametrize("block", [10**9, 1])
+def test_presentations_without_any_value_are_left_out_and_counted(tmp_path, capsys, monkeypatch, block):
+    monkeypatch.setattr(responses_module, "_BLOCK", block)
+    save(tmp_path, "a", 8, seed=0, nan_at=[0, 7, 89])
     dataset = BinnedRecordings(tmp_path)
     encoder = encoder_of(dataset)
-    with pytest.raises(InputError, match=rf"2 of 60 that are NaN throughout, the first of image {IDS[7]}"):
+    train, test = (collect_responses(dataset, encoder, "a", split) for split in ("train", "test"))
+    assert train.image_ids.tolist() == [IDS[k] for k in range(60) if k not in (0, 7)] and len(test.values) == 9
+    assert not np.isnan(train.values).any()
+    assert "2 of 60 presentations in 'train' of a have no value, and are left out" in capsys.readouterr().out
+
+
+def test_presentations_that_are_rejected_throughout_are_an_error(tmp_path):
+    save(tmp_path, "a", 8, seed=0, nan_at=slice(60, 80))
+    dataset = BinnedRecordings(tmp_path)
+    with pytest.raises(InputError, match="images in 'valid' of a[\\s\\S]*NaN throughout"):
+        collect_responses(dataset, encoder_of(dataset), "a", "valid")
+
+
+def test_blank_presentations_are_no_pairs_and_repeats_are_counted_where_no_column_does(tmp_path):
+    from neurobridge_tb._upstream import Interval
+
+    starts, ids = WINDOW * np.arange(90), np.array(IDS)
+    ids[3] = ""
+    blank = np.arange(90) == 5
+    shown = Interval(start=starts, end=starts + WINDOW / 2, image_id=ids, blank=blank, timekeys=["start", "end"])
+    save(tmp_path, "a", 8, seed=0, presentations=shown)
+    dataset = BinnedRecordings(tmp_path)
+    encoder = encoder_of(dataset)
+    train, test = (collect_responses(dataset, encoder, "a", split) for split in ("train", "test"))
+    assert train.image_ids.tolist() == [IDS[k] for k in range(60) if k not in (3, 5)]
+    assert test.repeats.tolist() == list(range(10))  # of one image
+
+
+def test_recordings_without_images_and_splits_without_presentations_are_named(tmp_path):
+    from neurobridge_tb._upstream import Interval
+
+    starts = WINDOW * np.arange(90)
+    shown = Interval(
+        start=starts[:50], end=starts[:50] + 0.1, image_id=np.array(IDS[:50]), timekeys=["start", "end"]
+    )  # fmt: skip
+    save(tmp_path, "a", 8, seed=0, presentations=shown)
+    dataset = BinnedRecordings(tmp_path)
+    encoder = encoder_of(dataset)
+    with pytest.raises(InputError, match="during which an image is shown[\\s\\S]*10 of 60 without, the first at 10 s"):
         collect_responses(dataset, encoder, "a", "train")
+    recording = dataset.get_recording("a")
+    recording.presentations = Interval(start=starts[:5], end=starts[:5] + 0.1)
+    with pytest.raises(InputError, match="presentations with a column image_id in recording a"):
+        responses_module._shown_in(recording, recording.train_domain, "train")
 
 
 def test_a_presentation_that_only_touches_the_window_is_not_its_image(tmp_path):

@@ -16,6 +16,7 @@ from neurobridge_tb.data.samplers import (
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import BinnedRecordings
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
+from neurobridge_tb.errors import InputError
 
 
 def recordings(seconds):
@@ -139,3 +140,9 @@ def test_windows_are_those_of_upstreams_samplers(length):
     assert len(ours) == len(theirs)
     for _ in range(2):
         assert same(list(ours), list(theirs))
+
+
+def test_intervals_that_are_no_trials_are_not_taken_for_windows():
+    """A block of training time, of which a model of one second would see one window of 400 s."""
+    with pytest.raises(InputError, match="about the model's 1 s[\\s\\S]*one of 400 s[\\s\\S]*windows=continuous"):
+        window_loader(None, None, recordings((400, 2)), windows="trial", window_length=1.0, batch_size=1)

@@ -6,6 +6,8 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
+import torch
 
 from neurobridge_tb._upstream import Interval
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
@@ -43,14 +45,27 @@ class SpikeTrain(np.ndarray):
         dict(zip(IDS[::-1], TRAINS[::-1], strict=True)),
         [Ts(train) for train in TRAINS],
         [(1000 * train).view(SpikeTrain) for train in TRAINS],
+        [(1e9 * train).astype("m8[ns]") for train in TRAINS],
+        [pd.to_timedelta(train, unit="s") for train in TRAINS],
+        [torch.from_numpy(train).requires_grad_() for train in TRAINS],
     ],
-    ids=["list", "unsorted", "object array", "mapping", "pynapple", "neo in ms"],
+    ids=[
+        "list",
+        "unsorted",
+        "object array",
+        "mapping",
+        "pynapple",
+        "neo in ms",
+        "numpy's timedelta",
+        "pandas'",
+        "torch",
+    ],
 )
 def test_one_array_a_unit(spikes):
     recording = build(spikes=spikes)
-    np.testing.assert_allclose(recording.spikes.timestamps, np.sort(np.concatenate(TRAINS)))
+    np.testing.assert_allclose(recording.spikes.timestamps, np.sort(np.concatenate(TRAINS)), atol=1e-8)
     for unit, train in enumerate(TRAINS):
-        np.testing.assert_allclose(recording.spikes.timestamps[recording.spikes.unit_index == unit], train)
+        np.testing.assert_allclose(recording.spikes.timestamps[recording.spikes.unit_index == unit], train, atol=1e-8)
 
 
 def test_spikes_of_other_units_are_named():
@@ -100,6 +115,73 @@ def test_columns_that_cannot_be_stored_are_named(column, message):
     table = {"start": [0.0, 1.0, 2.0], "end": [1.0, 2.0, 3.0], "x": column}
     with pytest.raises(InputError, match=message):
         build(spikes=TRAINS, trials=table)
+
+
+CLOCK = np.arange(0, 60, 0.1)
+DATES = np.datetime64("2024-05-01") + (1e9 * CLOCK).astype("m8[ns]")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spikes": [DATES[:9], DATES[:9], []]}, "times of spikes in s[\\s\\S]*2024-05-01T00[\\s\\S]*Of dates"),
+        ({"spikes": [["a"], [1.0], []]}, "times of spikes in s[\\s\\S]*Found a"),
+        ({"spikes": [[1.0, np.nan], [1.0], []]}, "1 that are not finite"),
+        ({"spikes": (np.array([1.0]), np.array(["a"]))}, "whole numbers[\\s\\S]*<U1"),
+        ({"behavior": {"hand.x": (DATES, CLOCK)}}, "timestamps of hand.x in s[\\s\\S]*2024"),
+        ({"behavior": {"hand.x": (CLOCK, CLOCK * 1j)}}, "behavior column 'x'[\\s\\S]*complex"),
+        ({"behavior": {"hand.x": (CLOCK, 3.0)}}, "600 values of hand.x"),
+        ({"behavior": {"hand.keys": (CLOCK, CLOCK)}}, "do not use themselves[\\s\\S]*'keys'"),
+        ({"behavior": {"slice.x": (CLOCK, CLOCK)}}, "behaviour's name[\\s\\S]*'slice.x'"),
+        ({"behavior": {"train_domain.x": (CLOCK, CLOCK)}}, "behaviour's name"),
+        ({"trials": {"start": DATES[:1], "end": DATES[1:2]}}, "trials in s[\\s\\S]*2024"),
+        ({"trials": {"start": [0.0, np.nan], "end": [1.0, 2.0]}}, "1 of 2 without a length, or without a time"),
+        ({"trials": {"start": [1.7e9], "end": [1.7e9 + 1]}, "end": None}, "first time of trials is over a day"),
+        ({"trials": [{"start": 0.0, "end": 1.0}]}, "columns by name[\\s\\S]*list"),
+        ({"trials": {"start": [0.0], "end": [1.0], "a/b": [1]}}, "names of trials columns[\\s\\S]*'a/b'"),
+        ({"trials": {"start": [0.0], "end": [1.0], "slice": [1]}}, "names of trials columns[\\s\\S]*'slice'"),
+        ({"trials": {"start": [0.0], "end": [1.0], "_x": [1]}}, "names of trials columns[\\s\\S]*'_x'"),
+        ({"intervals": {"train_domain": {"start": [0.0], "end": [1.0]}}}, "Found train_domain"),
+        ({"intervals": {"keys": {"start": [0.0], "end": [1.0]}}}, "Found keys"),
+        ({"units": ["a", "b", "c"]}, "columns by name[\\s\\S]*list"),
+        ({"units": {"id": ["a", None, "c"]}}, "an id for each unit"),
+        ({"units": pd.DataFrame([[1, 2, i] for i in IDS], columns=["x", "x", "id"])}, "twice: x"),
+        ({"splits": {"train": "all"}}, "starts, ends"),
+        ({"start": "noon"}, "start in s"),
+        ({"end": np.nan}, "end in s"),
+        ({"session_id": ".s1"}, "not hidden"),
+        ({"session_id": "a\nb"}, "ASCII text that can name a file"),
+        ({"session_id": "a" * 300}, "300 characters"),
+        ({"session_id": None}, "Found None"),
+    ],
+)
+def test_what_is_no_time_no_number_or_no_name_is_refused_before_anything_is_written(changes, message):
+    with pytest.raises(InputError, match=message):
+        build(**({"spikes": TRAINS} | changes))
+
+
+def test_what_is_absent_in_masked_or_nullable_arrays_is_nan():
+    masked = np.ma.masked_less(CLOCK, 0.05)
+    nullable = pd.array([None, *range(599)], dtype="Int64")
+    recording = build(spikes=TRAINS, behavior={"hand.x": (CLOCK, masked), "hand.n": (CLOCK, nullable)})
+    assert np.flatnonzero(np.isnan(recording.hand.x)).tolist() == [0] == np.flatnonzero(np.isnan(recording.hand.n))
+    counts = np.ma.masked_array(np.ones((50, 3), int), mask=np.arange(150).reshape(50, 3) == 4)
+    found = build(counts=(counts, 0.1), end=None).spike_counts.value
+    assert np.isnan(found[1, 1]) and np.nansum(found) == 149
+
+
+@pytest.mark.parametrize("form", [scipy.sparse.csr_matrix, pd.DataFrame, lambda x: x.astype(object), lambda x: x > 0])
+def test_counts_in_any_array(form):
+    counts = RNG.integers(0, 2, (50, 3))
+    np.testing.assert_array_equal(
+        build(counts=(form(counts), pd.Timedelta("100ms")), end=5.0).spike_counts.value, counts
+    )
+
+
+def test_splits_as_numbers_or_tables():
+    splits = {"train": (0.0, 30.0), "valid": pd.DataFrame({"start": [30.0, 40.0], "end": [35.0, 45.0]})}
+    recording = build(spikes=TRAINS, splits=splits)
+    assert recording.train_domain.end.tolist() == [30.0] and recording.valid_domain.start.tolist() == [30.0, 40.0]
 
 
 def test_ids_name_files():
@@ -161,6 +243,33 @@ def test_training_split_without_spikes_is_an_error():
             build(spikes=TRAINS, end=900.0, splits={"train": ([100.0], [900.0])})
 
 
+@pytest.mark.parametrize("values", ["counts", "mua"])
+def test_training_split_without_counts_or_values_is_an_error_for_builder_and_validate(values, tmp_path):
+    some = RNG.integers(1, 5, (600, 3)) * (1.0 if values == "mua" else 1)
+    splits = {"train": ([0.0], [30.0]), "valid": ([30.0], [60.0])}
+    save_recording(build(**{values: (some, 0.1)}, splits=splits), tmp_path / "s1.h5")
+    with h5py.File(tmp_path / "s1.h5", "r+") as file:
+        file["mua/value" if values == "mua" else "spike_counts/value"][:300] = np.nan if values == "mua" else 0
+    assert ("train_domain", True) in [(f.place, f.is_error) for f in find_faults(tmp_path / "s1.h5")]
+    with pytest.raises(InputError, match="train_domain[\\s\\S]*no activity in it"):
+        build(**{values: (np.where(np.arange(600)[:, None] < 300, 0, some), 0.1)}, splits=splits)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"counts": (np.where(np.eye(3) > 0, np.inf, 1), 0.1)}, "whole counts[\\s\\S]*to inf"),
+        ({"counts": (np.full((3, 3), 2**40), 0.1)}, "whole counts from 0 up to 2,147,483,647"),
+        ({"counts": (np.ones((3, 3)), np.inf)}, "bin_size"),
+        ({"counts": np.ones((3, 3))}, "counts=.array, bin_size."),
+        ({"mua": (np.full((3, 3), 1e300), 0.1)}, "as float32 holds them[\\s\\S]*9 infinite"),
+    ],
+)
+def test_numbers_that_would_change_when_stored_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        build(**values, end=None)
+
+
 def test_epoch_seconds_need_a_start():
     with pytest.raises(InputError, match="start="):
         build(spikes=[1.7e9 + train for train in TRAINS], end=None)
@@ -178,11 +287,12 @@ COUNTS = RNG.poisson(1.5 + np.sin(np.arange(4000) / 30)[:, None], (4000, 3))
         (np.lib.stride_tricks.sliding_window_view(COUNTS, 2, axis=0).sum(-1), "overlapping bins"),
         (COUNTS * 5, "multiples of 5"),
         (COUNTS + 120, "spikes/s on average"),
+        ((COUNTS, 50), "bins of 50 s"),
     ],
 )
 def test_rates_and_overlapping_bins_are_pointed_out(counts, message, tmp_path):
     with pytest.warns(UserWarning, match=message):
-        recording = build(counts=(counts, 0.05), end=None)
+        recording = build(counts=counts if isinstance(counts, tuple) else (counts, 0.05), end=None)
     save_recording(recording, tmp_path / "s1.h5")
     assert any(message in fault.found for fault in find_faults(tmp_path / "s1.h5"))
 

@@ -128,6 +128,10 @@ def test_links_may_not_lead_out(tmp_path):
             StimulusImages(tmp_path / "photos", [image_id])
     with pytest.raises(InputError, match="a link to .*secret"):
         bind_images(tmp_path / "photos", ["c.jpg"])
+    with pytest.raises(InputError, match="a link to .*secret"):  # and is not passed over
+        StimulusImages(tmp_path / "photos", find_images(tmp_path / "photos"))
+    (tmp_path / "photos" / "e").symlink_to("real")
+    assert find_images(tmp_path / "photos") == ["b.jpg", "c.jpg", "d/x.jpg", "e/a.jpg", "real/a.jpg"]
 
 
 def encrypted_zip(path):

@@ -294,12 +294,50 @@ def test_alf_session_with_probes_wheel_and_trials(tmp_path):
         read_alf(session.parent)
 
 
+def test_alf_probes_on_another_disk_and_files_of_several_revisions(tmp_path):
+    alf = tmp_path / "ses" / "alf"
+    write_alf(alf / "probe00")
+    write_alf(tmp_path / "disk" / "probe01")
+    (alf / "probe01").symlink_to(tmp_path / "disk" / "probe01")
+    (alf / "._spikes.times.npy").touch()
+    (alf / "probe00" / "._clusters.depths.npy").touch()
+    assert len(sound(read_alf(tmp_path / "ses"), tmp_path).units.id) == 12
+    np.save(alf / "probe00" / "clusters.depths.npy", np.zeros(40))
+    with pytest.raises(InputError, match="clusters.depths.npy 40[\\s\\S]*different revisions"):
+        read_alf(tmp_path / "ses")
+    (alf / "probe00" / "clusters.depths.npy").unlink()
+    np.save(alf / "probe00" / "spikes.times.0a1b.npy", np.zeros(4))
+    with pytest.raises(InputError, match="one file of spikes.times"):
+        read_alf(tmp_path / "ses")
+
+
+def test_hidden_files_are_no_rasters(tmp_path):
+    for name in ("a.mat", "b.mat"):
+        labels = {"stimulus": np.array(["x", "y"], dtype=object)}
+        scipy.io.savemat(tmp_path / name, {"raster_data": np.eye(2, 20), "raster_labels": labels})
+    (tmp_path / "._a.mat").write_bytes(b"\0\5\26\7")
+    assert len(read_matlab(tmp_path).units.id) == 2
+
+
+@pytest.mark.parametrize("content", ["an archive", b"\x93NUMPY\1\0\n\0{'descr': [", b""])
+def test_what_is_no_array_is_named(tmp_path, content):
+    folder = write_phy(tmp_path / "phy")
+    with (folder / "spike_times.npy").open("wb") as file:
+        if content == "an archive":
+            np.savez(file, np.arange(3))
+        else:
+            file.write(content)
+    with pytest.raises(InputError, match="an array of numbers at .*spike_times.npy"):
+        read_phy(folder, sampling_rate=3e4)
+
+
 def test_the_command_says_what_was_taken_left_and_assumed(tmp_path):
-    folders = [str(write_phy(tmp_path / name)) for name in ("a", "b")]
+    folders = [str(write_phy(tmp_path / name)) for name in ("a", "[/b] ü")]
     arguments = ["import", "phy", *folders, "--out", str(tmp_path / "out"), "--sampling-rate", "30000"]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.h5", "b.h5"]
+    assert "[/b]" in result.output
     for text in ("sampling rate 30000 Hz, as given", "2 of 6 units: group=good", "no areas"):
         assert text in result.output
     with pytest.raises(InputError, match="one source for --session"):

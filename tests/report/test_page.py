@@ -12,6 +12,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.metrics.retrieval import chance
 from neurobridge_tb.report.page import build_report
 from neurobridge_tb.report.report_tables import retrieval_table
+from neurobridge_tb.report.runs import find_runs
 
 VOID = {"meta", "img", "br", "link", "input", "hr", "wbr"}
 
@@ -281,3 +282,14 @@ def test_each_recording_has_its_own_chance_level():
     assert [r.cells for r in rows if r.kind == "chance"] == [
         ["chance (a)", "2.5\xa0%", "12.5\xa0%"], ["chance (b)", "20.0\xa0%", "100.0\xa0%"],
     ]  # fmt: skip
+
+
+def test_runs_on_another_disk_are_found_once(tmp_path):
+    for folder in ("space/mine", "disk/theirs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "metrics.json").write_text('{"command": "neurobridge decode"}')
+    space = tmp_path / "space"
+    (space / "latest").symlink_to("mine")
+    (space / "linked").symlink_to(tmp_path / "disk" / "theirs")
+    (space / "mine" / "up").symlink_to(space)
+    assert [(run.name, run.job) for run in find_runs(space)] == [("linked", "decode"), ("mine", "decode")]

@@ -55,6 +55,14 @@ def test_no_column_is_left_out_of_a_narrow_terminal(tmp_path, width):
     assert narrow.count("co_smoothing") > 1  # each table says whose the numbers are
 
 
+def test_text_in_brackets_is_text(tmp_path):
+    path = tmp_path / "retrieval.json"
+    path.write_text(json.dumps({"forgetting": [{"scheme": "a [/b] [red]c", "[x]": 1}]}))
+    console = Console(width=80, record=True, file=io.StringIO())
+    print_rows(path, console)
+    assert "a [/b] [red]c" in (text := console.export_text()) and "[x]" in text
+
+
 def test_notes_are_printed(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({"rows": [{"a": 1}], "notes": ["Pseudo-population: [x]"]}))

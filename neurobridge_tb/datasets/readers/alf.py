@@ -14,6 +14,7 @@ from neurobridge_tb.datasets.readers.names import file_name, identifier
 from neurobridge_tb.datasets.readers.notes import Notes
 from neurobridge_tb.datasets.readers.npy_arrays import load_array
 from neurobridge_tb.errors import InputError, require
+from neurobridge_tb.files import files_below, visible
 
 _TRIAL_TIMES = (("intervals_0", "intervals_1"), ("stimOn_times", "response_times"))
 
@@ -55,7 +56,8 @@ def read_alf(source: str | Path, choices: Choices | None = None, *, notes: Notes
 
 def _probes(folder: Path) -> dict[str, Path]:
     """Folders with spikes, by the probe's name; ``""`` where the folder itself holds them."""
-    found = sorted({path.parent for path in folder.rglob("spikes.times*.npy")}) if folder.is_dir() else []
+    files = files_below(folder) if folder.is_dir() else []
+    found = sorted({path.parent for path in files if path.name.startswith("spikes.times") and path.suffix == ".npy"})
     names = [next((p for p in place.relative_to(folder).parts if p.startswith("probe")), "") for place in found]
     if not found or len(set(names)) < len(names):
         raise InputError(
@@ -68,7 +70,13 @@ def _probes(folder: Path) -> dict[str, Path]:
 
 def _array(folder: Path, name: str) -> NDArray | None:
     """``<name>.npy``, where the name may be followed by the file's id; None where there is none."""
-    paths = [p for p in folder.glob(f"{name}*.npy") if re.fullmatch(rf"{re.escape(name)}(\.[\w-]+)?\.npy", p.name)]
+    paths = [p for p in visible(folder, f"{name}*.npy") if re.fullmatch(rf"{re.escape(name)}(\.[\w-]+)?\.npy", p.name)]
+    if len(paths) > 1:
+        raise InputError(
+            expected=f"one file of {name} in {folder}",
+            found=", ".join(path.name for path in paths),
+            fix="Keep the one that belongs to this sorting.",
+        )
     return load_array(paths[0]) if paths else None
 
 
@@ -88,16 +96,24 @@ def _clusters(folder: Path, notes: Notes) -> tuple[pd.DataFrame, list[NDArray]]:
     order = np.argsort(clusters, kind="stable")
     numbers, firsts = np.unique(clusters[order], return_index=True)
     table = pd.DataFrame({"cluster": numbers}, index=[f"c{number:04d}" for number in numbers])
-    for path in sorted(folder.glob("clusters.*.npy")):
-        if (values := _loaded(path, notes)) is not None:
-            _column(table, path.name.split(".")[1], values, notes)
+    loaded = {path.name: _loaded(path, notes) for path in visible(folder, "clusters.*.npy")}
+    columns = {name: values for name, values in loaded.items() if values is not None}
+    lengths = {name: len(values) for name, values in columns.items() if values.ndim}
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            expected=f"a row for each cluster of one sorting in all of clusters.*.npy of {folder}",
+            found=", ".join(f"{name} {length}" for name, length in lengths.items()),
+            fix="The files are of different revisions: take all from one.",
+        )
+    for name, values in columns.items():
+        _column(table, name.split(".")[1], values, notes)
     acronyms = _array(folder, "channels.brainLocationAcronyms_ccf_2017")
     if acronyms is not None and "channels" in table:
         if _whole(table["channels"].to_numpy()) and table["channels"].max() < len(acronyms):
             table["area"] = acronyms[table["channels"].to_numpy(dtype=np.int64)]
         else:
             notes.leave("areas", f"clusters.channels beyond the {len(acronyms)} channels")
-    for path in sorted(folder.glob("clusters.metrics*.pqt")):
+    for path in visible(folder, "clusters.metrics*.pqt"):
         metrics = _parquet(path)
         for name in metrics:
             _column(table, str(name), metrics[name].to_numpy(), notes)
@@ -129,13 +145,13 @@ def _column(table: pd.DataFrame, name: str, values: NDArray, notes: Notes) -> No
 def _objects(folder: Path, notes: Notes) -> dict[str, dict[str, NDArray]]:
     """Arrays beside the spikes, by object and attribute: those of the folder itself and of ``alf`` in it."""
     objects: dict[str, dict[str, NDArray]] = {}
-    for path in sorted([*folder.glob("*.*.npy"), *folder.glob("alf/*.*.npy")]):
+    for path in visible(folder, "*.*.npy", "alf/*.*.npy"):
         name, attribute = path.name.split(".")[:2]
         name = re.sub(r"^_[a-z]+_", "", name)  # a namespace, as in _ibl_wheel
         if name not in ("spikes", "clusters", "channels", "templates"):
             if (values := _loaded(path, notes)) is not None:
                 objects.setdefault(name, {})[attribute] = values
-    for path in sorted([*folder.glob("*trials.table*.pqt"), *folder.glob("alf/*trials.table*.pqt")]):
+    for path in visible(folder, "*trials.table*.pqt", "alf/*trials.table*.pqt"):
         table = _parquet(path)
         objects.setdefault("trials", {}).update({str(name): table[name].to_numpy() for name in table})
     return objects

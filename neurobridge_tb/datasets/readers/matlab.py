@@ -16,6 +16,7 @@ from neurobridge_tb.datasets.readers.names import file_name, identifier
 from neurobridge_tb.datasets.readers.notes import Notes
 from neurobridge_tb.datasets.readers.rasters import is_raster, raster_draft
 from neurobridge_tb.errors import InputError, require
+from neurobridge_tb.files import visible
 
 _LONGEST_BIN_S = 10.0
 
@@ -57,7 +58,7 @@ def read_matlab(
     """
     path, notes, choices = Path(source), Notes() if notes is None else notes, choices or Choices()
     named = {"spikes": spikes, "counts": counts, "mua": mua}
-    files = sorted(path.glob("*.mat")) if path.is_dir() else [path]
+    files = visible(path, "*.mat") if path.is_dir() else [path]
     if not any(named.values()):
         contents = {file: load_mat(file) for file in files}
         if contents and all(map(is_raster, contents.values())):

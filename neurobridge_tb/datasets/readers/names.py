@@ -12,7 +12,7 @@ def file_name(text: str) -> str:
 def identifier(text: str) -> str:
     """A name for a table, a series or a column: letters, digits and underscores."""
     plain = re.sub(r"\W+", "_", text.encode("ascii", "replace").decode()).strip("_") or "unnamed"
-    return f"_{plain}" if plain[0].isdigit() else plain
+    return f"n{plain}" if plain[0].isdigit() else plain  # what begins with "_" torch_brain does not store
 
 
 def free_name(text: str, taken: Container[str], owner: type = object) -> str:

@@ -16,7 +16,9 @@ def load_array(path: Path) -> NDArray:
     """
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive of arrays (.npz)")
+    except Exception as error:  # of a damaged header numpy raises SyntaxError, MemoryError and whatever comes of it
         there = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
         raise InputError(
             expected=f"an array of numbers at {path}",

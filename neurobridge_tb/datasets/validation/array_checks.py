@@ -4,18 +4,22 @@ Each function returns the checked array or object, or raises an InputError.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from neurobridge_tb._upstream import ArrayDict, Interval
-from neurobridge_tb.datasets.columns import Table, as_text, table_columns
+from neurobridge_tb._upstream import ArrayDict, Data, Interval, IrregularTimeSeries
+from neurobridge_tb.datasets.columns import Table, as_text, column_name, column_values, numbers, seconds, table_columns
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
 _SPLITS = ("train", "valid", "test")
 _TIME_NAMES = ("timestamps", "domain")
 _TOLERANCE_S = 1e-6
+_LONGEST_NAME = 200  # file systems take 255, of which parts and suffixes need some
+_LARGEST_COUNT = np.iinfo(np.int32).max
 
 
 def require_input(condition: bool, *, expected: str, found: str, fix: str) -> None:
@@ -24,15 +28,36 @@ def require_input(condition: bool, *, expected: str, found: str, fix: str) -> No
         raise InputError(expected=expected, found=found, fix=fix)
 
 
-def positive(name: str, value: float) -> float:
-    """A bin width in s."""
-    require_input(value > 0, expected=f"{name} above 0 s", found=str(value), fix="Give the bin width in seconds.")
-    return float(value)
+def grid(name: str, given: Any, n_units: int) -> tuple[NDArray, float]:
+    """Values (T, N) and bin width in s, given as a pair."""
+    require_input(
+        isinstance(given, tuple | list) and len(given) == 2,
+        expected=f"{name.removeprefix('spike_')}=(array, bin_size)",
+        found=f"type {type(given).__name__}",
+        fix="Give the bin width in seconds beside the array.",
+    )
+    width = seconds(f"bin_size of {name}", given[1])
+    require_input(
+        width.ndim == 0 and bool(0 < width < np.inf),
+        expected=f"bin_size of {name} above 0 s",
+        found=str(given[1]),
+        fix="Give the bin width in seconds.",
+    )
+    return grid_values(name, given[0], n_units), float(width)
+
+
+def moment(name: str, value: Any) -> float:
+    """One time in s."""
+    time = seconds(name, value)
+    require_input(
+        time.ndim == 0 and bool(np.isfinite(time)), expected=f"{name} in s", found=str(value), fix="Give one number."
+    )
+    return float(time)
 
 
 def unit_table(units: Table) -> ArrayDict:
     """Columns of one length N with unique ids, in types that HDF5 recordings store."""
-    columns = table_columns("units", units)
+    columns = table_columns("units", units, ArrayDict)
     require_input(
         "id" in columns and columns["id"].ndim == 1 and columns["id"].size > 0,
         expected="units with a column 'id' that names each unit",
@@ -40,6 +65,12 @@ def unit_table(units: Table) -> ArrayDict:
         fix="Give units={'id': [...], 'area': [...], ...}.",
     )
     columns["id"] = as_text(columns["id"])
+    require_input(
+        bool((columns["id"] != "").all()),
+        expected="an id for each unit",
+        found=f"none for {(columns['id'] == '').sum()} units",
+        fix="Name each unit.",
+    )
     names, times_used = np.unique(columns["id"], return_counts=True)
     require_input(
         bool((times_used == 1).all()),
@@ -63,37 +94,41 @@ def _one_length(owner: str, columns: dict[str, NDArray], length: int) -> None:
 
 def recording_id(name: str, value: object) -> str:
     """An id as plain text that can name a file."""
-    text = str(value)
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    names_a_file = bool(text.strip()) and not set(text) & set("/\\") and not text.startswith(".")
     require_input(
-        bool(text.strip()) and not set(text) & set("/\\\0") and text.isascii() and text not in (".", ".."),
-        expected=f"{name} of ASCII text that can name a file",
-        found=repr(value),
-        fix="Replace '/' and the like by '_' or '-'.",
+        value is not None and names_a_file and text.isascii() and text.isprintable() and len(text) <= _LONGEST_NAME,
+        expected=f"{name} of ASCII text that can name a file, which is not hidden",
+        found=repr(value) if len(text) <= _LONGEST_NAME else f"{len(text)} characters",
+        fix="Replace '/' and the like by '_' or '-', and shorten long names.",
     )
     return text
 
 
 def grid_values(name: str, array: ArrayLike, n_units: int) -> NDArray:
     """Values (T, N): float32 for ``name`` ``"mua"``, else whole numbers (float32 where some are NaN, absent)."""
-    values = np.asarray(array)
+    values = numbers(name, array)
+    values = values.astype(np.uint8) if values.dtype.kind == "b" else values
     require_input(
-        values.ndim == 2 and values.shape[1] == n_units and len(values) > 0 and values.dtype.kind in "iuf",
+        values.ndim == 2 and values.shape[1] == n_units and len(values) > 0,
         expected=f"{name} of shape (bins, {n_units}), a column for each row of units",
         found=f"shape {values.shape}, type {values.dtype}",
         fix="Transpose the array if units come first, and give units in the order of its columns.",
     )
     if name == "mua":
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
         require_input(
             not np.isinf(values).any(),
-            expected="finite values in mua, or NaN where there is none",
+            expected="finite values in mua, as float32 holds them, or NaN where there is none",
             found=f"{np.isinf(values).sum()} infinite values",
-            fix="Replace them by NaN.",
+            fix="Replace them by NaN, or choose a larger unit of measurement.",
         )
-        return values.astype(np.float32)
+        return values
     known = values[~np.isnan(values)]
     require_input(
-        bool(len(known)) and bool((known >= 0).all()) and bool((known == np.floor(known)).all()),
-        expected="whole counts from 0 up, or NaN where there is none",
+        bool(len(known)) and known.min() >= 0 and known.max() <= _LARGEST_COUNT and bool((known % 1 == 0).all()),
+        expected=f"whole counts from 0 up to {_LARGEST_COUNT:,}, or NaN where there is none",
         found=f"values from {known.min()} to {known.max()}" if len(known) else "NaN throughout",
         fix="Give spikes per bin, neither rates nor smoothed counts; values in general go into mua=.",
     )
@@ -104,13 +139,17 @@ def grid_values(name: str, array: ArrayLike, n_units: int) -> NDArray:
 
 def sorted_times(name: str, times: ArrayLike) -> NDArray[np.float64]:
     """Finite, sorted times (n,) in s."""
-    array = np.asarray(times, dtype=np.float64)
-    in_order = array.ndim == 1 and bool(np.isfinite(array).all()) and bool((np.diff(array) >= 0).all())
+    array = seconds(name, times)
+    unknown = (~np.isfinite(array)).sum()
     require_input(
-        in_order,
+        array.ndim == 1 and not unknown and bool((np.diff(array) >= 0).all()),
         expected=f"{name}: one row of finite times in s, sorted",
-        found=f"shape {array.shape}" + (", not sorted or not finite" if array.ndim == 1 else ""),
-        fix="Sort by time, and sort what belongs to the times the same way.",
+        found=f"{unknown:,} that are not finite"
+        if unknown
+        else f"shape {array.shape}" + ", not sorted" * (array.ndim == 1),
+        fix="Leave out what has no time."
+        if unknown
+        else "Sort by time, and sort what belongs to the times the same way.",
     )
     return array
 
@@ -128,15 +167,17 @@ def behavior_objects(
         modality = MODALITY_REGISTRY.get(name)
         if modality is not None and modality.timestamp_key.endswith(".timestamps"):
             owner, _, quantity = modality.value_key.partition(".")
+        free = owner not in taken and not owner.endswith("_domain") and not hasattr(Data, owner)
         require_input(
-            owner.isidentifier() and quantity.isidentifier() and owner not in taken and quantity not in _TIME_NAMES,
+            owner.isidentifier() and quantity.isidentifier() and free and quantity not in _TIME_NAMES,
             expected="a behaviour's name like 'hand_velocity' or 'hand.velocity': an object and a quantity",
             found=repr(name),
             fix=f"Rename it; these names are taken: {', '.join([*taken, *_TIME_NAMES])}.",
         )
-        times, array = sorted_times(f"timestamps of {name}", timestamps), np.asarray(values)
+        times = sorted_times(f"timestamps of {name}", timestamps)
+        array = column_values("behavior", column_name("behavior", quantity, IrregularTimeSeries), values)
         require_input(
-            len(array) == len(times),
+            array.shape[:1] == times.shape,
             expected=f"{len(times)} values of {name}, one for each timestamp",
             found=f"shape {array.shape}",
             fix="Put time first.",
@@ -165,12 +206,16 @@ def check_inside(name: str, starts: NDArray, ends: NDArray, domain: Interval) ->
 
 
 def _bounds(name: str, starts: ArrayLike, ends: ArrayLike, domain: Interval) -> tuple[NDArray, NDArray]:
-    start, end = np.asarray(starts, dtype=np.float64), np.asarray(ends, dtype=np.float64)
+    start, end = (np.atleast_1d(seconds(name, times)) for times in (starts, ends))
+    fit = start.ndim == 1 and start.shape == end.shape
+    wrong = int((~(start < end)).sum()) if fit else 0
     require_input(
-        start.ndim == 1 and start.shape == end.shape and bool((start < end).all()),
+        fit and not wrong,
         expected=f"{name}: starts and ends of equal number, each end after its start",
-        found=f"{start.shape} starts and {end.shape} ends",
-        fix="Give times in seconds; leave empty intervals out.",
+        found=f"{wrong:,} of {len(start):,} without a length, or without a time"
+        if fit
+        else f"shapes {start.shape}, {end.shape}",
+        fix="Give times in seconds; leave rows without a length out.",
     )
     check_inside(name, start, end, domain)
     return start, end
@@ -178,7 +223,7 @@ def _bounds(name: str, starts: ArrayLike, ends: ArrayLike, domain: Interval) -> 
 
 def interval_table(name: str, table: Table, domain: Interval) -> Interval:
     """A table of intervals with ``start``, ``end`` and any more columns, sorted."""
-    columns = table_columns(name, table)
+    columns = table_columns(name, table, Interval)
     require_input(
         {"start", "end"} <= set(columns),
         expected=f"{name} with columns 'start' and 'end'",
@@ -196,7 +241,19 @@ def interval_table(name: str, table: Table, domain: Interval) -> Interval:
     return Interval(**(columns | {"start": start, "end": end}), timekeys=["start", "end"])
 
 
-def split_domains(splits: Mapping[str, tuple[ArrayLike, ArrayLike]], domain: Interval) -> dict[str, Interval]:
+def _starts_and_ends(name: str, given: Any) -> tuple[ArrayLike, ArrayLike]:
+    if isinstance(given, Mapping | pd.DataFrame) and {"start", "end"} <= set(given):
+        return given["start"], given["end"]
+    require_input(
+        isinstance(given, tuple | list | np.ndarray) and len(given) == 2,
+        expected=f"{name}: (starts, ends), or a table with start and end",
+        found=f"type {type(given).__name__}",
+        fix="Give two arrays of times in seconds.",
+    )
+    return given[0], given[1]
+
+
+def split_domains(splits: Mapping[str, Any], domain: Interval) -> dict[str, Interval]:
     """``train_domain`` and so on: intervals sorted by time, no two of which overlap."""
     require_input(
         set(splits) <= set(_SPLITS),
@@ -204,7 +261,10 @@ def split_domains(splits: Mapping[str, tuple[ArrayLike, ArrayLike]], domain: Int
         found=", ".join(splits),
         fix="Rename them.",
     )
-    bounds = {name: _bounds(f"split '{name}'", *given, domain) for name, given in splits.items()}
+    bounds = {
+        name: _bounds(f"split '{name}'", *_starts_and_ends(f"split '{name}'", given), domain)
+        for name, given in splits.items()
+    }
     rows = sorted((s, e, name) for name, (starts, ends) in bounds.items() for s, e in zip(starts, ends, strict=True))
     for (start, end, name), (next_start, next_end, next_name) in zip(rows, rows[1:], strict=False):
         require_input(

@@ -6,6 +6,7 @@ What is found are signs, not proofs: the builder and ``neurobridge validate`` po
 import numpy as np
 from numpy.typing import NDArray
 
+from neurobridge_tb.datasets.containment import lie_within
 from neurobridge_tb.datasets.validation.contents import Fault
 
 SCANNED_BINS = 20_000  # the first bins tell enough
@@ -13,6 +14,7 @@ _LEAST_SPIKES = 20  # fewer tell nothing
 _LEAST_RATE = 0.1  # Hz, of the most active unit
 _LONGEST_SILENCE = 0.3  # of the recording
 _MOST_RATE = 1000.0  # Hz, mean of a unit: one spike a refractory period
+_WIDEST_BIN = 5.0  # s
 
 
 def spike_time_faults(
@@ -54,8 +56,7 @@ def spike_time_faults(
         faults.append(Fault("spikes/timestamps", found, fix, is_error=False))
     for name, bounds in splits.items():
         if len(bounds) and not _spikes_within(before, total, bounds - start):
-            fix = "Choose splits where there is activity."
-            faults.append(Fault(f"{name}_domain", "no spike in it", fix, is_error=name == "train"))
+            faults.append(Fault(f"{name}_domain", "no spike in it", _SPLITS_FIX, is_error=name == "train"))
     return faults
 
 
@@ -74,6 +75,38 @@ def _spikes_within(before: NDArray[np.int64], total: int, bounds: NDArray[np.flo
     first = np.clip(np.floor(bounds[:, 0]).astype(int), 0, len(before))
     last = np.clip(np.ceil(bounds[:, 1]).astype(int), 0, len(before))
     return bool((padded[last] > padded[first]).any())
+
+
+def idle_split_faults(place: str, idle: NDArray[np.float64], splits: dict[str, NDArray[np.float64]]) -> list[Fault]:
+    """Splits in which no unit has a count or a value: there is nothing to train on.
+
+    Args:
+        place: Where the activity is.
+        idle: Stretches without any, in s, (n, 2).
+        splits: Names of splits to their intervals in s, (n, 2).
+    """
+    return [
+        Fault(f"{name}_domain", f"no activity in it ({place})", _SPLITS_FIX, is_error=name == "train")
+        for name, bounds in splits.items()
+        if len(bounds) and lie_within(bounds, idle).all()
+    ]
+
+
+def grid_faults(place: str, values: NDArray, bin_size: float) -> list[Fault]:
+    """Signs that a bin width is no seconds, and of counts, that they are something else, see :func:`count_faults`.
+
+    Args:
+        place: ``"spike_counts/value"`` or ``"mua/value"``.
+        values: (T, N).
+        bin_size: In s.
+    """
+    faults = count_faults(values, bin_size) if place == "spike_counts/value" else []
+    if bin_size > _WIDEST_BIN:
+        found = f"bins of {bin_size:g} s"
+        faults.append(
+            Fault(place, found, "Give the bin width in seconds: neither milliseconds nor Hz.", is_error=False)
+        )
+    return faults
 
 
 def count_faults(counts: NDArray, bin_size: float) -> list[Fault]:
@@ -113,4 +146,5 @@ def count_faults(counts: NDArray, bin_size: float) -> list[Fault]:
     return faults
 
 
+_SPLITS_FIX = "Choose splits where there is activity."
 _COUNTS_FIX = "Give spikes per bin: multiply rates by the bin width. Values in general go into mua."

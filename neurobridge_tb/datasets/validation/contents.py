@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from neurobridge_tb.datasets.validation.scans import GridScan, TimesScan
 
+SPLITS = ("train", "valid", "test")
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -48,3 +50,9 @@ class Contents:
     grids: dict[str, tuple[tuple[int, ...], float, GridScan]] = field(default_factory=dict)
     events: dict[str, tuple[TimesScan, dict[str, tuple[int, ...]]]] = field(default_factory=dict)
     intervals: dict[str, tuple[NDArray[np.float64], list[str]]] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> dict[str, NDArray[np.float64]]:
+        """Starts and ends in s, (n, 2), of each split that is there."""
+        bounds = {s: self.intervals[f"{s}_domain"][0] for s in SPLITS if f"{s}_domain" in self.intervals}
+        return {split: its for split, its in bounds.items() if len(its)}

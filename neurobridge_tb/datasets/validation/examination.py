@@ -86,7 +86,7 @@ def _faults(file: h5py.File, name: str, contents: Contents) -> Iterator[Fault]:
         contents.domain = contents.intervals.pop("domain", (contents.domain, []))[0]
     if not len(contents.domain):
         yield Fault("domain", "no time span of the recording", f"It needs an Interval 'domain'. {REBUILD}")
-    for place, group in _objects(file):
+    for place, group in sorted(_objects(file), key=lambda its: its[1].attrs["object"] != "Interval"):  # splits first
         kind, parts = group.attrs["object"], lacking(group)
         if parts:
             yield Fault(place, f"{kind} without {', '.join(parts)}", REBUILD)
@@ -163,7 +163,7 @@ def _silent_units(file: h5py.File, contents: Contents) -> Iterator[Fault]:
 
 
 def _splits(contents: Contents) -> Iterator[Fault]:
-    splits = {s: contents.intervals[f"{s}_domain"][0] for s in ("train", "valid", "test") if _has(contents, s)}
+    splits = contents.splits
     for a, b in combinations(splits, 2):
         later = np.searchsorted(np.sort(splits[b][:, 0]), splits[a][:, 1] - TOLERANCE_S)
         ended = np.searchsorted(np.sort(splits[b][:, 1]), splits[a][:, 0] + TOLERANCE_S, side="right")
@@ -185,13 +185,9 @@ def _spike_times(contents: Contents) -> Iterator[Fault]:
         spikes_per_unit=contents.spikes_per_unit,
         before=scan.before,
         seconds=float(np.ptp(contents.domain)),
-        splits={s: contents.intervals[f"{s}_domain"][0] for s in ("train", "valid", "test") if _has(contents, s)},
+        splits=contents.splits,
         start=float(contents.domain.min()),
     )
-
-
-def _has(contents: Contents, split: str) -> bool:
-    return len(contents.intervals.get(f"{split}_domain", ((), []))[0]) > 0
 
 
 def _repeated(values: NDArray[np.str_]) -> NDArray[np.str_]:

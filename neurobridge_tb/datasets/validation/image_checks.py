@@ -7,9 +7,7 @@ import numpy as np
 
 from neurobridge_tb.datasets.columns import as_text
 from neurobridge_tb.datasets.containment import lie_within
-from neurobridge_tb.datasets.validation.contents import Contents, Fault
-
-_SPLITS = ("train", "valid", "test")
+from neurobridge_tb.datasets.validation.contents import SPLITS, Contents, Fault
 
 
 def shared_image_faults(file: h5py.File, contents: Contents) -> Iterator[Fault]:
@@ -23,7 +21,7 @@ def shared_image_faults(file: h5py.File, contents: Contents) -> Iterator[Fault]:
         if "image_id" not in columns or len(file[place]["image_id"]) != len(bounds):
             continue
         ids = as_text(file[place]["image_id"][:])
-        domains = {s: contents.intervals.get(f"{s}_domain", (np.empty((0, 2)), []))[0] for s in _SPLITS}
+        domains = {s: contents.intervals.get(f"{s}_domain", (np.empty((0, 2)), []))[0] for s in SPLITS}
         shown = {s: set(ids[lie_within(bounds, domain) & (ids != "")]) for s, domain in domains.items()}
         for split in ("train", "valid"):
             if both := sorted(shown["test"] & shown[split]):

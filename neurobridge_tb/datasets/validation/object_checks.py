@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from neurobridge_tb.datasets.validation.clock_checks import SCANNED_BINS, count_faults
+from neurobridge_tb.datasets.validation.clock_checks import SCANNED_BINS, grid_faults, idle_split_faults
 from neurobridge_tb.datasets.validation.contents import Contents, Fault
 from neurobridge_tb.datasets.validation.scans import GridScan, scan_grid, scan_times, scan_unit_index
 
@@ -117,13 +117,15 @@ def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterato
             found = f"no value of any unit in {len(lengths):,} stretches, the longest {lengths.max() / rate:g} s from "
             found += f"{(own.min() if len(own) else 0.0) + longest[0] / rate:g} s"
             yield Fault(at, found, "Windows there are left out; check that they are meant.", is_error=False)
-        if scan.n_inf:
+        if scan.n_inf and is_activity:
             yield Fault(at, f"{scan.n_inf:,} infinite values", "Replace them by NaN.")
         if place == "spike_counts" and (scan.n_fractional or scan.minimum < 0):
             found = f"{scan.n_fractional:,} values that are no counts, least {scan.minimum:g}"
             yield Fault(at, found, "Give spikes per bin, from 0 up; values in general go into mua.")
-        elif place == "spike_counts" and is_activity and value.ndim == 2 and rate > 0:
-            yield from count_faults(value[:SCANNED_BINS], 1 / rate)
+        elif is_activity and value.ndim == 2 and rate > 0:
+            yield from grid_faults(at, value[:SCANNED_BINS], 1 / rate)
+        if is_activity and rate > 0 and len(own):
+            yield from idle_split_faults(at, own.min() + scan.idle / rate, contents.splits)
         if not is_activity or scan.n_nan > value.size / 2:  # less is usual in activity, where NaN means absent
             yield from _not_a_number(at, scan)
 
@@ -159,6 +161,8 @@ def column_faults(place: str, group: h5py.Group, length: int) -> Iterator[Fault]
             yield Fault(f"{place}/{key}", wrong, "Columns of one object have one length.")
     as_text = np.asarray(group.attrs.get("_unicode_keys", []), dtype=str)
     for key in lengths:
+        if group[key].dtype.kind not in "biufSO":
+            yield Fault(f"{place}/{key}", f"values of type {group[key].dtype}", "Columns are numbers or text.")
         if group[key].dtype.kind in "SO" and key not in as_text:
             yield Fault(f"{place}/{key}", "text not stored as torch_brain stores it, so read as bytes", REBUILD)
 
@@ -181,6 +185,9 @@ def _covered(
 
 
 def _not_a_number(place: str, scan: GridScan) -> Iterator[Fault]:
+    if scan.n_inf and place.partition("/")[0] not in GRIDS:
+        fix = "Check the device that measured them: they are read as absent."
+        yield Fault(place, f"{scan.n_inf:,} infinite values", fix, is_error=False)
     if scan.n_nan:
         share = scan.n_nan / (scan.finite.sum() + scan.n_nan + scan.n_inf)
         yield Fault(place, f"{share:.1%} NaN", "Check that they are meant: NaN is read as absent.", is_error=False)

@@ -45,6 +45,7 @@ class GridScan:
         n_inf: Infinite values over all units.
         n_fractional: Finite values that are not whole.
         absent: First row and row after the last of each stretch without any finite value, (n, 2).
+        idle: The same of stretches without any finite value but 0.
     """
 
     total: NDArray[np.float64]
@@ -56,6 +57,12 @@ class GridScan:
     n_inf: int
     n_fractional: int
     absent: NDArray[np.int64]
+    idle: NDArray[np.int64]
+
+
+def stretches(rows: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """First row and row after the last of each stretch of rows for which something holds, (n, 2)."""
+    return np.flatnonzero(np.diff(rows, prepend=False, append=False)).reshape(-1, 2)
 
 
 def slabs(dataset: h5py.Dataset) -> Iterator[tuple[int, NDArray]]:
@@ -110,9 +117,10 @@ def scan_grid(value: h5py.Dataset) -> GridScan:
     total, finite = np.zeros(n_units), np.zeros(n_units, dtype=np.int64)
     low, high = np.full(n_units, np.inf), np.full(n_units, -np.inf)
     n_nan = n_inf = n_fractional = 0
-    is_absent = np.zeros(len(value), dtype=bool)
+    is_absent, is_idle = np.zeros(len(value), dtype=bool), np.zeros(len(value), dtype=bool)
     for first, slab in slabs(value):
         slab = slab.reshape(len(slab), n_units)
+        is_idle[first : first + len(slab)] = (np.isnan(slab) | (slab == 0)).all(axis=1)
         if slab.dtype.kind != "f":
             total += slab.sum(axis=0, dtype=np.float64)
             finite += len(slab)
@@ -137,5 +145,6 @@ def scan_grid(value: h5py.Dataset) -> GridScan:
         n_nan=n_nan,
         n_inf=n_inf,
         n_fractional=n_fractional,
-        absent=np.flatnonzero(np.diff(is_absent, prepend=False, append=False)).reshape(-1, 2),
+        absent=stretches(is_absent),
+        idle=stretches(is_idle),
     )
