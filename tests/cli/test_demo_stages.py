@@ -32,6 +32,7 @@ def test_tiny_is_smaller_in_every_stage_that_takes_long(tmp_path):
 def test_a_demo_goes_on_where_it_was_moved_and_whatever_its_log_holds(tmp_path, monkeypatch, capsys):
     run: list[str] = []
     monkeypatch.setattr(demo_stages, "_run", lambda command: run.append(command[1]) or (1.0, 2.0))
+    monkeypatch.setattr(demo_stages, "lock_run", lambda folder: None)  # one process holds one until it ends
     run_demo(tmp_path / "a", None, 0)
     every = len(run)
     (tmp_path / "a").rename(tmp_path / "b (1)")
