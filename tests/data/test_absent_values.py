@@ -103,10 +103,7 @@ def test_a_loader_can_be_sent_to_another_process(tmp_path):
 
 
 def test_a_recording_that_was_binned_anew_is_refused_with_both_widths(tmp_path):
-    dataset = make(tmp_path, [])
-    model = NeuroBridgeModel(modality="mua", **SIZES)
-    model.init_vocabs(dataset)
-    model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
+    model, _ = make(tmp_path, [])
     model.save_pretrained(tmp_path / "model")
     with h5py.File(tmp_path / "blanked.h5", "r+") as file:
         values = file["mua/value"][::2]
