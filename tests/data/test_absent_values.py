@@ -1,6 +1,7 @@
 """Stretches without a value: windows that lie in them are left out before training, in every kind of job."""
 
 import pickle
+import shutil
 from types import SimpleNamespace
 
 import h5py
@@ -105,12 +106,13 @@ def test_a_loader_can_be_sent_to_another_process(tmp_path):
 def test_a_recording_that_was_binned_anew_is_refused_with_both_widths(tmp_path):
     model, _ = make(tmp_path, [])
     model.save_pretrained(tmp_path / "model")
-    with h5py.File(tmp_path / "blanked.h5", "r+") as file:
+    (tmp_path / "wider").mkdir()
+    with h5py.File(shutil.copy(tmp_path / "blanked.h5", tmp_path / "wider"), "r+") as file:
         values = file["mua/value"][::2]
         del file["mua/value"]
         file["mua/value"] = values
         file["mua"].attrs["sampling_rate"] = 10.0
-    wider, loaded = BinnedRecordings(root=tmp_path), NeuroBridgeModel.load_pretrained(tmp_path / "model")
+    wider, loaded = BinnedRecordings(root=tmp_path / "wider"), NeuroBridgeModel.load_pretrained(tmp_path / "model")
     for read in (
         lambda: loaded.tokenize(wider[DatasetIndex("blanked", 0.0, 1.0)]),
         lambda: sampling_intervals(loaded, wider, "train", windows="continuous"),
