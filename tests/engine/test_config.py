@@ -114,7 +114,7 @@ def test_an_argument_that_a_dataset_does_not_take_is_refused(binned_root):
 @pytest.mark.parametrize(
     ("config", "function", "others"),
     [
-        (ModelConfig, NeuroBridgeModel, {"dim_out"}),
+        (ModelConfig, NeuroBridgeModel, {"dim_out", "bin_widths"}),
         (ForecasterConfig, NeuroHorizonModel, set()),
         (ReadoutConfig, ImageAligner, {"encoder", "image_encoder", "preprocessing_hash", "dim_embedding", "layers"}),
     ],
