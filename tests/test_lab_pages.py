@@ -50,10 +50,7 @@ def test_commands_run_on_the_real_files(page, recordings_dir, tmp_path, monkeypa
 
 
 def test_no_command_is_longer_than_a_line():
-    for page in [
-        *(ROOT / "docs").glob("import_*.md"),
-        *(ROOT / "docs").glob("*lab_files.md"),
-        ROOT / "docs" / "decoding.md",
-    ]:
+    named = ("lab_files", "decoding", "own_data")
+    for page in [*(ROOT / "docs").glob("import_*.md"), *(ROOT / "docs" / f"{name}.md" for name in named)]:
         for arguments in command_lines(page, "neurobridge"):
             assert len(shlex.join(["neurobridge", *arguments])) <= 120, (page.name, arguments)
