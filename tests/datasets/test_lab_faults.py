@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +52,15 @@ def test_names_that_something_else_has_are_changed_and_said(tmp_path):
     assert (table.split_.tolist(), table.keys_.tolist()) == (["x", "y"], [7, 8])
     assert len(recording.running_table) == 2 and len(recording.running.running_speed) == 60
     assert len([line for line in its.notes.assumed if "something else has its name" in line]) == 2
+
+
+def test_bins_in_milliseconds_and_rates_in_kilohertz_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--count-in 0.02"):
+        draft().recording(Choices(count_in=20.0))
+    with pytest.raises(InputError, match="above 0"):
+        draft().recording(Choices(count_in=0.0))
+    with pytest.raises(InputError, match="--sampling-rate 30000"):
+        read_phy(write_phy(tmp_path / "phy"), sampling_rate=30.0)
 
 
 def test_conditions_that_no_unit_meets_list_the_values():
@@ -186,3 +196,37 @@ def test_values_with_units_first_are_pointed_out(tmp_path):
     with pytest.raises(InputError):  # 2 s are too short to be cut
         read_matlab(tmp_path / "a.mat", mua="Y", bin_size=0.05, notes=notes)
     assert "40 bins of 3,000 units: transpose it" in notes.assumed[0]
+
+
+def _cell(file, group, name, values):
+    """A cell array (n, 1) of a v7.3 file: of numbers, text, or nothing."""
+    references = np.empty((1, len(values)), dtype=h5py.ref_dtype)
+    for k, value in enumerate(values):
+        item = f"#refs#/{name}{k}"
+        if isinstance(value, str):
+            dataset = file.create_dataset(item, data=np.array([[ord(c)] for c in value], dtype="<u2"))
+            dataset.attrs["MATLAB_class"], dataset.attrs["MATLAB_int_decode"] = np.bytes_("char"), np.int32(2)
+        elif len(value):
+            create_double(file, item, np.asarray(value)[None])
+        else:
+            dataset = create_double(file, item, np.zeros(2))
+            dataset.attrs["MATLAB_empty"] = np.uint8(1)
+        references[0, k] = file[item].ref
+    cell = group.create_dataset(name, data=references, dtype=h5py.ref_dtype)
+    cell.attrs["MATLAB_class"] = np.bytes_("cell")
+
+
+def test_cells_structs_and_text_of_a_new_matlab_file(tmp_path):
+    pytest.importorskip("mat73")
+    with matlab_file(tmp_path / "a.mat") as file:
+        for name in ("data", "T"):
+            file.create_group(name).attrs["MATLAB_class"] = np.bytes_("struct")
+        _cell(file, file["data"], "spikes", [*TRAINS[:5], []])
+        create_double(file, "T/start", np.array([[1.0, 5.0]]))
+        create_double(file, "T/end", np.array([[2.0, 6.0]]))
+        _cell(file, file["T"], "side", ["left", "right"])
+    notes = Notes()
+    recording = read_matlab(tmp_path / "a.mat", spikes="data.spikes", tables={"trials": "T"}, notes=notes)
+    assert len(recording.units.id) == 5 and "1 units: no spikes" in notes.left
+    assert recording.trials.side.tolist() == ["left", "right"] and recording.trials.end.tolist() == [2.0, 6.0]
+    assert len(recording.spikes.timestamps) == sum(map(len, TRAINS[:5]))

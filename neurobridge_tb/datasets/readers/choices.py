@@ -13,6 +13,7 @@ from neurobridge_tb.datasets.splits import SplitPlan
 from neurobridge_tb.errors import InputError
 
 _MOST_LISTED = 8  # values of a column
+_LONGEST_BIN_S, _LOWEST_RATE_HZ = 10.0, 500.0
 _COMPARE: dict[str, Callable] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -73,6 +74,34 @@ def rows_where(units: pd.DataFrame, conditions: tuple[str, ...]) -> NDArray[np.b
         else:
             kept &= _COMPARE[compare](pd.to_numeric(column, errors="coerce"), _number(condition, value)).to_numpy()
     return kept
+
+
+def check_bin_size(option: str, seconds: float) -> None:
+    """Refuse a bin width that is no number of seconds.
+
+    Raises:
+        InputError: Not above 0 s, or longer than 10 s.
+    """
+    if not 0 < seconds <= _LONGEST_BIN_S:
+        raise InputError(
+            expected=f"{option} in s, above 0 and at most {_LONGEST_BIN_S:g}",
+            found=f"{seconds:g}",
+            fix=f"If these are milliseconds, give {option} {seconds / 1000:g}.",
+        )
+
+
+def check_sampling_rate(rate: float) -> None:
+    """Refuse a sampling rate that is no number of Hz.
+
+    Raises:
+        InputError: Below 500 Hz.
+    """
+    if not rate >= _LOWEST_RATE_HZ:
+        raise InputError(
+            expected=f"--sampling-rate in Hz, {_LOWEST_RATE_HZ:g} at least",
+            found=f"{rate:g}",
+            fix=f"If these are kHz, give --sampling-rate {1000 * rate:g}.",
+        )
 
 
 def values_listed(units: pd.DataFrame, conditions: tuple[str, ...]) -> str:

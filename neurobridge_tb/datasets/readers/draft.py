@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neurobridge_tb._upstream import ArrayDict, Data, Interval
 from neurobridge_tb.datasets.builder import OWN_NAMES, build_recording
 from neurobridge_tb.datasets.columns import column_values
-from neurobridge_tb.datasets.readers.choices import Choices, rows_where, values_listed
+from neurobridge_tb.datasets.readers.choices import Choices, check_bin_size, rows_where, values_listed
 from neurobridge_tb.datasets.readers.names import file_name, free_name
 from neurobridge_tb.datasets.readers.notes import Notes, contents
 from neurobridge_tb.datasets.splits import Bounds, block_splits, row_splits
@@ -97,7 +97,8 @@ class Draft:
             tables["presentations"] = _presentations(tables, choices.presentations)
         grid = None if self.values is None else (self.values[0][:, kept], self.values[1])
         counts = grid if self.are_counts else None
-        if trains is not None and choices.count_in:
+        if trains is not None and choices.count_in is not None:
+            check_bin_size("--count-in", choices.count_in)
             counts, trains = _counted(trains, choices.count_in, start, end), None
             end = start + choices.count_in * len(counts[0])
         units = self._unit_columns(kept, session, choices.area)

@@ -10,15 +10,13 @@ import scipy.io
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data
-from neurobridge_tb.datasets.readers.choices import Choices
+from neurobridge_tb.datasets.readers.choices import Choices, check_bin_size, check_sampling_rate
 from neurobridge_tb.datasets.readers.draft import Draft
 from neurobridge_tb.datasets.readers.names import file_name, identifier
 from neurobridge_tb.datasets.readers.notes import Notes
 from neurobridge_tb.datasets.readers.rasters import is_raster, raster_draft
 from neurobridge_tb.errors import InputError, require
 from neurobridge_tb.files import visible
-
-_LONGEST_BIN_S = 10.0
 
 
 def read_matlab(
@@ -57,6 +55,8 @@ def read_matlab(
         InputError: Not a MATLAB file, or names of activity that are missing or do not fit; what there is is listed.
     """
     path, notes, choices = Path(source), Notes() if notes is None else notes, choices or Choices()
+    if sampling_rate is not None:
+        check_sampling_rate(sampling_rate)
     named = {"spikes": spikes, "counts": counts, "mua": mua}
     files = visible(path, "*.mat") if path.is_dir() else [path]
     if not any(named.values()):
@@ -95,12 +95,7 @@ def read_matlab(
 
 
 def _check_bins(name: str, values: NDArray, bin_size: float, notes: Notes) -> None:
-    if bin_size > _LONGEST_BIN_S:
-        raise InputError(
-            expected=f"--bin-size in s, at most {_LONGEST_BIN_S:g}",
-            found=f"{bin_size:g}",
-            fix=f"If these are milliseconds, give --bin-size {bin_size / 1000:g}.",
-        )
+    check_bin_size("--bin-size", bin_size)
     if len(values) < values.shape[1]:
         notes.assumed.append(
             f"{name} is (bins, units), {len(values):,} bins of {values.shape[1]:,} units: transpose it if that is wrong"

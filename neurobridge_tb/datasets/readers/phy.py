@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Data
-from neurobridge_tb.datasets.readers.choices import Choices
+from neurobridge_tb.datasets.readers.choices import Choices, check_sampling_rate
 from neurobridge_tb.datasets.readers.draft import Draft
 from neurobridge_tb.datasets.readers.names import file_name
 from neurobridge_tb.datasets.readers.notes import Notes
@@ -79,10 +79,11 @@ def _sampling_rate(folder: Path, given: float | None, samples: NDArray, notes: N
             fix="Leave --sampling-rate out, or correct params.py.",
         )
     rate = given if given is not None else float(written or 0)
-    if not rate > 0 or (samples.dtype.kind == "f" and (samples != np.floor(samples)).any()):
+    check_sampling_rate(rate)
+    if samples.dtype.kind == "f" and (samples != np.floor(samples)).any():
         raise InputError(
-            expected="whole sample numbers and a sampling rate above 0",
-            found=f"{rate:g} Hz, times from {samples.min():g} to {samples.max():g}",
+            expected="whole sample numbers",
+            found=f"times from {samples.min():g} to {samples.max():g}",
             fix="Spike times of a Phy folder are sample numbers.",
         )
     notes.taken.append(f"sampling rate {rate:g} Hz, {'as given' if written is None else 'from params.py'}")
