@@ -84,10 +84,10 @@ def fit_linear_path(
        count less. C is estimated out of sample, in five folds of images, and shrunk towards the identity, by the
        likelihood of the validation presentations.
     3. The layers' cosines are added with weights, and divided by a temperature, that are the likeliest on the
-       validation presentations (:func:`fit_similarity_weights`); so it is chosen whether responses or factors are used.
-
-    In doubt (:func:`~neurobridge_tb.estimators.model_choice.least_loss`) ridge from the responses stays as it is: few
-    validation presentations choose badly among shrinkages.
+       validation presentations (:func:`fit_similarity_weights`).
+    4. By their likelihood, ridge from the responses without step 2, the responses or the factors are taken; the first
+       in doubt (:func:`~neurobridge_tb.estimators.model_choice.least_loss`), as few validation presentations choose
+       badly among shrinkages.
 
     What is trained on top must not see predictions of pairs that the ridge was fitted to, which are far too good: it
     gets those of the folds (stacking, Wolpert 1992).
@@ -107,11 +107,11 @@ def fit_linear_path(
     features = [
         (_features(model, r), _features(model, r_valid)) for (r, _), (r_valid, _) in zip(train, valid, strict=True)
     ]
-    ways: dict[str, list[_Scores] | None] = {"responses": None}
+    starts = dict(zip(("ridge", "responses"), _starts(model, train, valid, features, seed, None), strict=True))
     if model.encoder.factors is not None:
-        ways["factors"] = [_factor_scores(model, r, x) for (r, _), (x, _) in zip(train, features, strict=True)]
-    starts = {name: _start(model, train, valid, features, seed, way) for name, way in ways.items()}
-    chosen = least_loss({name: start.weights.losses for name, start in starts.items()}, simplest="responses")
+        scores = [_factor_scores(model, r, x) for (r, _), (x, _) in zip(train, features, strict=True)]
+        starts["factors"] = _starts(model, train, valid, features, seed, scores)[1]
+    chosen = least_loss({name: start.weights.losses for name, start in starts.items()}, simplest="ridge")
     best = starts[chosen]
     _set_weights(model, [r for r, _ in train], [_side_by_side(of_layers) for of_layers in _by_recording(best)])
     for weight, layer in zip(model.to_contrastive.maps, best.layers, strict=True):
@@ -126,7 +126,7 @@ def fit_linear_path(
         for of_layers in zip(*(layer.similarities for layer in best.layers), strict=True)
     ]
     found = {
-        "from": chosen,
+        "from": "factors" if chosen == "factors" else "responses",
         "layers": {
             name: {
                 "weight": float(weight),
@@ -144,27 +144,32 @@ def fit_linear_path(
     return found, [torch.cat(parts, 1) for parts in held_out]
 
 
-def _start(
+def _starts(
     model: ImageAligner,
     train: Pairs,
     valid: Pairs,
     features: Sequence[tuple[NDArray, NDArray]],
     seed: int,
     factors: list[_Scores] | None,
-) -> _Start:
-    """Ridge from the responses, or from their scores, to every layer."""
+) -> tuple[_Start, _Start]:
+    """Ridge from the responses, or from their scores, to every layer: as it is, and with the likeliest shrinkages."""
     if factors is not None:
         features = [(scores(x), scores(x_valid)) for scores, (x, x_valid) in zip(factors, features, strict=True)]
     own = [_candidates(r)[1] for r, _ in valid]
     layers, begin = [], 0
     for width in model.layers.values():
-        layers.append(_layer_start(model, train, valid, features, slice(begin, begin + width), seed, factors))
+        layers.append(_layer_starts(model, train, valid, features, slice(begin, begin + width), seed, factors))
         begin += width
-    similarities = [np.stack(parts, -1) for parts in zip(*(layer.similarities for layer in layers), strict=True)]
-    return _Start(layers, fit_similarity_weights(similarities, own))
+
+    def weighted(layers: Sequence[_LayerStart]) -> _Start:
+        similarities = [np.stack(parts, -1) for parts in zip(*(layer.similarities for layer in layers), strict=True)]
+        return _Start(list(layers), fit_similarity_weights(similarities, own))
+
+    as_they_are, likeliest = zip(*layers, strict=True)
+    return weighted(as_they_are), weighted(likeliest)
 
 
-def _layer_start(
+def _layer_starts(
     model: ImageAligner,
     train: Pairs,
     valid: Pairs,
@@ -172,8 +177,8 @@ def _layer_start(
     columns: slice,
     seed: int,
     factors: list[_Scores] | None,
-) -> _LayerStart:
-    """Ridge to the ``columns`` of the embedding, with the shrinkage that is best on the validation pairs."""
+) -> tuple[_LayerStart, _LayerStart]:
+    """Ridge to the ``columns`` of the embedding: as it is, and with the shrinkage that validation pairs make likeliest."""
     ridges, held_out, predicted = [], [], []
     std = model.embedding_std[columns].double().numpy()
     square, n = np.zeros((len(std), len(std))), 0
@@ -193,15 +198,16 @@ def _layer_start(
         (t[first] - model.embedding_mean)[:, columns].numpy() for (_, t), (first, _) in zip(valid, sets, strict=True)
     ]
     level = np.trace(square / n) / len(square)
-    found: dict[float, tuple[Floats, list[Floats], Floats]] = {}
+    found: dict[float, tuple[Floats, list[Floats], float]] = {}
     for s in SHRINKAGES:
         ridged = square / n / level + (0 if np.isinf(s) else s) * np.eye(len(std))
         to_contrastive = np.diag(std) if np.isinf(s) else std[:, None] * np.linalg.inv(ridged)
         similar = [cosine_similarity(p @ to_contrastive, i) for p, i in zip(predicted, images, strict=True)]
         fit = fit_similarity_weights([s[..., None] for s in similar], [own for _, own in sets])
-        found[s] = to_contrastive, similar, fit.losses
-    best = least_loss({s: losses for s, (_, _, losses) in found.items()}, simplest=SHRINKAGES[0])
-    return _LayerStart(ridges, held_out, found[best][0], best, found[best][1])
+        found[s] = to_contrastive, similar, fit.loss
+    best = min(SHRINKAGES, key=lambda s: found[s][2])
+    as_it_is, likeliest = (_LayerStart(ridges, held_out, found[s][0], s, found[s][1]) for s in (SHRINKAGES[0], best))
+    return as_it_is, likeliest
 
 
 def _candidates(responses: Responses) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
