@@ -178,7 +178,7 @@ def _layer_starts(
     seed: int,
     factors: list[_Scores] | None,
 ) -> tuple[_LayerStart, _LayerStart]:
-    """Ridge to the ``columns`` of the embedding: as it is, and with the shrinkage that validation pairs make likeliest."""
+    """Ridge to the ``columns`` of the embedding: as it is, and with the shrinkage that is likeliest in validation."""
     ridges, held_out, predicted = [], [], []
     std = model.embedding_std[columns].double().numpy()
     square, n = np.zeros((len(std), len(std))), 0
