@@ -95,6 +95,7 @@ def test_classes_with_time_course_areas_and_figures(workspace, tmp_path):
     assert counts["accuracy"]["low"] > 0.6 and counts["p"] < 0.01 and counts["AUC"] > 0.8
     assert both["accuracy"]["value"] >= counts["accuracy"]["value"] - 0.1
     assert [row["verdict"] for row in rows.values()].count("best") == 1
+    assert any("as training rows chose in 3 fits" in note for note in content["notes"])
     assert np.sum(content["confusion"]["latents, factors and counts"]) == N
     course = [point["value"] for point in content["time course"]["rows"]["spike counts"]]
     assert np.argmax(course) == 1 and course[0] < 0.7 and content["time course"]["times"] == [0.25, 0.75, 1.25]

@@ -41,3 +41,4 @@ def test_a_decoder_of_noise_gets_no_weight_and_two_that_differ_add_up(kind):
     np.testing.assert_allclose(pool(good=good).outputs, good.outputs, atol=1e-6)
     guess = pool(good=noise, second=decode(rng.normal(size=120)[:, None], examples, parts))
     np.testing.assert_allclose(guess.outputs, noise.outputs, atol=1e-6)  # in doubt the simplest stays
+    assert guess.made_of == (("good",),) * 4 and ("good", "second") in pool(good=good, second=second).made_of

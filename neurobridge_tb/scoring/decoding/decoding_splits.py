@@ -31,12 +31,14 @@ class Decoded:
         classes: (C,) names of classes, sorted; empty for values.
         outputs: (m, C) probabilities, or (m,) values.
         held_out: Of each part, the same of its training rows, by decoders fitted to others of them.
+        made_of: Of each part, names of the decoders that were pooled.
     """
 
     rows: NDArray[np.int64]
     classes: NDArray[np.str_]
     outputs: Floats
     held_out: tuple[Floats, ...] = ()
+    made_of: tuple[tuple[str, ...], ...] = ()
 
     def scores(self, examples: Examples, seed: int) -> dict[str, Any]:
         """As :func:`class_scores` or :func:`value_scores` give them."""
@@ -175,7 +177,7 @@ def pooled(decoders: dict[str, Decoded], examples: Examples, parts: Parts, *, si
         parts: From :func:`split_rows`.
         simplest: Name of the decoder that stays in case of doubt.
     """
-    outputs, first, shares = [], 0, _shares(len(decoders))
+    outputs, made_of, first, shares = [], [], 0, _shares(len(decoders))
     alone = tuple(float(name == simplest) for name in decoders)
     for part, (train, test) in enumerate(parts):
         held_out = [decoder.held_out[part] for decoder in decoders.values()]
@@ -183,8 +185,9 @@ def pooled(decoders: dict[str, Decoded], examples: Examples, parts: Parts, *, si
         losses = {weights: _losses(_mixed(held_out, weights), examples.label[train], classes) for weights in shares}
         chosen = least_loss(losses, simplest=alone)
         outputs.append(_mixed([decoder.outputs[first : first + len(test)] for decoder in decoders.values()], chosen))
+        made_of.append(tuple(name for name, weight in zip(decoders, chosen, strict=True) if weight))
         first += len(test)
-    return replace(decoders[simplest], outputs=np.concatenate(outputs), held_out=())
+    return replace(decoders[simplest], outputs=np.concatenate(outputs), held_out=(), made_of=tuple(made_of))
 
 
 def _losses(outputs: Floats, label: NDArray, classes: NDArray[np.str_]) -> Floats:

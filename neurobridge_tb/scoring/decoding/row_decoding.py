@@ -1,5 +1,6 @@
 """Decoding a column of a table: whole windows, time courses and single areas, beside counts and random weights."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +93,7 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
         "examples": len(examples),
         "kind": "classes" if examples.are_classes else "values",
         "window": [float(x) for x in bounds[0] - examples.time[0]],
-        "notes": _notes(config, dataset, examples, crosses),
+        "notes": _notes(config, dataset, examples, crosses, whole),
         "rows": table_rows(whole, examples, config.seed),
     }
     if examples.are_classes:
@@ -178,7 +179,9 @@ def _time_course(
     return {"times": ((edges[:-1] + edges[1:]) / 2).tolist(), "rows": rows}
 
 
-def _notes(config: DecodeConfig, dataset: Dataset, examples: Examples, crosses: bool) -> list[str]:
+def _notes(
+    config: DecodeConfig, dataset: Dataset, examples: Examples, crosses: bool, decoded: dict[str, Decoded]
+) -> list[str]:
     notes = [f"left out {line}" for line in examples.dropped]
     if config.folds and not (config.train_on or config.test_on):
         seen = np.isin(examples.split, ["train"]).sum()
@@ -190,6 +193,10 @@ def _notes(config: DecodeConfig, dataset: Dataset, examples: Examples, crosses: 
         notes.append(
             "Rows of one class follow one another: slow drift of the activity may tell it. Compare with folds=0."
         )
+    if POOLED in decoded:
+        pools = Counter(" with ".join(names) for names in decoded[POOLED].made_of)
+        listed = ", ".join(f"{names} in {count}" for names, count in pools.most_common())
+        notes.append(f"{POOLED}, as training rows chose in {pools.total()} fits: {listed}.")
     if crosses:
         notes.append("Counts are left out: the recordings have different units.")
     return notes
