@@ -100,6 +100,8 @@ def _intervals(contents: Contents) -> Table:
     table = _table("Intervals", "name", "rows", "in all", "columns")
     for name, (bounds, columns) in contents.intervals.items():
         table.add_row(_safe(name), f"{len(bounds):,}", _seconds(bounds), _safe(", ".join(columns)))
+        if columns:
+            table.caption = "`neurobridge decode target=NAME.COLUMN` decodes a column"
     return table
 
 
