@@ -6,9 +6,11 @@ from typing import Any
 
 from neurobridge_tb.report import report_tables as tables
 from neurobridge_tb.report.result_names import is_baseline, is_ceiling, is_model, label, main_name
+from neurobridge_tb.report.runs import Run
 from neurobridge_tb.report.workspace import Results
 
 Content = Mapping[str, Any]
+_MOST_TARGETS = 4  # of decoding, the newest
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,14 @@ class Card:
 
 
 def headlines(results: Results) -> list[Card]:
-    """A card for each of: retrieval top-1, two-way identification, PixCorr, masked prediction, as far as there are.
+    """A card for each of: retrieval top-1, two-way identification, PixCorr, decoded targets, masked prediction.
 
     A baseline never heads a card: where no model was run there is none.
     """
     cards = [
         _retrieval_card(results.retrieval),
         *_reconstruction_cards(results.reconstruct),
+        *_decoding_cards(results.runs),
         _masked_card(results.pretrain),
     ]
     return [card for card in cards if card is not None]
@@ -58,10 +61,7 @@ def _retrieval_card(retrieval: Content | None) -> Card | None:
     verdict = ""
     if rivals:
         best = max(rivals, key=lambda name: rivals[name]["value"])
-        low, high, value = rivals[best]["low"], rivals[best]["high"], scores[main]["value"]
-        place = "above" if value > high else "below" if value < low else "within"
-        bounds = f"{100 * low:.0f}–{100 * high:.0f}\N{NO-BREAK SPACE}%"
-        verdict = f"{place} the 95\N{NO-BREAK SPACE}% interval of {best} ({bounds})"
+        verdict = _against_interval(scores[main]["value"], best, rivals[best])
     values = {name: scores[name]["value"] for name in (main, *rivals)} | {"chance": retrieval["chance"]["top1"]}
     return Card(
         f"Seen image found among {retrieval['n_candidates']}",
@@ -99,16 +99,53 @@ def _reconstruction_cards(reconstruct: Content | None) -> list[Card]:
     return cards
 
 
+def _decoding_cards(runs: list[Run]) -> list[Card]:
+    """A card for each of the newest targets: the first row, which is chosen before any is scored, beside counts."""
+    of_target = {
+        run.result["target"]: run.result
+        for run in sorted(runs, key=lambda run: run.changed)
+        if run.job == "decode" and "target" in run.result and run.result.get("rows")
+    }
+    cards = map(_decoding_card, list(of_target.values())[-_MOST_TARGETS:])
+    return [card for card in cards if card is not None]
+
+
+def _decoding_card(decoded: Content) -> Card | None:
+    metric = "accuracy" if "accuracy" in decoded["rows"][0] else "R2"
+    scores = {row["decoder"]: row[metric] for row in decoded["rows"] if isinstance(row.get(metric), Mapping)}
+    if not scores:
+        return None
+    main, *others = scores
+    counts = next((name for name in others if name.startswith("spike counts")), None)
+    share = metric == "accuracy"
+    verdict = ""
+    if counts is not None:
+        verdict = _against_interval(scores[main]["value"], counts, scores[counts], share=share)
+    values = {name: scores[name]["value"] for name in (main, counts) if name is not None}
+    if share and "chance" in decoded:
+        values["chance"] = decoded["chance"]
+    text = tables.percent if share else tables.number
+    title = f"Decoding {decoded['target']}: {'accuracy' if share else 'R²'}"
+    return Card(title, text(values[main]), _bars(values, text), verdict, bool(decoded.get("simulated")))
+
+
 def _masked_card(pretrain: Content | None) -> Card | None:
     if not (pretrain and pretrain.get("rows")):
         return None
-    row = pretrain["rows"][0]
+    row = next((row for row in pretrain["rows"] if row["scheme"] == "neuron"), pretrain["rows"][0])
     values = {"model": row["model"], **row["baselines"]}
     verdict = _against_best(values, "model", lower=tables.lower_is_better(row["metric"]))
     title = f"Filling in what was masked ({row['scheme']}): {row['metric']}"
     return Card(
         title, tables.number(row["model"]), _bars(values, tables.number), verdict, bool(pretrain.get("simulated"))
     )
+
+
+def _against_interval(value: float, rival: str, score: Mapping[str, float], *, share: bool = True) -> str:
+    low, high = score["low"], score["high"]
+    place = "above" if value > high else "below" if value < low else "within"
+    bounds = f"{100 * low:.0f}–{100 * high:.0f}\N{NO-BREAK SPACE}%" if share else f"{low:.2f}–{high:.2f}"
+    return f"{place} the 95\N{NO-BREAK SPACE}% interval of {rival} ({bounds})"
 
 
 def _against_best(values: Mapping[str, float], main: str, *, lower: bool = False) -> str:

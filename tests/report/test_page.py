@@ -217,7 +217,8 @@ def test_runs_of_ones_own_are_found_by_what_they_hold(tmp_path):
     (tmp_path / "mine" / "monday" / "figures").mkdir()
     (tmp_path / "mine" / "monday" / "figures" / "confusion.svg").write_text("<svg></svg>", encoding="utf-8")
     page = Page(build_report(tmp_path).read_text(encoding="utf-8"))
-    for text in ("Decoding", "mine/monday: trials.side", "0.850 (0.700-0.900)", "forward", "few units", "other"):
+    card = ("Decoding trials.side: accuracy", "80.0\N{NO-BREAK SPACE}%", "of spike counts (70–90\N{NO-BREAK SPACE}%)")
+    for text in (*card, "mine/monday: trials.side", "0.850 (0.700-0.900)", "forward", "few units", "other"):
         assert text in page.text
     assert "Not run yet" not in page.text and "picture" not in page.text.split("Summary")[0]
     assert [image["alt"] for image in page.images] == ["mine/monday: trials.side: confusion"]

@@ -30,7 +30,7 @@ def decoding_figures(content: Mapping[str, Any]) -> dict[str, "Figure"]:
     figures: dict[str, Figure] = {}
     if content.get("confusion"):
         name, matrix = next(iter(content["confusion"].items()))
-        figures["confusion"] = confusion_matrix(np.array(matrix), content["classes"], f"{content['target']}: {name}")
+        figures["confusion"] = confusion_matrix(np.array(matrix), content["classes"], f"{content['target']}:\n{name}")
     metric = "accuracy" if content["kind"] == "classes" else "R2"
     chance = content.get("chance", 0.0)
     if content.get("time course"):
