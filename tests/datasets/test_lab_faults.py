@@ -230,3 +230,20 @@ def test_cells_structs_and_text_of_a_new_matlab_file(tmp_path):
     assert len(recording.units.id) == 5 and "1 units: no spikes" in notes.left
     assert recording.trials.side.tolist() == ["left", "right"] and recording.trials.end.tolist() == [2.0, 6.0]
     assert len(recording.spikes.timestamps) == sum(map(len, TRAINS[:5]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"raster_data": np.full((4, 9), 0.5)}, "whole numbers from 0 up"),
+        ({"raster_data": np.full((4, 9), np.nan)}, "whole numbers from 0 up"),
+        ({"raster_data": np.zeros((3, 9))}, r"\(3, 9\), 4 labels what"),
+        ({"raster_labels": {"what": list("xyxy")}}, "trials of one condition"),
+    ],
+)
+def test_rasters_that_do_not_fit(tmp_path, change, message):
+    sound = {"raster_data": np.ones((4, 9)), "raster_labels": {"what": list("abab")}}
+    for name, content in (("u0", sound), ("u1", sound | change)):
+        scipy.io.savemat(tmp_path / f"{name}.mat", content)
+    with pytest.raises(InputError, match=message):
+        read_matlab(tmp_path, bin_size=1.0)

@@ -39,18 +39,30 @@ def raster_draft(source: Path, contents: dict[Path, dict[str, Any]], notes: Note
         path: {identifier(k): np.ravel(v).astype(str) for k, v in c["raster_labels"].items()}
         for path, c in contents.items()
     }
+    rasters = {path: np.atleast_2d(content["raster_data"]) for path, content in contents.items()}
     first = next(iter(contents))
-    names, n_times = list(labels[first]), contents[first]["raster_data"].shape[1]
-    conditions: list[tuple[str, ...]] = sorted(set(zip(*labels[first].values(), strict=True)))
-    trials_of: dict[Path, dict[tuple[str, ...], NDArray]] = {}
-    for path, content in contents.items():
-        raster = content["raster_data"]
-        if list(labels[path]) != names or raster.shape[1:] != (n_times,) or (raster < 0).any():
+    names, n_times = list(labels[first]), rasters[first].shape[1]
+    for path, raster in rasters.items():
+        lengths = {len(column) for column in labels[path].values()}
+        if list(labels[path]) != names or lengths != {len(raster)} or raster.shape[1:] != (n_times,):
             raise InputError(
-                expected=f"rasters (trials, {n_times}) with labels {', '.join(names)}, as in {first.name}",
-                found=f"{raster.shape}, labels {', '.join(labels[path])} in {path.name}",
+                expected=f"rasters (trials, {n_times}), each trial with labels {', '.join(names)}, as in {first.name}",
+                found=f"{raster.shape}, "
+                + ", ".join(f"{len(column)} labels {name}" for name, column in labels[path].items())
+                + f" in {path.name}",
                 fix="Import the files of one experiment.",
             )
+        if not ((raster >= 0) & (raster == np.floor(raster))).all():
+            raise InputError(
+                expected=f"spike counts in raster_data of {path.name}, whole numbers from 0 up",
+                found=f"{raster.min():g} to {raster.max():g}",
+                fix="Give spikes in each column, neither rates nor NaN; leave trials out that were not recorded.",
+            )
+    conditions: list[tuple[str, ...]] = sorted(
+        {condition for its in labels.values() for condition in zip(*its.values(), strict=True)}
+    )
+    trials_of: dict[Path, dict[tuple[str, ...], NDArray]] = {}
+    for path in contents:
         rows: dict[tuple[str, ...], list[int]] = defaultdict(list)
         for row, condition in enumerate(zip(*labels[path].values(), strict=True)):
             rows[condition].append(row)
@@ -62,10 +74,14 @@ def raster_draft(source: Path, contents: dict[Path, dict[str, Any]], notes: Note
             why = f"a unit has {repeats[condition]} of {most[condition]} trials"
             notes.leave(f"last trials of {'/'.join(condition)}", why)
     laid = [(c, repeat) for repeat in range(max(most.values())) for c in conditions if repeat < repeats[c]]
+    if not laid:
+        raise InputError(
+            expected="trials of one condition in every file", found="none", fix="Import the files of one experiment."
+        )
     trains = []
-    for path, content in contents.items():
+    for path in contents:
         order = np.array([trials_of[path][condition][repeat] for condition, repeat in laid])
-        raster = content["raster_data"][order].astype(np.int64)
+        raster = rasters[path][order].astype(np.int64)
         trains.append(step * (np.repeat(np.arange(raster.size), raster.ravel()) + 0.5))
     apart = len({tuple(its.values())[0].tobytes() for its in labels.values()}) > 1
     draft = Draft(
