@@ -35,14 +35,14 @@ def row_windows(dataset: Dataset, examples: Examples, window: Sequence[float] | 
     Raises:
         InputError: A window without length, or most of them lie outside of the recordings.
     """
-    low, high = (0.0, float(np.median(examples.end - examples.time))) if window is None else window
-    if not low < high:
+    span = [0.0, float(np.median(examples.end - examples.time))] if window is None else list(window)
+    if len(span) != 2 or not span[0] < span[1]:
         raise InputError(
             expected="window=[FIRST, LAST], in s from align, the first before the last",
-            found=f"[{low:g}, {high:g}]" + (", from align to the end of the median row" if window is None else ""),
+            found=f"{span}" + (", from align to the end of the median row" if window is None else ""),
             fix="Give window=[0, 0.5], or align by another column.",
         )
-    bounds = examples.time[:, None] + np.array([low, high])
+    bounds = examples.time[:, None] + np.array(span)
     inside = np.zeros(len(examples), dtype=bool)
     for recording_id in np.unique(examples.recording):
         domain = dataset.get_recording(str(recording_id)).domain
@@ -174,6 +174,12 @@ def _averaged(
 ) -> NDArray[np.float64]:
     """(n, D) means over the times of each row's pieces; 0 for a row without any."""
     waiting, sums, counts = list(pieces), np.zeros((n_rows, 0)), np.zeros((n_rows, 1))
+    if not waiting:
+        raise InputError(
+            expected="windows that hold a bin of the encoder's, with activity",
+            found=f"none of {n_rows}",
+            fix="Take a longer window, or an encoder with shorter bins.",
+        )
     for first in range(0, len(waiting), _BATCH):
         some = waiting[first : first + _BATCH]
         states, inside = read(some)

@@ -63,6 +63,12 @@ def test_bins_in_milliseconds_and_rates_in_kilohertz_are_refused(tmp_path):
         read_phy(write_phy(tmp_path / "phy"), sampling_rate=30.0)
 
 
+def test_what_is_left_out_but_not_there_is_said():
+    its = draft(intervals={"trials": pd.DataFrame({"start": [1.0], "end": [2.0]})})
+    assert "trials" in its.recording(Choices(leave=("trails",))).keys()
+    assert "trails: there is none; there are trials" in its.notes.left
+
+
 def test_conditions_that_no_unit_meets_list_the_values():
     its = draft()
     its.units["group"] = ["mua"] * 4 + ["noise"] * 2

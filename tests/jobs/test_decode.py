@@ -165,6 +165,22 @@ def test_probe_says_what_it_is_now():
     assert "decode" in main.commands["probe"].help
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": 1}, "folds=0"),
+        ({"bins": 0.0}, "bins above 0 s"),
+        ({"bins": 5.0}, "at most as long as the window, 1.5 s"),
+        ({"window": [0.0, 0.5, 1.0]}, "FIRST, LAST"),
+        ({"window": [0.0, 0.001]}, "a bin of the encoder's"),
+        ({"align": "strength", "window": [0.0, 500.0]}, "within the recordings"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(workspace, tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        run(workspace, tmp_path, target="trials.kind", areas=False, **settings)
+
+
 def test_errors_come_before_the_model_is_read(workspace, tmp_path):
     with pytest.raises(InputError, match="trials.kind"):
         run(workspace, tmp_path, target="trials.kin", pretrained="nowhere")

@@ -86,6 +86,9 @@ class Draft:
             )
         for name in [n for n in (*self.behavior, *self.intervals) if n.partition(".")[0] in choices.leave]:
             self.notes.leave(name, "by choice")
+        there = {name.partition(".")[0] for name in (*self.behavior, *self.intervals)}
+        for name in [name for name in choices.leave if name not in there]:
+            self.notes.leave(name, f"there is none; there are {', '.join(sorted(there)) or 'no tables and no series'}")
         start, end = self.span or self._span(trains)
         intervals = {name: table for name, table in self.intervals.items() if name not in choices.leave}
         tables = {name: self._rows_inside(name, table, start, end) for name, table in intervals.items()}

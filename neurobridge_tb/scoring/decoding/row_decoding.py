@@ -21,6 +21,7 @@ from neurobridge_tb.data.row_features import (
 from neurobridge_tb.data.targets import Examples, read_examples
 from neurobridge_tb.datasets.provenance import is_pseudo_population
 from neurobridge_tb.devices import place
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.metrics.decoded_scores import confusion
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
@@ -50,6 +51,7 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
     """
     examples = read_examples(dataset, config.target, kind=config.kind, align=config.align)
     examples, bounds = row_windows(dataset, examples, config.window)
+    _check(config, float(np.ptp(bounds[0])))
     parts = split_rows(examples, folds=config.folds, seed=config.seed, train_on=config.train_on, test_on=config.test_on)
     untrained = place(random_weights(model, dataset, config.seed), config)
     crosses = any(set(examples.recording[train]) != set(examples.recording[test]) for train, test in parts)
@@ -113,6 +115,20 @@ def decode_column(config: DecodeConfig, dataset: Dataset, model: NeuroBridgeMode
                 its = decoded(bounds, units)
                 content["areas"][name] = {row: d.scores(examples, config.seed) for row, d in its.items()}
     return content
+
+
+def _check(config: DecodeConfig, length: float) -> None:
+    """Refuse folds and bins that cannot be, of windows of a length in s."""
+    if config.folds < 0 or config.folds == 1:
+        raise InputError(
+            expected="folds=0, the recordings' own splits, or at least 2", found=f"{config.folds}", fix="Correct folds."
+        )
+    if config.bins is not None and not 0 < config.bins <= length + 1e-6:
+        raise InputError(
+            expected=f"bins above 0 s and at most as long as the window, {length:g} s",
+            found=f"{config.bins:g}",
+            fix="Correct bins or window.",
+        )
 
 
 def random_weights(model: NeuroBridgeModel, dataset: Dataset, seed: int) -> NeuroBridgeModel:
