@@ -193,19 +193,9 @@ class Pipeline(BrainsetPipeline):
             with open_readable(nwb_path(self.raw_dir, session)) as file:
                 data = self.read_session(file, session)
             self.update_status("Storing")
-            aside = store_path.with_name(f".{store_path.name}.part")
-            try:
+            with written_aside(store_path, self.update_status) as aside:
                 with h5py.File(aside, "w") as file:
                     data.to_hdf5(file, serialize_fn_map={datetime.datetime: date_text})
-                os.replace(aside, store_path)
-            except OSError as error:
-                raise RawFileError(
-                    expected=f"room for {store_path.name} in {self.processed_dir}",
-                    found=f"that writing failed ({error})",
-                    fix="Free some space and run again.",
-                ) from error
-            finally:
-                aside.unlink(missing_ok=True)
 
     def read_session(self, file, session):
         args = self.args
@@ -339,6 +329,35 @@ def locked(path, report):
         lock.release()
 
 
+def put_in_place(part, path):
+    """Rename a file, once all of it is on the disk: a cut of power leaves the old content or the new one."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+@contextmanager
+def written_aside(path, report):
+    """A path beside ``path``, whose file takes its place when the body has ended without an error."""
+    with locked(path, report):
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)  # of a process that was killed
+        try:
+            yield part
+            put_in_place(part, path)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # HDF5 raises the second where it cannot close the file
+            raise RawFileError(
+                expected=f"room for {path.name} in {path.parent}",
+                found=f"that writing failed ({error})",
+                fix="Free some space, or choose another folder, and run again.",
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
 class Incomplete(Exception):
     """The connection ended, or the server failed, before the answer was whole."""
 
@@ -411,7 +430,7 @@ def download_file(url, path, report, check=lambda path: None):
     except RawFileError:
         discard(part)
         raise
-    os.replace(part, path)
+    put_in_place(part, path)
     discard(part)
 
 

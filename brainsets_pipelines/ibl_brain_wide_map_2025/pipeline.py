@@ -268,13 +268,9 @@ class Pipeline(BrainsetPipeline):
         )
 
         self.update_status("Storing")
-        aside = store_path.with_name(f".{store_path.name}.{os.getpid()}.part")
-        try:
+        with written_aside(store_path, self.update_status) as aside:
             with h5py.File(aside, "w") as file:
                 data.to_hdf5(file, serialize_fn_map={datetime.datetime: date_text})
-            os.replace(aside, store_path)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def describe_brainset(self, path, files):
         note = self.raw_dir / "simulation.json"
@@ -358,14 +354,13 @@ def resolve(name, raw_dir):
 
 
 def local_files(folder):
-    """Files below ``alf``, as POSIX paths relative to the session's folder. Links are followed, each folder once."""
-    files, seen = [], set()
+    """Files below ``alf``, as POSIX paths relative to the session's folder. Links are followed, but not in a circle."""
+    files = []
     for place, folders, names in os.walk(folder / "alf", followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above it
+        above = Path(place).relative_to(folder).parents
+        if os.path.realpath(place) in {os.path.realpath(folder / p) for p in above}:
             folders.clear()
             continue
-        seen.add(real)
         files += [(Path(place) / name).relative_to(folder).as_posix() for name in names]
     return sorted(path for path in files if (folder / path).is_file())
 
@@ -626,6 +621,35 @@ def locked(path, report):
         lock.release()
 
 
+def put_in_place(part, path):
+    """Rename a file, once all of it is on the disk: a cut of power leaves the old content or the new one."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+@contextmanager
+def written_aside(path, report):
+    """A path beside ``path``, whose file takes its place when the body has ended without an error."""
+    with locked(path, report):
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)  # of a process that was killed
+        try:
+            yield part
+            put_in_place(part, path)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # HDF5 raises the second where it cannot close the file
+            raise RawFileError(
+                expected=f"room for {path.name} in {path.parent}",
+                found=f"that writing failed ({error})",
+                fix="Free some space, or choose another folder, and run again.",
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
 class Incomplete(Exception):
     """The connection ended, or the server failed, before the answer was whole."""
 
@@ -698,7 +722,7 @@ def download_file(url, path, report, check=lambda path: None):
     except RawFileError:
         discard(part)
         raise
-    os.replace(part, path)
+    put_in_place(part, path)
     discard(part)
 
 

@@ -363,7 +363,7 @@ def new_file(path, n_bytes):
     try:
         with h5py.File(h5py.h5f.create(os.fsencode(aside), fapl=access)) as file:
             yield file
-        os.replace(aside, path)
+        put_in_place(aside, path)
     except (
         OSError,
         RuntimeError,
@@ -394,6 +394,35 @@ def locked(path, report):
         yield
     finally:
         lock.release()
+
+
+def put_in_place(part, path):
+    """Rename a file, once all of it is on the disk: a cut of power leaves the old content or the new one."""
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+@contextmanager
+def written_aside(path, report):
+    """A path beside ``path``, whose file takes its place when the body has ended without an error."""
+    with locked(path, report):
+        part = path.with_name(f".{path.name}.part")
+        part.unlink(missing_ok=True)  # of a process that was killed
+        try:
+            yield part
+            put_in_place(part, path)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # HDF5 raises the second where it cannot close the file
+            raise RawFileError(
+                expected=f"room for {path.name} in {path.parent}",
+                found=f"that writing failed ({error})",
+                fix="Free some space, or choose another folder, and run again.",
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
 
 
 class Incomplete(Exception):
@@ -468,7 +497,7 @@ def download_file(url, path, report, check=lambda path: None):
     except RawFileError:
         discard(part)
         raise
-    os.replace(part, path)
+    put_in_place(part, path)
     discard(part)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from neurobridge_tb.cli.options import FILE, FOLDER, IMAGES
+from neurobridge_tb.cli.options import FILE, FOLDER, IMAGES, SEED
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import visible
 from neurobridge_tb.progress import progress_bars
@@ -21,7 +21,7 @@ from neurobridge_tb.progress import progress_bars
 @click.option("--noise", default=1.0, show_default=True, help="Scale of the trial-to-trial noise.")
 @click.option("--difficulty", default=0.0, show_default=True, help="How nonlinear the sites' responses are.")
 @click.option("--trials", is_flag=True, help="Also write THINGS_MUA_trials.mat (300 ms a trial, large).")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def simulate(
     workspace: Path, monkey: str, images: Path | None, concepts: int, per_concept: int, repeats: int,
     noise: float, difficulty: float, trials: bool, seed: int,
@@ -47,11 +47,13 @@ def simulate(
 
 @click.command("simulate-allen")
 @click.argument("workspace", type=FOLDER)
-@click.option("--session", default=1, show_default=True, help="Number of the session; another one is another animal.")
+@click.option(
+    "--session", type=SEED, default=1, show_default=True, help="Number of the session; another one is another animal."
+)
 @click.option("--units", default=300, show_default=True, help="Units; about half pass the quality filter.")
 @click.option("--seconds", default=1800.0, show_default=True, help="Length; published sessions last about 9,600.")
 @click.option("--rate", default=4.0, show_default=True, help="Mean firing rate in Hz.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def simulate_allen(workspace: Path, session: int, units: int, seconds: float, rate: float, seed: int) -> None:
     """Write a simulated session in the layout of Allen Visual Coding Neuropixels (NWB).
 
@@ -73,7 +75,7 @@ def simulate_allen(workspace: Path, session: int, units: int, seconds: float, ra
 @click.option("--probes", type=click.IntRange(1, 2), default=2, show_default=True)
 @click.option("--units", default=24, show_default=True, help="Good units of each probe, besides as many others.")
 @click.option("--seconds", default=600.0, show_default=True, help="Length; published sessions last about 4,500.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def simulate_ibl(workspace: Path, sessions: int, probes: int, units: int, seconds: float, seed: int) -> None:
     """Write simulated sessions in the layout of IBL's Brain-Wide Map (ALF files).
 

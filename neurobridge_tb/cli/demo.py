@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from neurobridge_tb.cli.options import FILE, FOLDER, IMAGES
+from neurobridge_tb.cli.options import FILE, FOLDER, IMAGES, SEED
 
 
 @click.command()
 @click.argument("workspace", type=FOLDER)
 @click.option("--images", type=IMAGES, default=None, help="Folder of photos to show; default: drawn images.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--tiny", is_flag=True, help="Smallest sizes: tests an installation, and learns nothing.")
 def demo(workspace: Path, images: Path | None, seed: int, tiny: bool) -> None:
     """Do the whole main job on simulated data, and end with an HTML report.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from neurobridge_tb.cli.options import FOLDER
+from neurobridge_tb.cli.options import FOLDER, SEED
 from neurobridge_tb.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _SHARED: list[Callable] = [
     click.option("--shares", nargs=3, type=float, default=(0.7, 0.1, 0.2), help="[default: 0.7 0.1 0.2]"),
     click.option("--gap", default=1.0, show_default=True, help="Seconds left out between blocks of different splits."),
     click.option("--block", type=float, help="Length of a block in s.  [default: a fiftieth, 10 to 120 s]"),
-    click.option("--seed", default=0, show_default=True, help="Which blocks or rows go where."),
+    click.option("--seed", type=SEED, default=0, show_default=True, help="Which blocks or rows go where."),
 ]  # fmt: skip
 
 

@@ -324,6 +324,8 @@ def _finished(job: str, config: DictConfig) -> Any:
     _expand_home(finished)
     if isinstance(finished, RunConfig):
         check_run_folder(finished.run_dir)
+        if not 0 <= finished.seed < 2**32:
+            raise InputError(expected="a seed from 0 to 2**32 - 1", found=f"{finished.seed}", fix=_see_help(job))
     return finished
 
 

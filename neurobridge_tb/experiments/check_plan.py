@@ -7,7 +7,7 @@ from typing import Any
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.report.report_tables import lower_is_better
 from neurobridge_tb.report.result_names import is_baseline, is_ceiling, is_model
-from neurobridge_tb.report.runs import Run, find_runs
+from neurobridge_tb.report.runs import Run, find_runs, reading_results
 from neurobridge_tb.scoring.decoding.row_decoding import LATENTS, RANDOM
 
 Row = dict[str, Any]
@@ -36,17 +36,18 @@ def check(workspace: str | Path) -> list[Row]:
         raise InputError(
             expected="a workspace with finished runs", found=f"none in {root}", fix="Run `neurobridge demo` first."
         )
-    points = {
-        "velocity: R2 of latents above random weights'": _decoded(runs, velocity=True),
-        "probe: latents above random weights'": _decoded(runs, velocity=False),
-        "masked loss better than the training mean": _masked(runs),
-        "top-5 after stage 1 above 15 %": _top5(runs, "stage 1"),
-        "top-5 after stage 2 above 30 %": _top5(runs, "stage 2"),
-        "pictures above their baselines": _pictures(runs),
-    }
+    with reading_results(root):
+        points = {
+            "velocity: R2 of latents above random weights'": list(_decoded(runs, velocity=True)),
+            "probe: latents above random weights'": list(_decoded(runs, velocity=False)),
+            "masked loss better than the training mean": list(_masked(runs)),
+            "top-5 after stage 1 above 15 %": list(_top5(runs, "stage 1")),
+            "top-5 after stage 2 above 30 %": list(_top5(runs, "stage 2")),
+            "pictures above their baselines": list(_pictures(runs)),
+        }
     rows = []
     for point, found in points.items():
-        its = list(found) or [{"run": "–", "value": "–", "bar": "–", "holds": "no run"}]
+        its = found or [{"run": "–", "value": "–", "bar": "–", "holds": "no run"}]
         rows += [{"point": point, **row} for row in its]
     return rows
 

@@ -11,7 +11,7 @@ import numpy as np
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.experiments.plan import Plan
 from neurobridge_tb.experiments.recipe import TableSpec
-from neurobridge_tb.report.runs import RESULTS, read_json
+from neurobridge_tb.report.runs import RESULTS, read_json, reading_results
 from neurobridge_tb.scoring.queries import labels_text, read_queries
 
 _SEED = re.compile(r"[_-]?seed[_-]?(\d+)")
@@ -88,7 +88,11 @@ def read_measured(sources: list[Source], spec: TableSpec) -> list[Measured]:
     Raises:
         InputError: A run without results, without such rows, or without the measures.
     """
-    return [found for source in sources for found in _of_run(source, spec)]
+    measured: list[Measured] = []
+    for source in sources:
+        with reading_results(source.folder):
+            measured += _of_run(source, spec)
+    return measured
 
 
 def result_of(folder: Path) -> dict[str, Any]:
@@ -124,6 +128,12 @@ def _of_run(source: Source, spec: TableSpec) -> Iterator[Measured]:
     for row in chosen:
         labels = {name: value for name, value in row.items() if isinstance(value, str) and name != "verdict"}
         numbers = {name: value for name, value in row.items() if not isinstance(value, str)}
+        if not numbers:
+            raise InputError(
+                expected=f"numbers in the rows of {source.folder}",
+                found=", ".join(f"{name}={value}" for name, value in row.items()) or "nothing",
+                fix="Name another list of rows with --rows.",
+            )
         for measure in spec.measures or list(numbers)[:1]:
             if measure not in numbers:
                 raise InputError(

@@ -21,6 +21,7 @@ from neurobridge_tb.report.headlines import headlines
 from neurobridge_tb.report.rating import people_line
 from neurobridge_tb.report.result_names import label, main_name
 from neurobridge_tb.report.run_sections import overview, run_sections
+from neurobridge_tb.report.runs import reading_results
 from neurobridge_tb.report.workspace import Gallery, Results, read_workspace
 
 _MARK = '<meta name="generator" content="NeuroBridge">'  # of the template
@@ -42,10 +43,11 @@ def build_report(workspace: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         InputError: The workspace holds no result, or one that cannot be read.
     """
-    results = read_workspace(workspace)
-    target = Path(out) if out is not None else results.path / "report" / "index.html"
-    check_replaceable(target, lambda page: _MARK in page.read_text(encoding="utf-8"), "a report")
-    page = render(results)
+    target = Path(out) if out is not None else Path(workspace) / "report" / "index.html"
+    with reading_results(workspace):
+        results = read_workspace(workspace)
+        check_replaceable(target, lambda page: _MARK in page.read_text(encoding="utf-8"), "a report")
+        page = render(results)
     with write_aside(target) as aside:
         aside.write_text(page, encoding="utf-8")
     return target

@@ -3,11 +3,12 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, NeuroBridgeError, first_line
 from neurobridge_tb.files import visible
 
 RESULTS = ("metrics.json", "retrieval.json")
@@ -77,6 +78,25 @@ def unreadable(path: Path, expected: str, found: object) -> InputError:
         found=f"{path}: {found}",
         fix="Run the stage that writes it again, or remove its folder.",
     )
+
+
+@contextmanager
+def reading_results(place: str | Path) -> Iterator[None]:
+    """Results that hold something else than jobs write are an error that names their place.
+
+    Raises:
+        InputError: The body stumbled over them.
+    """
+    try:
+        yield
+    except NeuroBridgeError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise InputError(
+            expected=f"results as the jobs of this version write them, in {place}",
+            found=f"{type(error).__name__}: {first_line(error)}",
+            fix="Run the stage that wrote them again, or remove its folder.",
+        ) from error
 
 
 def _folders(folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:

@@ -53,6 +53,8 @@ def test_info_names_versions_and_device():
         (["pretrain", "dataset.root=/nowhere", "run_dir=."], "the settings of a run, or nothing, at config.yaml"),
         (["pretrain", "dataset.root=~/nowhere"], str(Path.home() / "nowhere")),
         (["validate", "."], "recordings (.h5 files)"),
+        (["pretrain", "dataset.root=/nowhere", "seed=-1"], "a seed from 0"),
+        (["simulate-ibl", ".", "--seed", "-1"], "x>=0"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_2(arguments, message, tmp_path):

@@ -9,6 +9,8 @@ import pytest
 from fabricated import N_IMAGES, write_align, write_all, write_evaluate, write_pretrain, write_reconstruct
 
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.experiments.measured import read_measured, sources_of_folders
+from neurobridge_tb.experiments.recipe import TableSpec
 from neurobridge_tb.metrics.retrieval import chance
 from neurobridge_tb.report.page import build_report
 from neurobridge_tb.report.report_tables import retrieval_table
@@ -283,6 +285,27 @@ def test_each_recording_has_its_own_chance_level():
     assert [r.cells for r in rows if r.kind == "chance"] == [
         ["chance (a)", "2.5\xa0%", "12.5\xa0%"], ["chance (b)", "20.0\xa0%", "100.0\xa0%"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", '{"command": "neurobridge pretrain", "rows": [{"scheme": "a"}]}'),
+        ("metrics.json", '{"command": "neurobridge reconstruct", "rows": [{"backend": "flow"}]}'),
+        ("metrics.json", '{"command": "neurobridge score", "rows": [1, 2]}'),
+        ("retrieval.json", '{"rows": []}'),
+        ("retrieval.json", '{"command": "neurobridge evaluate", "rows": [{"method": "a"}], "n_candidates": "x"}'),
+        ("metrics.csv", "\xff"),
+    ],
+)
+def test_results_that_hold_something_else_are_an_error_with_their_place(tmp_path, name, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match="as the jobs of this version write them"):
+        build_report(tmp_path)
+    assert not (tmp_path / "report").exists()
+    with pytest.raises(InputError):
+        read_measured(sources_of_folders([tmp_path / "run"]), TableSpec(compare="run"))
 
 
 def test_runs_on_another_disk_are_found_once(tmp_path):
