@@ -193,7 +193,7 @@ class Pipeline(BrainsetPipeline):
             with open_readable(nwb_path(self.raw_dir, session)) as file:
                 data = self.read_session(file, session)
             self.update_status("Storing")
-            with written_aside(store_path, self.update_status) as aside:
+            with written_aside(store_path) as aside:
                 with h5py.File(aside, "w") as file:
                     data.to_hdf5(file, serialize_fn_map={datetime.datetime: date_text})
 
@@ -337,25 +337,24 @@ def put_in_place(part, path):
 
 
 @contextmanager
-def written_aside(path, report):
+def written_aside(path):
     """A path beside ``path``, whose file takes its place when the body has ended without an error."""
-    with locked(path, report):
-        part = path.with_name(f".{path.name}.part")
-        part.unlink(missing_ok=True)  # of a process that was killed
-        try:
-            yield part
-            put_in_place(part, path)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # HDF5 raises the second where it cannot close the file
-            raise RawFileError(
-                expected=f"room for {path.name} in {path.parent}",
-                found=f"that writing failed ({error})",
-                fix="Free some space, or choose another folder, and run again.",
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        yield part
+        put_in_place(part, path)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # HDF5 raises the second where it cannot close the file
+        raise RawFileError(
+            expected=f"room for {path.name} in {path.parent}",
+            found=f"that writing failed ({error})",
+            fix="Free some space, or choose another folder, and run again.",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Incomplete(Exception):

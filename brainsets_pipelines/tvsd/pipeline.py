@@ -404,25 +404,24 @@ def put_in_place(part, path):
 
 
 @contextmanager
-def written_aside(path, report):
+def written_aside(path):
     """A path beside ``path``, whose file takes its place when the body has ended without an error."""
-    with locked(path, report):
-        part = path.with_name(f".{path.name}.part")
-        part.unlink(missing_ok=True)  # of a process that was killed
-        try:
-            yield part
-            put_in_place(part, path)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # HDF5 raises the second where it cannot close the file
-            raise RawFileError(
-                expected=f"room for {path.name} in {path.parent}",
-                found=f"that writing failed ({error})",
-                fix="Free some space, or choose another folder, and run again.",
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        yield part
+        put_in_place(part, path)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # HDF5 raises the second where it cannot close the file
+        raise RawFileError(
+            expected=f"room for {path.name} in {path.parent}",
+            found=f"that writing failed ({error})",
+            fix="Free some space, or choose another folder, and run again.",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 class Incomplete(Exception):

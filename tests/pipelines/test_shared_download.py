@@ -24,11 +24,11 @@ def test_a_file_takes_its_place_when_it_is_whole_and_on_the_disk(tmp_path, monke
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: steps.append("sync") or sync(handle))
     monkeypatch.setattr(os, "replace", lambda a, b: steps.append("rename") or replace(a, b))
-    with written_aside(path, print) as part:
+    with written_aside(path) as part:
         part.write_text("new")
     assert path.read_text() == "new" and steps == ["sync", "rename"]
     with pytest.raises(ValueError, match="room for x.h5[\\s\\S]*disk is full"):
-        with written_aside(path, print) as part:
+        with written_aside(path) as part:
             part.write_text("half")
             raise OSError("disk is full")
     assert path.read_text() == "new" and not list(tmp_path.glob("*.part"))
