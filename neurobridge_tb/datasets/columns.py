@@ -48,8 +48,7 @@ def column_name(owner: str, name: str, kind: type[ArrayDict]) -> str:
         InputError: It is empty, begins with "_" (which torch_brain does not store), has a "/" (which HDF5 takes for a
             folder), or is that of a method.
     """
-    hides_a_method = hasattr(kind, name) and name != "split"  # which torch_brain never calls, and is a usual name
-    if not name.strip() or name.startswith("_") or set(name) & set("/\0") or name == "." or hides_a_method:
+    if not can_hold(kind, name):
         raise InputError(
             expected=f"names of {owner} columns without '/', that do not begin with '_' and that torch_brain's tables "
             "do not use themselves",
@@ -57,6 +56,13 @@ def column_name(owner: str, name: str, kind: type[ArrayDict]) -> str:
             fix="Rename the column.",
         )
     return name
+
+
+def can_hold(kind: type, name: str) -> bool:
+    """Whether objects of a class of torch_brain can hold and store something by this name, see :func:`column_name`."""
+    hides_a_method = hasattr(kind, name) and name != "split"  # which torch_brain never calls, and is a usual name
+    stored = name.strip() not in ("", ".") and not name.startswith("_") and not set(name) & set("/\0")
+    return stored and not hides_a_method
 
 
 def column_values(owner: str, name: str, column: Any) -> NDArray:

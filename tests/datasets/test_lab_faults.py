@@ -38,20 +38,19 @@ def test_units_of_two_probes_with_equal_ids_are_told_apart():
     assert "6 units share their ids" in its.notes.assumed[0]
 
 
-def test_names_that_something_else_has_are_changed_and_said(tmp_path):
+def test_names_that_something_else_has_are_changed(tmp_path):
     rows = {"start": [1.0, 5.0], "end": [2.0, 6.0]}
-    tables = {
-        "units": pd.DataFrame(rows | {"a b": [1, 2], "a_b": [3, 4], "split": ["x", "y"], "keys": [7, 8]}),
-        "running": pd.DataFrame(rows),
-    }
+    columns = {"a b": [1, 2], "a_b": [3, 4], "split": ["x", "y"], "keys": [7, 8], "2nd": [9, 0]}
+    tables = {name: pd.DataFrame(rows) for name in ("running", "slice")} | {"units": pd.DataFrame(rows | columns)}
     times = np.arange(0.0, 60.0)
-    its = draft(intervals=tables, behavior={"running_speed": (times, times)})
+    its = draft(intervals=tables, behavior={"running_speed": (times, times), "domain": (times, times)})
     recording = read_back(its.recording(Choices()), tmp_path)
     table = recording.units_table
     assert (table.a_b.tolist(), table.a_b_.tolist()) == ([1, 2], [3, 4])
-    assert (table.split_.tolist(), table.keys_.tolist()) == (["x", "y"], [7, 8])
-    assert len(recording.running_table) == 2 and len(recording.running.running_speed) == 60
-    assert len([line for line in its.notes.assumed if "something else has its name" in line]) == 2
+    assert (table.split.tolist(), table.keys_.tolist(), table.n2nd.tolist()) == (["x", "y"], [7, 8], [9, 0])
+    assert len(recording.running_table) == len(recording.slice_table) == 2
+    assert len(recording.running.running_speed) == len(recording.domain_.value) == 60
+    assert len([line for line in its.notes.assumed if "something else has its name" in line]) == 3
 
 
 def test_bins_in_milliseconds_and_rates_in_kilohertz_are_refused(tmp_path):

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neurobridge_tb._upstream import ArrayDict, Data, Interval
+from neurobridge_tb._upstream import ArrayDict, Data, Interval, IrregularTimeSeries
 from neurobridge_tb.datasets.builder import OWN_NAMES, build_recording
-from neurobridge_tb.datasets.columns import column_values
+from neurobridge_tb.datasets.columns import can_hold, column_values
 from neurobridge_tb.datasets.readers.choices import Choices, check_bin_size, rows_where, values_listed
 from neurobridge_tb.datasets.readers.names import file_name, free_name
 from neurobridge_tb.datasets.readers.notes import Notes, contents
@@ -142,7 +142,7 @@ class Draft:
         taken |= {MODALITY_REGISTRY[n].value_key.partition(".")[0] for n in behavior if n in MODALITY_REGISTRY}
         renamed: dict[str, pd.DataFrame] = {}
         for name, table in tables.items():
-            new = f"{name}_table" if name in taken else name
+            new = name if name not in taken and can_hold(Data, name) else f"{name}_table"
             if new != name:
                 self.notes.assumed.append(f"the table {name} is called {new}: something else has its name")
             renamed[new] = table
@@ -276,7 +276,11 @@ def _counted(trains: list[NDArray], bin_size: float, start: float, end: float) -
 
 def _place(name: str) -> str:
     """Where a series is stored: where its modality is looked for, else as ``<name>.value``."""
-    return name if "." in name or name in MODALITY_REGISTRY else f"{name}.value"
+    if name in MODALITY_REGISTRY:
+        return name
+    owner, _, quantity = name.partition(".")
+    owner = free_name(owner, (*OWN_NAMES, "spike_counts", "mua"), Data)
+    return f"{owner}.{free_name(quantity or 'value', ('timestamps', 'domain'), IrregularTimeSeries)}"
 
 
 def _presentations(tables: dict[str, pd.DataFrame], named: str) -> pd.DataFrame:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Container
 
+from neurobridge_tb.datasets.columns import can_hold
+
 
 def file_name(text: str) -> str:
     """A name for a recording, a person and their files: ASCII without separators."""
@@ -15,9 +17,9 @@ def identifier(text: str) -> str:
     return f"n{plain}" if plain[0].isdigit() else plain  # what begins with "_" torch_brain does not store
 
 
-def free_name(text: str, taken: Container[str], owner: type = object) -> str:
-    """An :func:`identifier` that is not taken, and is no method of the object that gets it (``Interval.split``)."""
+def free_name(text: str, taken: Container[str], kind: type) -> str:
+    """An :func:`identifier` that is not taken, and that objects of a class of torch_brain can hold."""
     name = identifier(text)
-    while name in taken or hasattr(owner, name):
+    while name in taken or not can_hold(kind, name):
         name += "_"
     return name
