@@ -42,7 +42,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
        al. 2023, https://arxiv.org/abs/2310.16046). A factor model gives them what the population shares besides: the
        posterior of factors, exact for any mask (:mod:`neurobridge_tb.nn.factor_model`).
     3. Queries (unit, time) cross-attend to the latents: "what did unit u do at time t?" The prediction is the factor
-       model's and a residual that starts at zero.
+       model's, whose factors the latents update, and a residual; update and residual start at zero.
 
     It stands beside ``torch_brain.models.POYO`` with the same habits: :meth:`tokenize` is a Dataset transform,
     :meth:`init_vocabs` takes a Dataset, ``model(**tokens, output_timestamps=times)`` predicts, :meth:`load_pretrained`
@@ -196,10 +196,14 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             starts_at_zero=bool(num_factors),
             predicts_units=dim_out is None,
         )
+        self.factor_update = nn.Linear(dim, num_factors) if num_factors and dim_out is None else None
+        if self.factor_update is not None:
+            nn.init.zeros_(self.factor_update.weight)
+            nn.init.zeros_(self.factor_update.bias)
         self.readout = None if dim_out is None else nn.Linear(dim, dim_out)
         self.unit_emb.followers = self._other_unit_tables()
         self.session_emb.followers = [] if self.factors is None else self.factors.session_tables
-        self.register_load_state_dict_pre_hook(_without_dynamics)
+        self.register_load_state_dict_pre_hook(_as_before)
 
     # ------------------------------------------------------------------ vocabularies
 
@@ -444,21 +448,25 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         if output_cells is not None and output_cell_count is not None:
             cells = Cells.listed(output_cells, output_cell_count)
 
+        session_emb = self.session_emb(session_index)
+        states = self.decoder.bin_states(latents, latent_timestamps, session_emb, output_timestamps, self.rotary_emb)
+
         def predict(latents: Tensor) -> Tensor:
             return self.decoder(
                 latents=latents,
                 latent_timestamps=latent_timestamps,
+                states=states,
                 unit_emb=self.unit_emb(output_unit_index),
                 unit_index=output_unit_index,
-                session_emb=self.session_emb(session_index),
+                session_emb=session_emb,
                 timestamps=output_timestamps,
                 rotary_emb=self.rotary_emb,
                 cells=cells,
             )
 
         output = self._checkpointed(predict, latents)
-        baseline = self._baseline(
-            output_unit_index, output_timestamps, factors, inputs | {"session_index": session_index}
+        baseline = self._from_factors(
+            states, output_unit_index, output_timestamps, factors, inputs | {"session_index": session_index}
         )
         if self.modalities == ("mua",):
             return output + baseline
@@ -468,15 +476,21 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             log_rates = torch.where(self._is("mua", modality_index), baseline, log_rates)
         return output + log_rates
 
-    def _baseline(
-        self, unit_index: Tensor, timestamps: Tensor, factors: Factors | None, inputs: dict[str, Tensor]
+    def _from_factors(
+        self,
+        states: Tensor,
+        unit_index: Tensor,
+        timestamps: Tensor,
+        factors: Factors | None,
+        inputs: dict[str, Tensor],
     ) -> Tensor:
-        """Standardised activity (B, K, M) that the factors predict; 0 without a factor model."""
-        if self.factors is None:
+        """Standardised activity (B, K, M) that the updated factors predict; 0 without a factor model."""
+        if self.factors is None or self.factor_update is None:
             return torch.zeros(len(unit_index), 1, 1, device=unit_index.device)
         if factors is None:
             factors = self.infer_factors(**inputs)
-        return self.factors.predict(factors.at(timestamps, self._bin_times(inputs)), unit_index)
+        mean = factors.at(timestamps, self._bin_times(inputs))
+        return self.factors.predict(mean + self.factor_update(states).to(mean), unit_index)
 
     def bin_features(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Any) -> Tensor:
         """What the rows of a unit read at each time: the bin state, and the factors where there are some.
@@ -656,8 +670,11 @@ def mean_loss(losses: dict[str, tuple[Tensor, Tensor | int]]) -> Tensor:
     return torch.stack([loss * (n / total) for loss, n in losses.values()]).sum()
 
 
-def _without_dynamics(model: NeuroBridgeModel, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """In models from before factors followed each other in time, bins are independent."""
+def _as_before(model: NeuroBridgeModel, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Models from before factors followed each other in time, or were updated, predict what they did."""
+    if model.factor_update is not None:
+        for name, parameter in model.factor_update.named_parameters(prefix=f"{prefix}factor_update"):
+            state.setdefault(name, torch.zeros_like(parameter))
     rows, sessions = f"{prefix}factors.dynamics_rows.", f"{prefix}session_emb."
     if model.factors is not None and f"{rows}weight" not in state and f"{sessions}weight" in state:
         start = model.factors.dynamics_rows.start

@@ -135,6 +135,7 @@ class GridDecoder(nn.Module):
         *,
         latents: Tensor,
         latent_timestamps: Tensor,
+        states: Tensor,
         unit_emb: Tensor,
         unit_index: Tensor,
         session_emb: Tensor,
@@ -147,6 +148,7 @@ class GridDecoder(nn.Module):
         Args:
             latents: (B, L, D).
             latent_timestamps: (B, L) in s.
+            states: (B, K, D) from :meth:`bin_states`.
             unit_emb: (B, M, D_unit) embeddings of the units.
             unit_index: (B, M) indices of the units.
             session_emb: (B, D).
@@ -160,8 +162,7 @@ class GridDecoder(nn.Module):
         """
         assert self.state_rows is not None, "made with predicts_units=False"
         queries = self.unit_query(unit_emb) + session_emb[:, None]
-        state = self.bin_states(latents, latent_timestamps, session_emb, timestamps, rotary_emb)
-        shared = state @ self.state_rows(unit_index).mT  # (B, K, M)
+        shared = states @ self.state_rows(unit_index).mT  # (B, K, M)
         attended = grid_cross_attention(self.atn, queries, timestamps, latents, latent_timestamps, rotary_emb, cells)
         if cells is None:
             return shared + self.readout(queries[:, None] + attended).squeeze(-1)
@@ -179,7 +180,7 @@ class GridDecoder(nn.Module):
         timestamps: Tensor,
         rotary_emb: RotaryTimeEmbedding,
     ) -> Tensor:
-        """State of the whole population at each time, (B, K, D); arguments as in :meth:`forward`."""
+        """State of the whole population at each time, (B, K, D); other arguments as in :meth:`forward`."""
         query = (self.state_query + session_emb)[:, None].expand(-1, timestamps.shape[1], -1)
         state = query + self.state_atn(query, latents, rotary_emb(timestamps), rotary_emb(latent_timestamps))
         return self.state_norm(state + self.state_ffn(state))

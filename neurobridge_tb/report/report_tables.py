@@ -42,17 +42,22 @@ def pretraining_table(pretrain: Content | None) -> Table | None:
     baselines = list(dict.fromkeys(name for row in rows for name in row["baselines"]))
     cells = [
         Row(
-            [f"{row['scheme']}, {row['metric']}", number(row["model"])]
-            + [number(row["baselines"].get(name)) for name in baselines],
+            [f"{row['scheme']}, {row['metric']}", number(row["model"])] + [_baseline(row, name) for name in baselines],
             "plain",
         )
         for row in rows
     ]
     notes = [
         f"On the {pretrain.get('split', 'validation')} split. "
-        "Masked MSE: lower is better. Bits/spike: higher is better, 0 is each unit's training mean rate."
+        "Masked MSE: lower is better; in brackets, model less baseline, 95 % interval over windows. Bits/spike: higher is better, 0 is each unit's training mean rate."
     ]
     return Table(["masking scheme, metric", "model", *map(label, baselines)], {"": cells}, notes)
+
+
+def _baseline(row: Content, name: str) -> str:
+    difference = row.get("model less baseline", {}).get(name)
+    value = number(row["baselines"].get(name))
+    return value if difference is None else f"{value} ({difference['low']:+.4f} to {difference['high']:+.4f})"
 
 
 def forgetting_table(align: Content | None) -> Table | None:

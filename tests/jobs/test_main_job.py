@@ -129,6 +129,9 @@ def test_pretraining_reports_ridge_beside_the_model(pretrained):
         assert 0 < baselines["ridge from the units kept"] < baselines["training mean"]
         if scheme != "intra_region":  # a part of twelve units is too few for factors fitted to 80 responses
             assert 0 < baselines["factor analysis"] < baselines["training mean"]
+        for name, difference in row["model less baseline"].items():
+            assert difference["value"] == pytest.approx(row["model"] - baselines[name])
+            assert difference["low"] <= difference["value"] <= difference["high"]
     assert read_metrics(pretrained)["split"] == "test"
 
 

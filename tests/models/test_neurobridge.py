@@ -30,6 +30,8 @@ def make_model(dataset, modality="spike_counts", **settings):
             model.gain_emb.weight.normal_(0, 0.02)
         model.decoder.state_rows.weight.normal_(0, 0.02)
         model.decoder.readout[-1].reset_parameters()
+        if model.factor_update is not None:
+            model.factor_update.reset_parameters()
     return model.eval()
 
 
@@ -195,6 +197,21 @@ def test_factors_follow_the_recordings_dynamics(model, dataset, tmp_path):
     (tmp_path / "model/config.json").write_text(json.dumps(config))
     before = NeuroBridgeModel.load_pretrained(tmp_path / "model").eval()
     torch.testing.assert_close(before(**inputs), model(**inputs))
+
+
+def test_latents_update_factors_and_units_read_them_by_their_loadings(model, dataset):
+    assert not NeuroBridgeModel(**TINY).factor_update.weight.any()  # starts at zero
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.factors.curve_rows.weight.zero_()
+        changed.factor_update.weight.zero_()
+        changed.factor_update.bias.zero_()
+        before = run(changed, window(dataset)).exp()
+        changed.factor_update.bias.copy_(torch.randn(16))
+        after = run(changed, window(dataset)).exp()
+        units = torch.tensor(model.unit_emb.tokenizer(list(window(dataset).units.id.astype(str))))
+        drive = changed.factors.loading_rows(units) @ changed.factor_update.bias
+    assert (((after > before).float().mean((0, 1)) > 0.5) == (drive > 0)).all()
 
 
 def test_a_grid_without_values_is_refused(model, dataset):

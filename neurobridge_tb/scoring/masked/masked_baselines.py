@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from neurobridge_tb.arrays import Floats
 from neurobridge_tb.devices import compute
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis, choose_factor_analysis
 from neurobridge_tb.estimators.masked_ridge import MaskedRidge, fit_masked_ridge
@@ -16,7 +17,7 @@ from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.nn.factor_model import log_rate_ratio
 from neurobridge_tb.scoring.unit_rates import UnitRates
 
-_MOST_WINDOWS, _MOST_BINS = 4000, 50_000  # of training are fitted
+_MOST_BINS = 50_000  # of training are fitted, as many as the start of a model reads
 _MASKS_FOR_PENALTY = 10  # of each scheme
 _AT_ONCE = 64  # windows
 
@@ -27,12 +28,14 @@ class _Masked(NamedTuple):
     """Bins of one recording's windows, one after the other.
 
     Attributes:
+        window: (bins,) number of the loader's window that each bin is of.
         values: (bins, N) as they are; NaN where absent.
         keep: (bins, N) which of them are seen.
         target: (bins, N) which are predicted, and exist.
         units: (N,) their numbers in the model's vocabulary.
     """
 
+    window: NDArray[np.int64]
     values: NDArray[np.float32]
     keep: NDArray[np.bool_]
     target: NDArray[np.bool_]
@@ -51,7 +54,7 @@ def fit_baselines(model: NeuroBridgeModel, train: DataLoader, valid: dict[str, D
     source: Any = train.dataset
     indices = list(train.sampler)
     n_bins = model.window_grid(source.window(indices[0]))[0]
-    most = min(len(indices), _MOST_WINDOWS, max(1, _MOST_BINS // n_bins))
+    most = min(len(indices), max(1, _MOST_BINS // n_bins))
     for i in np.linspace(0, len(indices) - 1, most).astype(int):
         window = source.window(indices[i])
         values = standardized(model, model.grid_values(window)[0], model.unit_index(window))
@@ -66,26 +69,24 @@ def fit_baselines(model: NeuroBridgeModel, train: DataLoader, valid: dict[str, D
             for session, bins in _masked_bins(model, loader, most=_MASKS_FOR_PENALTY):
                 masked.setdefault(session, []).append(bins)
     for session, parts in masked.items():
-        values, keep, target = (np.concatenate(x) for x in zip(*(part[:3] for part in parts), strict=True))
+        values, keep, target = (np.concatenate(x) for x in zip(*(part[1:4] for part in parts), strict=True))
         values = standardized(model, values, parts[0].units)
         ridge = fit_masked_ridge(np.concatenate(activity[session]), values, keep, target)
         fits[session] = {"ridge from the units kept": ridge, **fits[session]}
     return fits
 
 
-def baseline_mse(model: NeuroBridgeModel, loader: DataLoader, baselines: Baselines) -> dict[str, float]:
-    """Masked MSE of each baseline on windows of MUA, in standard deviations; nothing where there is none."""
+def baseline_errors(model: NeuroBridgeModel, loader: DataLoader, baselines: Baselines) -> dict[str, Floats]:
+    """Squared errors of each baseline on masked MUA, in standard deviations: (windows,), the loader's, summed."""
     if not baselines:
         return {}
-    squared: dict[str, float] = {}
-    count = 0
+    errors: dict[str, Floats] = {}
     for session, bins in _masked_bins(model, loader):
         values = standardized(model, bins.values, bins.units)
         for name, fit in baselines[session].items():
-            error = float(((fit.predict(values, bins.keep) - values)[bins.target] ** 2).sum())
-            squared[name] = squared.get(name, 0.0) + error
-        count += int(bins.target.sum())
-    return {name: x / count for name, x in squared.items()}
+            squared = np.where(bins.target, fit.predict(values, bins.keep) - values, 0) ** 2
+            np.add.at(errors.setdefault(name, np.zeros(len(loader.sampler))), bins.window, squared.sum(1))
+    return errors
 
 
 def baseline_bits(
@@ -136,16 +137,16 @@ def _masked_bins(
         most: About so many windows of each recording, spread evenly. Default: all.
     """
     source: Any = loader.dataset
-    windows: dict[str, list[Any]] = {}
-    for index in loader.sampler:
-        windows.setdefault(index.recording_id, []).append(index)
+    windows: dict[str, list[tuple[int, Any]]] = {}
+    for number, index in enumerate(loader.sampler):
+        windows.setdefault(index.recording_id, []).append((number, index))
     for some in windows.values():
         some = some if most is None else some[:: max(1, len(some) // most)]
         for start in range(0, len(some), _AT_ONCE):
             parts = []
-            for index in some[start : start + _AT_ONCE]:
+            for number, index in some[start : start + _AT_ONCE]:
                 window = source.window(index)
                 mask, values = source.transform.draw(window), model.grid_values(window)[0]
-                parts.append((values, mask.keep, mask.target & ~np.isnan(values)))
-            values, keep, target = (np.concatenate(x) for x in zip(*parts, strict=True))
-            yield str(window.session.id), _Masked(values, keep, target, model.unit_index(window))
+                parts.append((np.full(len(values), number), values, mask.keep, mask.target & ~np.isnan(values)))
+            bins = (np.concatenate(x) for x in zip(*parts, strict=True))
+            yield str(window.session.id), _Masked(*bins, model.unit_index(window))

@@ -7,9 +7,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from neurobridge_tb.devices import compute
+from neurobridge_tb.metrics.retrieval import bootstrap_interval
 from neurobridge_tb.metrics.spikes import BitsPerSpike
 from neurobridge_tb.models import NeuroBridgeModel
-from neurobridge_tb.scoring.masked.masked_baselines import Baselines, baseline_bits, baseline_mse, is_mua, standardized
+from neurobridge_tb.scoring.masked.masked_baselines import (
+    Baselines,
+    baseline_bits,
+    baseline_errors,
+    is_mua,
+    standardized,
+)
 from neurobridge_tb.scoring.unit_rates import bits_cells, training_rates
 
 
@@ -25,8 +32,9 @@ def masked_scores(
         baselines: From :func:`fit_baselines`. Default: none.
 
     Returns:
-        Rows of ``scheme``, ``metric``, ``model`` and ``baselines``; for bits/spike the training mean rate is the null
-        model, so its baseline is 0 by definition.
+        Rows of ``scheme``, ``metric``, ``model`` and ``baselines``; for MUA also ``model less baseline``, with 95 %
+        bootstrap intervals over windows. For bits/spike the training mean rate is the null model, so its baseline is 0
+        by definition.
     """
     rows = []
     for scheme, loader in loaders.items():
@@ -36,18 +44,25 @@ def masked_scores(
 
 
 def _masked_mse(model: NeuroBridgeModel, loader: DataLoader, baselines: Baselines) -> dict[str, Any]:
-    squared, of_mean, count = 0.0, 0.0, 0
+    parts = []
     for batch in loader:
         scored = batch["model_inputs"]["output_mask"]
-        target = compute(model.standardize, batch["target_values"], batch["model_inputs"]["output_unit_index"])[scored]
-        output = compute(model, **batch["model_inputs"])[scored]
-        squared += float(((output - target) ** 2).sum())
-        of_mean += float((target**2).sum())
-        count += len(target)
+        target = compute(model.standardize, batch["target_values"], batch["model_inputs"]["output_unit_index"])
+        output = compute(model, **batch["model_inputs"])
+        errors = (torch.where(scored, x, 0.0).double().square().sum((1, 2)) for x in (output - target, target))
+        parts.append(torch.stack([*errors, scored.sum((1, 2))]).numpy())
+    squared, of_mean, count = np.concatenate(parts, axis=1)  # (windows,) each
+    others = {"training mean": of_mean, **baseline_errors(model, loader, baselines)}
+    total = count.sum()
+    differences = {name: (squared - other) * len(count) / total for name, other in others.items()}
     return {
         "metric": "masked MSE (z units)",
-        "model": squared / count,
-        "baselines": {"training mean": of_mean / count, **baseline_mse(model, loader, baselines)},
+        "model": squared.sum() / total,
+        "baselines": {name: other.sum() / total for name, other in others.items()},
+        "model less baseline": {
+            name: dict(zip(("value", "low", "high"), (x.mean(), *bootstrap_interval(x)), strict=True))
+            for name, x in differences.items()
+        },
     }
 
 
