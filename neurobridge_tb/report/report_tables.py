@@ -49,7 +49,8 @@ def pretraining_table(pretrain: Content | None) -> Table | None:
     ]
     notes = [
         f"On the {pretrain.get('split', 'validation')} split. "
-        "Masked MSE: lower is better; in brackets, model less baseline, 95 % interval over windows. Bits/spike: higher is better, 0 is each unit's training mean rate."
+        "Masked MSE: lower is better; in brackets, model less baseline, 95 % interval over windows. "
+        "Bits/spike: higher is better, 0 is each unit's training mean rate."
     ]
     return Table(["masking scheme, metric", "model", *map(label, baselines)], {"": cells}, notes)
 
