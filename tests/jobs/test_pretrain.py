@@ -1,5 +1,6 @@
 """Pretraining end to end on a small recording: it learns, resumes exactly, and exports what it trained."""
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,13 +101,14 @@ def test_a_loss_that_is_not_finite_names_the_window(binned_root, tmp_path):
 
 
 def test_a_recording_without_activity_in_training_is_refused_before_anything_heavy(tmp_path):
-    counts = np.zeros((600, 5), dtype=np.uint8)
-    counts[500:, 2] = 1
+    counts = np.ones((600, 5), dtype=np.uint8)
     data = build_recording(
         brainset_id="test", session_id="silent", subject_id="subject", units={"id": list("abcde")},
         counts=(counts, 0.05), splits={"train": ([0.0], [20.0]), "valid": ([20.0], [30.0])},
     )  # fmt: skip
     save_recording(data, tmp_path / "data" / "silent.h5")
+    with h5py.File(tmp_path / "data" / "silent.h5", "r+") as file:
+        file["spike_counts/value"][:400] = 0
     with pytest.raises(InputError, match="spikes in the training intervals of silent"):
         pretrain(config(tmp_path / "data", tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoints").exists()
