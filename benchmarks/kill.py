@@ -116,9 +116,7 @@ def try_job(job: str, workspace: Path, moments: int, rng: np.random.Generator) -
 @click.option("--seed", default=0)
 def main(jobs: tuple[str, ...], moments: int, seed: int) -> None:
     """Print a row a job: how often it was killed, and in how many runs the figures equal those of the whole run."""
-    import lightning  # noqa: F401  the largest of the libraries, for all forks
-    import pandas  # noqa: F401
-
+    import neurobridge_tb.engine.run_folder  # noqa: F401  lightning and pandas, for all forks
     from neurobridge_tb.simulation import simulate_tvsd
 
     os.environ |= {"PYTHONWARNINGS": "ignore", "GLIBC_TUNABLES": ""}  # a fork cannot start anew with a bounded heap

@@ -1,5 +1,6 @@
 """The images that were shown, loaded as the model's side of the pair expects them."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,15 @@ class StimulusImages:
                 fix="Name all image ids when making StimulusImages.",
             )
         return self._paths[image_id]
+
+    def fingerprints(self, ids: Sequence[str] | None = None) -> set[str]:
+        """What tells files of different contents apart, whatever they are called.
+
+        Args:
+            ids: Image ids. Default: all.
+        """
+        files = {self.path(str(image_id)) for image_id in (self.ids if ids is None else ids)}
+        return {hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
 
     def load(self, ids: Sequence[str], size: int | None = None) -> Tensor:
         """Decode images to RGB.

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import check_folder, write_folder, write_json
+from neurobridge_tb.files import check_folder, read_json, write_folder, write_json
 from neurobridge_tb.hub import CARD
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -80,6 +80,16 @@ def load_network(
             fix=f"Name a folder that `neurobridge train-decoder backend={backend}` wrote.",
         ) from error
     return network, config
+
+
+def trained_on(folder: str | Path) -> set[str]:
+    """Fingerprints of the images that a decoder was trained on, see :meth:`StimulusImages.fingerprints`; empty where its
+    folder does not tell."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        return set()
+    training = read_json(path).get("training")
+    return set(training.get("image_files", ())) if isinstance(training, dict) else set()
 
 
 def check_decoder_folder(folder: str | Path) -> None:

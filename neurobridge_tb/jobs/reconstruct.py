@@ -33,6 +33,7 @@ from neurobridge_tb.estimators.controls import mean_image
 from neurobridge_tb.files import write_aside, write_json
 from neurobridge_tb.generation import NearestImage, RidgePixels, generator_names, load_generator
 from neurobridge_tb.generation.base import check_source
+from neurobridge_tb.generation.folders import trained_on
 from neurobridge_tb.metrics.feature_networks import feature_networks
 from neurobridge_tb.metrics.image_metrics import SeenImages
 from neurobridge_tb.models import ImageAligner
@@ -81,6 +82,7 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
     splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config, over_steps=True)
     train, test = splits["train"], splits["test"].averaged()
     stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])
+    remembered = _check_decoders(config, stimuli.fingerprints(list(test.image_ids)))
     train_images = stimuli.load(list(train.image_ids), config.image_size)
     seen = stimuli.load(list(test.image_ids), config.image_size)
 
@@ -123,6 +125,7 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
             "notes": [_CIRCULAR] * (not independent) + ([note] if (note := unfinished(config.aligned)) else []),
             "test concepts in training": not config.exclude_test_concepts,
             "test images in training": len(shared_test_images(splits)),
+            "test images in decoders' training": remembered,
             "target": describe_source(cache.encoder, cache.preprocessing_hash),
             "predictability": predictability(predicted, truth, model.layers),
             "nearest training image": near,
@@ -136,6 +139,26 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
         },
     )
     return Path(config.run_dir)
+
+
+def _check_decoders(config: ReconstructConfig, seen: set[str]) -> dict[str, int]:
+    """How many of the test images each decoder was trained on, by what its folder tells.
+
+    Raises:
+        InputError: Some, and ``shared_test_images`` is not set.
+    """
+    folders = {
+        "flow": config.flow.weights, "sd_adapter": config.sd_adapter.adapter, "ip_adapter": config.ip_adapter.adapter,
+    }  # fmt: skip
+    used = {name: folder for name in config.backends if (folder := folders.get(name)) is not None}
+    remembered = {name: len(seen & trained_on(folder)) for name, folder in used.items()}
+    if any(remembered.values()) and not config.shared_test_images:
+        raise InputError(
+            expected="decoders that were trained without the test images",
+            found=", ".join(f"{n} of {len(seen)} in the training of {name}" for name, n in remembered.items() if n),
+            fix="Train with exclude=RECORDING. With shared_test_images=true they are drawn all the same, and counted.",
+        )
+    return remembered
 
 
 def _generate(

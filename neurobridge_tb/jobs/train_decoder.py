@@ -102,6 +102,7 @@ def _train_flow(config: TrainDecoderConfig, cache: EmbeddingCache, stimuli: Stim
         flow_batch=config.batch_size or FLOW_BATCH,
         lr=config.lr or 1e-3,
         settings={"images": len(pictures)},
+        described={"image_files": sorted(stimuli.fingerprints())},
         device=find_device(config.device),
         dtype=_DTYPES[config.precision],
         seed=config.seed,

@@ -13,6 +13,7 @@ from neurobridge_tb._upstream import Interval
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.alignment.encoders import ImageEncoder
 from neurobridge_tb.datasets import build_recording, save_recording
+from neurobridge_tb.datasets.stimuli import StimulusImages
 from neurobridge_tb.engine.pictures.flow_training import PerceptualDistance, StoredPictures, train_flow
 from neurobridge_tb.engine.pictures.step_training import RandomRows, Schedule, train_steps
 from neurobridge_tb.errors import InputError
@@ -218,6 +219,8 @@ def test_a_folder_is_trained_on_without_the_test_images_of_a_recording(tmp_path,
     settings = {"images": tmp_path / "images", "run_dir": tmp_path / "m", "steps": 8}
     train_decoder(embeddings=tmp_path / "e.h5", exclude=tmp_path / "r.h5", **settings)
     model, batches, used, _, asked = given
+    kept = [ids[k] for k in (0, 2, 3)]
+    assert set(asked["described"]["image_files"]) == StimulusImages(tmp_path / "images", kept).fingerprints()
     stored = batches(5)
     assert stored.pictures.shape == (3, 3, 64, 64) and stored.pictures[1].unique().tolist() == [100]
     torch.testing.assert_close(stored.codes, model.codes(features[[0, 2, 3]]))

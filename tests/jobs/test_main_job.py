@@ -12,6 +12,8 @@ from neurobridge_tb import ImageAligner
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.data.responses import collect_responses, embed_responses
 from neurobridge_tb.datasets import Tvsd, build_recording, save_recording
+from neurobridge_tb.datasets.image_binding import find_images
+from neurobridge_tb.datasets.stimuli import StimulusImages
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
@@ -247,15 +249,21 @@ def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monk
                       {"dim": 16, "depth": 1, "heads": 2})  # fmt: skip
     features = EmbeddingCache.load(workspace / "embeddings.h5").embeddings
     model.codes.load_state_dict(TargetCodes.fit(features, {"final": DIM}, 4).state_dict())
-    FlowDecoder(model, encoder_name="random", preprocessing_hash="none").save(workspace / "decoder")
-    run = reconstruct(
-        config(
-            "reconstruct", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5",
-            f"images={workspace}/images", f"flow.weights={workspace}/decoder", "flow.steps=2", "flow.candidates=1",
-            "judge.image_size=64", "num_samples=2", "modules=[my_generator]",
-            "backends=[nearest, ridge_pixels, flow, halved]", "options.halved.by=2",
-        )
+    settings = config(
+        "reconstruct", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5",
+        f"images={workspace}/images", f"flow.weights={workspace}/decoder", "flow.steps=2", "flow.candidates=1",
+        "judge.image_size=64", "num_samples=2", "modules=[my_generator]",
+        "backends=[nearest, ridge_pixels, flow, halved]", "options.halved.by=2",
     )  # fmt: skip
+    decoder = FlowDecoder(model, encoder_name="random", preprocessing_hash="none")
+    images = StimulusImages(workspace / "images", find_images(workspace / "images"))
+    decoder.save(workspace / "decoder", training={"image_files": sorted(images.fingerprints())})
+    with pytest.raises(
+        InputError, match=f"trained without the test images[\\s\\S]*{N_TEST} of {N_TEST} in the training of flow"
+    ):
+        reconstruct(settings)
+    decoder.save(workspace / "decoder")
+    run = reconstruct(settings)
     with h5py.File(run / "reconstructions.h5") as file:
         assert file["seen"].shape == (N_TEST, 64, 64, 3)
         assert file["flow"].shape == (N_TEST, 2, 64, 64, 3)

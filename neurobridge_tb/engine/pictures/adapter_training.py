@@ -131,7 +131,7 @@ def train_adapter(
         model, loss, RandomRows(len(latents), batch_size, seed), work, schedule, settings=settings, seed=seed,
         device=device, dtype=dtype, progress=progress,
     )  # fmt: skip
-    save({**settings, **notes})
+    save({**settings, **notes, "image_files": sorted(images.fingerprints())})
     shutil.copyfile(work / "loss.csv", Path(out_dir) / "loss.csv")
     shutil.rmtree(work, ignore_errors=True)
 

@@ -58,6 +58,7 @@ def train_flow(
     log_every: int = 50,
     checkpoint_every: int = 500,
     settings: dict[str, Any] | None = None,
+    described: dict[str, Any] | None = None,
     device: str | torch.device = "cpu",
     dtype: str = "float32",
     workers: int = 0,
@@ -81,6 +82,7 @@ def train_flow(
         log_every: Steps between lines of the loss curves.
         checkpoint_every: Steps between checkpoints.
         settings: More that a training state must share to be resumed, e.g. the number of images.
+        described: What ``config.json`` tells of the training besides.
         device: Where to train.
         dtype: ``"float32"`` or ``"bfloat16"``.
         workers: Processes that make batches.
@@ -136,7 +138,7 @@ def train_flow(
     decoder = FlowDecoder(
         model, encoder_name=encoder.name, preprocessing_hash=encoder.preprocessing_hash, device=device
     )
-    decoder.save(out_dir, training={**notes, **noted, "seed": seed})
+    decoder.save(out_dir, training={**notes, **noted, **(described or {}), "seed": seed})
     shutil.copyfile(work / "flow" / "loss.csv", out_dir / "loss.csv")
     shutil.rmtree(work, ignore_errors=True)
     return decoder
