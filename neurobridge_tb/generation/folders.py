@@ -83,8 +83,10 @@ def load_network(
 
 
 def trained_on(folder: str | Path) -> set[str]:
-    """Fingerprints of the images that a decoder was trained on, see :meth:`StimulusImages.fingerprints`; empty where its
-    folder does not tell."""
+    """Fingerprints of the images that a decoder was trained on, see :meth:`StimulusImages.fingerprints`.
+
+    Empty where its folder does not tell.
+    """
     path = Path(folder) / "config.json"
     if not path.is_file():
         return set()
