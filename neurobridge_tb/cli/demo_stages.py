@@ -129,7 +129,12 @@ def _run(command: list[str]) -> tuple[float, float]:
     process = subprocess.Popen([*program, *command[1:]], env=environment)  # noqa: S603 (no shell, our own commands)
     watch = _PeakMemory(process.pid)
     watch.start()
-    code = process.wait()
+    try:
+        code = process.wait()
+    except BaseException:  # the demo is stopped: no stage goes on without it
+        process.terminate()
+        process.wait()
+        raise
     if code:
         raise StageError(f"`{' '.join(command)}` ended with exit code {code}; its message stands above.")
     return time.monotonic() - began, watch.stop()

@@ -41,7 +41,13 @@ class JobConfig:
 
 @dataclass
 class RunConfig(JobConfig):
-    """A job with a folder of its own."""
+    """A job with a folder of its own.
+
+    Attributes:
+        is_locked: Its folder is one run's until that ends. Otherwise the job looks to it itself.
+    """
+
+    is_locked: ClassVar[bool] = True
 
     run_dir: str = setting(REQUIRED, "Folder of the run.", path=True)
     seed: int = setting(0, "Seed of everything random.")

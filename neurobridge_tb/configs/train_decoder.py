@@ -1,6 +1,7 @@
 """Settings of ``train-decoder``."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from neurobridge_tb.configs.settings import REQUIRED, RunConfig, setting
 
@@ -15,6 +16,8 @@ class TrainDecoderConfig(RunConfig):
 
     Example: neurobridge train-decoder images=images embeddings=embeddings.h5 exclude=processed/tvsd/monkeyF_norm.h5
     """
+
+    is_locked: ClassVar[bool] = False  # the folder holds a decoder alone; the training locks its own
 
     run_dir: str = setting("runs/decoder", "Folder to write the decoder to.", path=True)
     images: str = setting(REQUIRED, "Folder, or a binding made by `neurobridge images`.", path=True)

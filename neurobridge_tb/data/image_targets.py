@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.alignment.cache import EmbeddingCache
-from neurobridge_tb.data.responses import presentations_of
-from neurobridge_tb.datasets.columns import as_text
+from neurobridge_tb.data.responses import shown_in
 from neurobridge_tb.errors import InputError
 
 
 class ImageTargets:
-    """Centred embeddings of the images that training windows show.
+    """Centred embeddings of the images that training windows show; blank presentations show none.
 
     Args:
         dataset: Some of its recordings hold ``presentations``; each of their training intervals is a window.
@@ -24,7 +22,7 @@ class ImageTargets:
         dim: Size of an embedding.
 
     Raises:
-        InputError: No recording shows images, or an image has no embedding.
+        InputError: No recording shows images, an interval shows none, or an image has no embedding.
     """
 
     def __init__(self, dataset: Dataset, embeddings: EmbeddingCache):
@@ -34,13 +32,11 @@ class ImageTargets:
             recording = dataset.get_recording(recording_id)
             if "presentations" not in recording.keys() or not len(intervals):
                 continue
-            shown = recording.presentations
-            start, end = np.asarray(intervals.start, dtype=float), np.asarray(intervals.end, dtype=float)
-            which = presentations_of(np.asarray(shown.start), np.asarray(shown.end), start, end)
+            start, _, shown, _ = shown_in(recording, intervals, "train")
             rows = range(len(image_ids), len(image_ids) + len(start))
             session = str(recording.session.id)
             self._row |= {(session, _microseconds(s)): row for s, row in zip(start, rows, strict=True)}
-            image_ids += as_text(np.asarray(shown.image_id))[which].tolist()
+            image_ids += shown.tolist()
         if not image_ids:
             raise InputError(
                 expected="recordings with presentations, for loss.image_weight",

@@ -155,7 +155,7 @@ def collect_responses(
         InputError: No presentations of images in the recording or in the split, or intervals that are none.
     """
     recording = dataset.get_recording(recording_id)
-    start, end, image_ids, repeats = _shown_in(recording, dataset.get_sampling_intervals(split)[recording_id], split)
+    start, end, image_ids, repeats = shown_in(recording, dataset.get_sampling_intervals(split)[recording_id], split)
     activity = RecordingActivity(model, recording)
     by_length = np.argsort(start - end, kind="stable")
     longest = next((k for k in by_length if not np.isnan(activity.windows(start[[k]], end[[k]])[0]).all()), None)
@@ -192,7 +192,7 @@ def collect_responses(
     return replace(first, values=values[:n], image_ids=image_ids[has_values], repeats=repeats[has_values])
 
 
-def _shown_in(
+def shown_in(
     recording: Data, intervals: Interval, split: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.str_], NDArray[np.int64]]:
     """Start and end of the intervals that show an image, its id, and how often it had been shown before."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from hydra import compose, initialize
@@ -26,6 +27,7 @@ from neurobridge_tb.configs.presets import GROUPS
 from neurobridge_tb.configs.settings import JobConfig, RunConfig
 from neurobridge_tb.datasets.binned import BinnedRecordings
 from neurobridge_tb.datasets.validation.examination import refuse_faulty
+from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.engine.saved_settings import check_run_folder
 from neurobridge_tb.errors import InputError, NeuroBridgeError, first_line
 from neurobridge_tb.masking.schemes import SCHEMES
@@ -75,7 +77,8 @@ def settle(kind: type[Config], config: Config | DictConfig | None, settings: Map
             ends so. The name of a group takes a preset's name: ``dataset="binned"``.
 
     Raises:
-        InputError: A setting that does not exist, a value that does not fit it, or a required one without a value.
+        InputError: A setting that does not exist, a value that does not fit it, a required one without a value, or a
+            run folder that another run holds.
     """
     job = next(name for name, its in JOBS.items() if its is kind)
     if config is None:
@@ -85,7 +88,10 @@ def settle(kind: type[Config], config: Config | DictConfig | None, settings: Map
         config = _merged(job, kind, config)
         _assign(job, config, settings)
         config.command = config.command or " ".join(["python", *sys.argv])
-    return _finished(job, config)
+    finished = _finished(job, config)
+    if isinstance(finished, RunConfig) and finished.is_locked:
+        lock_run(Path(finished.run_dir))
+    return finished
 
 
 def compose_config(job: str, arguments: Iterable[str]) -> Any:

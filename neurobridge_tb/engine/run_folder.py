@@ -44,7 +44,6 @@ class RunFolder:
 
     def __init__(self, config: RunConfig):
         self.config, self.path = config, Path(config.run_dir)
-        self.path.mkdir(parents=True, exist_ok=True)
         lock_run(self.path)
         check_model_folder(self.model)
         settings = Settings(config)

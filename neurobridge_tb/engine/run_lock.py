@@ -13,13 +13,14 @@ _held: dict[Path, FileLock] = {}  # by this process, until it ends
 
 
 def lock_run(folder: Path) -> None:
-    """Hold the lock of a run folder until this process ends; further processes of one distributed run need none.
+    """Hold the lock of a run folder, which is made, until this process ends; further processes of one run need none.
 
     Raises:
         InputError: Another run holds it; the message names its process.
     """
     if not is_first_process():
         return
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / ".run.lock"
     lock = _held.setdefault(path, FileLock(path))
     try:

@@ -22,6 +22,7 @@ from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.saved_settings import masking_of_run
 from neurobridge_tb.engine.starts.linear_start import fit_linear_path
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+from neurobridge_tb.progress import say
 from neurobridge_tb.scoring.masked.masked_rows import masked_scores
 
 
@@ -48,6 +49,7 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
         **asdict(config.readout),
     )
     model.set_encoder(encoder)
+    say("Reading the responses")
     splits = [pair_splits(dataset, encoder, recording_id, config) for recording_id in dataset.recording_ids]
     size = config.loader.batch_size
     train = PairBatches([s["train"] for s in splits], embeddings, batch_size=size, shuffle=True, seed=config.seed)
@@ -78,6 +80,7 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on
 
+    say("Scoring what was forgotten")
     final = place(ImageAligner.load_pretrained(run.model).encoder.eval(), config)
     start = place(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), config)
     before, after = (masked_scores(encoder, masked_valid) for encoder in (start, final))

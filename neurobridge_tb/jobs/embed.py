@@ -35,7 +35,6 @@ def embed(config: EmbedConfig | None = None, /, **settings: Any) -> Path:
     config = settle(EmbedConfig, config, settings)
     check_cache_place(config.out)
     parts = Path(f"{config.out}.parts")
-    parts.mkdir(parents=True, exist_ok=True)
     lock_run(parts)
     allow_tf32(config.precision)
     encoder = load_image_encoder(

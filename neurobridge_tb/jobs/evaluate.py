@@ -15,6 +15,7 @@ from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.metrics.retrieval import chance
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.progress import say
 from neurobridge_tb.scoring.queries import Queries
 from neurobridge_tb.scoring.retrieval_tables import retrieval_tables
 
@@ -51,6 +52,7 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     notes = [note] if (note := unfinished(config.aligned)) else []
     surplus, shared, candidates, queries = 0, 0, {}, Queries()
     for recording_id in dataset.recording_ids:
+        say(f"Retrieval from {recording_id}, beside its baselines")
         splits = pair_splits(dataset, model.encoder, recording_id, config, over_steps=True)
         shared += len(shared_test_images(splits))
         surplus += len(splits["test"].values) - splits["test"].by_repeat().size

@@ -25,6 +25,7 @@ from neurobridge_tb.engine.strangers import SimulatedStrangers, fit_rate_filter
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.progress import say
 from neurobridge_tb.report.drawing.figure_style import save_figure
 from neurobridge_tb.report.drawing.forecast_figures import decay_curves, rasters, unit_scatter
 from neurobridge_tb.scoring.forecasts import DRIFTING, check_scoring, fit_baselines, forecast_scores, rolled_out_loss
@@ -59,6 +60,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     loaders = ForecastLoaders(config, trained, model)
     train, valid = loaders.of_split("train"), loaders.of_split("valid")
     strangers = _strangers(model, trained, train, config) if known and config.strangers else None
+    say("Fitting the baselines and the rates' filter")
     baselines = fit_baselines(model, trained, config, loaders)
     processes = run.processes(config.trainer)
     fit_rate_filter(model, train, valid, baselines[DRIFTING], strangers, processes=processes)
@@ -74,6 +76,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on
 
+    say("Scoring beside the baselines")
     best = NeuroHorizonModel.load_pretrained(run.best_checkpoint).eval()
     losses = {
         name: rolled_out_loss(place(its.eval(), config), valid) for name, its in (("trained", best), ("start", start))

@@ -37,6 +37,7 @@ from neurobridge_tb.generation.folders import trained_on
 from neurobridge_tb.metrics.feature_networks import feature_networks
 from neurobridge_tb.metrics.image_metrics import SeenImages
 from neurobridge_tb.models import ImageAligner
+from neurobridge_tb.progress import say
 from neurobridge_tb.scoring.masked.target_context import nearest_training_images, predictability
 
 _CIRCULAR = (
@@ -79,6 +80,7 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
     judge = load_image_encoder(config.judge.encoder, config.judge.image_size, device)  # in float32, whatever precision
     if config.candidates < 1:
         raise InputError(expected="candidates of 1 or more", found=f"{config.candidates}", fix="Draw one at least.")
+    say("Reading the responses")
     splits = pair_splits(dataset, model.encoder, dataset.recording_ids[0], config, over_steps=True)
     train, test = splits["train"], splits["test"].averaged()
     stimuli = StimulusImages(config.images, [*train.image_ids, *test.image_ids])
@@ -86,6 +88,7 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
     train_images = stimuli.load(list(train.image_ids), config.image_size)
     seen = stimuli.load(list(test.image_ids), config.image_size)
 
+    say(f"Drawing {len(test.values)} images: {', '.join(config.backends)}")
     pictures, predicted = _generate(config, model, cache, train, train_images, test)
     guides = [cache.encoder]
     if "flow" in config.backends:
@@ -106,6 +109,7 @@ def reconstruct(config: ReconstructConfig | None = None, /, **settings: Any) -> 
         file["nearest_training_cosine"] = cosine
         for name, samples in pictures.items():
             file[name] = _channels_last(samples)
+    say("Comparing the pictures with what was seen")
     shown = SeenImages(_channels_last(seen), feature_networks(encoder=judge, device=device))
     rows: list[dict[str, Any]] = []
     for name, samples in {**pictures, "mean training image": _mean(train_images, len(seen))}.items():

@@ -9,6 +9,7 @@ from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.progress import say
 from neurobridge_tb.report.drawing.figure_style import save_figure
 from neurobridge_tb.report.drawing.score_figures import task_bars
 from neurobridge_tb.scoring.masked.bits_tally import Tally, table_row
@@ -41,6 +42,7 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
     for recording_id in dataset.recording_ids:
         recording = SplitWindows.read(model, dataset, recording_id, windows=config.windows)
         for task in config.tasks:
+            say(f"Scoring {task} in {recording_id}")
             for name, scored in _scored(config, task, model, recording).items():
                 tallies.setdefault(name, []).append(scored)
                 rows.append(table_row(recording_id, name, [scored], config.seed))

@@ -1,5 +1,8 @@
 """Every stage of the demo is a command that would start, in both sizes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from neurobridge_tb.cli import demo_stages
@@ -41,3 +44,20 @@ def test_a_demo_goes_on_where_it_was_moved_and_whatever_its_log_holds(tmp_path, 
     (tmp_path / "b (1)" / "stages.json").write_text("[{")
     run_demo(tmp_path / "b (1)", None, 0)
     assert len(run) == 2 * every + 1 and "cannot be read" in capsys.readouterr().out
+
+
+def test_a_demo_that_is_stopped_takes_its_stage_along(monkeypatch):
+    started = []
+
+    class Stage(subprocess.Popen):
+        def wait(self, timeout=None):
+            if self not in started:
+                started.append(self)
+                raise SystemExit(143)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(demo_stages.subprocess, "Popen", Stage)
+    monkeypatch.setattr(demo_stages, "_NEUROBRIDGE", [sys.executable, "-c", "import time; time.sleep(60)"])
+    with pytest.raises(SystemExit):
+        demo_stages._run(["neurobridge", "pretrain"])
+    assert started[0].poll() is not None

@@ -181,7 +181,7 @@ def test_recordings_without_images_and_splits_without_presentations_are_named(tm
     recording = dataset.get_recording("a")
     recording.presentations = Interval(start=starts[:5], end=starts[:5] + 0.1)
     with pytest.raises(InputError, match="presentations with a column image_id in recording a"):
-        responses_module._shown_in(recording, recording.train_domain, "train")
+        responses_module.shown_in(recording, recording.train_domain, "train")
 
 
 def test_a_presentation_that_only_touches_the_window_is_not_its_image(tmp_path):

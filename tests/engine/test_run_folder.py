@@ -1,6 +1,8 @@
 """Which folders a run goes on in: a new one, its own wherever it lies; no other one's. And what a log shows of it."""
 
 import shutil
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -14,6 +16,8 @@ from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.saved_settings import Settings
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.pretrain import pretrain
+from neurobridge_tb.jobs.reconstruct import reconstruct
+from neurobridge_tb.jobs.score import score
 
 SHORT = {"dataset": "binned", "model": "tiny", "batch_size": 16, "max_epochs": 2, "device": "cpu"}
 
@@ -27,6 +31,33 @@ def test_a_folder_without_a_checkpoint_is_new(binned_root, tmp_path):
     with pytest.raises(InputError, match="batch_size"):
         pretrain(**SHORT | {"batch_size": 100_000}, root=binned_root, run_dir=tmp_path)
     assert (pretrain(**SHORT, root=binned_root, run_dir=tmp_path) / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "settings"),
+    [
+        (pretrain, SHORT | {"root": "r"}),
+        (score, {"root": "r"}),
+        (reconstruct, {"root": "r", "embeddings": "e", "images": "i"}),
+    ],
+)
+def test_a_second_run_in_a_folder_is_refused_by_name(job, settings, tmp_path):
+    code = (
+        "import sys, pathlib\n"
+        "from neurobridge_tb.engine.run_lock import lock_run\n"
+        "lock_run(pathlib.Path(sys.argv[1]))\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "run"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match=f"no other run in .*run[\\s\\S]*process {first.pid} on"):
+        job(**settings, run_dir=tmp_path / "run")
+    first.communicate()
+    with pytest.raises(InputError, match="in r"):  # there are no recordings
+        job(**settings, run_dir=tmp_path / "run")
 
 
 @pytest.mark.parametrize("setting", [{"devices": "two"}, {"strategy": "quantum"}])
