@@ -41,7 +41,7 @@ class JobCommand(click.Command):
     def _call(self, arguments: tuple[str, ...]) -> None:
         say(f"neurobridge {self.name}: loading")
         from neurobridge_tb.engine.config import compose_config
-        from neurobridge_tb.engine.processes import is_first_process
+        from neurobridge_tb.processes import is_first_process
         from neurobridge_tb.report.runs import RESULTS
         from neurobridge_tb.report.terminal_table import print_rows
 

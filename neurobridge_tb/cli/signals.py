@@ -7,6 +7,8 @@ from types import FrameType
 
 import click
 
+from neurobridge_tb.processes import is_first_process
+
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")
 _OF_USERS = ("SIGUSR1", "SIGUSR2")  # under Slurm, Lightning takes them for a request to queue the job anew
 
@@ -23,8 +25,6 @@ def end_with_a_sentence() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         for other in numbers:
             signal.signal(other, signal.SIG_IGN)  # the way out is not stopped once more
-        from neurobridge_tb.engine.processes import is_first_process  # with torch, which --help does without
-
         if os.getpid() == owner and is_first_process():
             name = signal.Signals(number).name
             click.echo(f"\nStopped by {name}. Run the same command again to go on.", err=True)

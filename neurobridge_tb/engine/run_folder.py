@@ -18,7 +18,6 @@ from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.devices import allow_tf32, computing_dtype, find_device
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
 from neurobridge_tb.engine.modules.window_module import WindowModule
-from neurobridge_tb.engine.processes import is_first_process
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.engine.run_log.loggers import run_loggers
 from neurobridge_tb.engine.run_log.progress_lines import ProgressLines
@@ -27,6 +26,7 @@ from neurobridge_tb.engine.saved_settings import Settings
 from neurobridge_tb.errors import InputError, first_line
 from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models.pretrained import check_model_folder
+from neurobridge_tb.processes import is_first_process
 
 
 class RunFolder:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from neurobridge_tb.engine.processes import is_first_process
 from neurobridge_tb.errors import InputError
+from neurobridge_tb.processes import is_first_process
 
 _held: dict[Path, FileLock] = {}  # by this process, until it ends
 

@@ -17,11 +17,11 @@ from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds, PairEpochs
 from neurobridge_tb.engine.modules.alignment import AlignmentModule
-from neurobridge_tb.engine.processes import is_first_process
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.saved_settings import masking_of_run
 from neurobridge_tb.engine.starts.linear_start import fit_linear_path
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
+from neurobridge_tb.processes import is_first_process
 from neurobridge_tb.progress import say
 from neurobridge_tb.scoring.masked.masked_rows import masked_scores
 

@@ -25,7 +25,6 @@ from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.decoding import DecodingModule, LabelledTokenizer, fit_readout, predict_behavior
-from neurobridge_tb.engine.processes import is_first_process
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.ridge import fit_ridge
@@ -33,6 +32,7 @@ from neurobridge_tb.files import write_json
 from neurobridge_tb.metrics.spikes import r2
 from neurobridge_tb.models import BehaviorDecoder, NeuroBridgeModel
 from neurobridge_tb.models.decoding_baselines import GRUDecoder, POYODecoder
+from neurobridge_tb.processes import is_first_process
 from neurobridge_tb.registry_ext import ModalitySpec
 from neurobridge_tb.scoring.decoding.series_decoding import window_scores
 
