@@ -24,7 +24,7 @@ from neurobridge_tb.errors import InputError
 
 NUMBERS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
 _START_NOISE = 0.05  # variance added to every unit in the start: correlations are estimated, and may be singular
-_LEAST_NOISE = 0.01  # of a unit's variance is its own: a likelihood without bound (Heywood case) is kept finite
+LEAST_NOISE = 0.01  # of a unit's variance is its own: a likelihood without bound (Heywood case) is kept finite
 _STEPS, _TOLERANCE = 100, 1e-3
 _LEAST_PRIOR, _UNUSED = 1e-10, 1e-6  # variances of loadings: kept above 0, and that of a factor that has vanished
 _HELD_OUT = 5  # one bin in so many chooses the number of factors
@@ -255,7 +255,7 @@ def _maximise(groups: list[_Group], model: FactorAnalysis) -> FactorAnalysis:
         prior = np.maximum((loadings**2 + variance)[seen].mean(0), _LEAST_PRIOR)
         noise = np.where(seen, (power - 2 * (loadings * cross).sum(1) + fit) / bins, 1.0)
         moved = np.abs(loadings - model.loadings).max()
-        model = replace(model, loadings=loadings, noise=np.maximum(noise, _LEAST_NOISE))
+        model = replace(model, loadings=loadings, noise=np.maximum(noise, LEAST_NOISE))
         if moved < _TOLERANCE:
             break
     return replace(model, loadings=model.loadings[:, prior > _UNUSED])

@@ -7,7 +7,7 @@ import numpy as np
 from neurobridge_tb.arrays import Array, Floats, to_floats
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
 
-_LARGEST = 0.98  # singular value: the noise of a step is never 0
+LARGEST = 0.98  # singular value: the noise of a step is never 0
 _LEAST = 1e-6  # variance of a posterior mean: below it the units tell nothing of a factor
 
 
@@ -33,4 +33,4 @@ def fit_dynamics(model: FactorAnalysis, activity: Array, lengths: Sequence[int])
     known = variance > _LEAST
     whiten = (axes[:, known] / np.sqrt(variance[known])) @ axes[:, known].T
     left, strength, right = np.linalg.svd(whiten @ (now.T @ before / len(now)) @ whiten)
-    return (left * np.minimum(strength, _LARGEST)) @ right
+    return (left * np.minimum(strength, LARGEST)) @ right

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.data.activity import Activity
-from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis, choose_factor_analysis
-from neurobridge_tb.estimators.factor_dynamics import fit_dynamics
+from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis
+from neurobridge_tb.estimators.window_factors import fit_window_factors
 from neurobridge_tb.models import NeuroBridgeModel
 
 _MOST_BINS = 50_000  # of each recording
@@ -25,9 +25,9 @@ def start_from_factor_analysis(
 ) -> dict[str, dict[str, float]]:
     """Fit the factors of each recording to its standardised training activity; set the rows of its units and its own.
 
-    The number of factors, at most the model's, is the one that predicts hidden units best. Recordings that share units
-    are fitted together, units that one of them lacks being absent there; otherwise one recording at a time is read. How
-    factors follow each other in time is fitted within windows.
+    Numbers of factors, at most the model's, are those that predict hidden units best; in windows of several bins there
+    are slow and fast ones. Recordings that share units are fitted together, units that one of them lacks being absent
+    there; otherwise one recording at a time is read.
 
     Args:
         model: With vocabularies and unit statistics; without a factor model, nothing is done.
@@ -47,8 +47,10 @@ def start_from_factor_analysis(
     errors: dict[str, dict[str, float]] = {}
     for group in _groups_that_share_units(dataset, [r for r, interval in intervals.items() if len(interval)]):
         units, activity, lengths = _activity(recordings, intervals, group)
-        fitted, tried = choose_factor_analysis(activity, numbers=[*(n for n in NUMBERS if n < most), most], seed=seed)
-        loadings = _turned(model, units, fitted, kept)
+        numbers = [*(n for n in NUMBERS if n < most), most]
+        fitted, dynamics, tried = fit_window_factors(activity, lengths, numbers=numbers, seed=seed)
+        turn = _turn(model, units, fitted, kept)
+        loadings = fitted.loadings @ turn
         new = np.array([unit not in kept for unit in units])
         model.factors.set(
             [unit for unit in units if unit not in kept],
@@ -56,9 +58,8 @@ def start_from_factor_analysis(
             torch.from_numpy(fitted.noise[new]),
             torch.from_numpy(fitted.bins[new]),
         )
-        as_set = model.factors.as_fitted(torch.tensor(model.factors.loading_rows.tokenizer(units)))
-        model.factors.set_dynamics(group, torch.from_numpy(fit_dynamics(as_set, activity, lengths)))
-        errors |= {recording_id: {str(n): error for n, error in tried.items()} for recording_id in group}
+        model.factors.set_dynamics(group, torch.from_numpy(turn.T @ dynamics @ turn))
+        errors |= dict.fromkeys(group, tried)
     return errors
 
 
@@ -96,15 +97,17 @@ def _activity(
     return list(column), activity, lengths
 
 
-def _turned(model: NeuroBridgeModel, units: list[str], fitted: FactorAnalysis, known: set[str]) -> NDArray[np.float64]:
-    """Loadings (units, K), turned to agree best with the rows of units that have some (Schoenemann 1966)."""
+def _turn(model: NeuroBridgeModel, units: list[str], fitted: FactorAnalysis, known: set[str]) -> NDArray[np.float64]:
+    """(factors, K), orthonormal rows: to the model's factors, agreeing best with rows of units that have some.
+
+    The orthogonal Procrustes problem (Schoenemann 1966).
+    """
     assert model.factors is not None
     table = model.factors.loading_rows
-    loadings = np.zeros((len(units), table.embedding_dim))
-    loadings[:, : fitted.loadings.shape[1]] = fitted.loadings
+    turn = np.eye(fitted.loadings.shape[1], table.embedding_dim)
     have = np.array([unit in known for unit in units])
     if not have.any():
-        return loadings
+        return turn
     rows = table.weight.detach()[torch.tensor(table.tokenizer([u for u in units if u in known]))].double().numpy()
-    left, _, right = np.linalg.svd(loadings[have].T @ rows)
-    return loadings @ (left @ right)
+    left, _, right = np.linalg.svd(turn.T @ (fitted.loadings[have].T @ rows))
+    return turn @ (left @ right)

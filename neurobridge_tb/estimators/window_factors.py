@@ -1,0 +1,65 @@
+"""Factors of windows of bins, at two time scales: of a window's mean, and of the bins around it.
+
+Rates drift from trial to trial. In one bin a drift is small beside the noise, and factor analysis of bins passes over
+it; in the mean of a window it is large. So factors are fitted to both, each with the number that predicts hidden units
+best: slow ones to the means of windows, fast ones to the deviations from them. Together, with how they follow each
+other (:mod:`neurobridge_tb.estimators.factor_dynamics`), they are one linear dynamical system with an exact posterior.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import block_diag
+
+from neurobridge_tb.arrays import Array, Floats, to_floats
+from neurobridge_tb.estimators.factor_analysis import LEAST_NOISE, FactorAnalysis, choose_factor_analysis
+from neurobridge_tb.estimators.factor_dynamics import LARGEST, fit_dynamics
+
+
+def fit_window_factors(
+    activity: Array, lengths: Sequence[int], *, numbers: Sequence[int], seed: int = 0
+) -> tuple[FactorAnalysis, Floats, dict[str, float]]:
+    """Fit slow and fast factors; where windows have one bin, or their means share nothing, factors of bins alone.
+
+    Args:
+        activity: ``(bins, units)`` in each unit's standard deviations around its mean, windows one after the other; NaN
+            where absent.
+        lengths: Bins of each window.
+        numbers: Numbers of factors that are tried, for each time scale. Together there are at most as many as the
+            largest, those that explain most.
+        seed: Seed of the masks that choose the numbers.
+
+    Returns:
+        The factors of a bin, the slow ones first; their dynamics A ``(factors, factors)``; and the masked errors of the
+        numbers tried, in units' variances: by number, and by ``window means, number``.
+
+    Raises:
+        InputError: There is no bin, or a value is infinite.
+    """
+    x = to_floats(activity)
+    n_bins = len(x) / max(1, len(lengths))
+    means, weight = _window_means(x, lengths)
+    slow, slow_errors = choose_factor_analysis(means * weight, numbers=numbers, seed=seed)
+    if n_bins <= 1 or not slow.loadings.shape[1]:
+        model, errors = choose_factor_analysis(x, numbers=numbers, seed=seed)
+        return model, fit_dynamics(model, x, lengths), {str(n): error for n, error in errors.items()}
+    fast, errors = choose_factor_analysis(x - np.repeat(means, lengths, axis=0), numbers=numbers, seed=seed)
+    loadings = np.hstack([slow.loadings / np.sqrt(n_bins), fast.loadings * np.sqrt(n_bins / (n_bins - 1))])
+    is_slow = np.arange(loadings.shape[1]) < slow.loadings.shape[1]
+    kept = np.sort(np.argsort(-(loadings**2 / fast.noise[:, None]).sum(0), kind="stable")[: max(numbers)])
+    loadings, is_slow = loadings[:, kept], is_slow[kept]
+    variance = np.nansum(x**2, axis=0) / np.maximum((~np.isnan(x)).sum(0), 1)
+    noise = np.where(variance > 0, np.maximum(variance - (loadings**2).sum(1), LEAST_NOISE * variance), 1.0)
+    model = FactorAnalysis(np.zeros(x.shape[1]), loadings, noise, fast.bins)
+    of_fast = FactorAnalysis(model.mean, loadings[:, ~is_slow], noise, fast.bins)
+    dynamics = block_diag(LARGEST * np.eye(int(is_slow.sum())), fit_dynamics(of_fast, x, lengths))
+    tried = {str(n): error for n, error in errors.items()}
+    return model, dynamics, tried | {f"window means, {n}": error for n, error in slow_errors.items()}
+
+
+def _window_means(x: Floats, lengths: Sequence[int]) -> tuple[Floats, Floats]:
+    """Means ``(windows, units)`` of what is there, NaN where nothing is, and the roots of how many bins these are."""
+    starts = np.cumsum([0, *lengths[:-1]])
+    there = np.add.reduceat(~np.isnan(x), starts, axis=0, dtype=np.int64)
+    sums = np.add.reduceat(np.nan_to_num(x, nan=0.0), starts, axis=0)
+    return np.where(there, sums / np.maximum(there, 1), np.nan), np.sqrt(there)
