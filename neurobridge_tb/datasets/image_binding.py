@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import h5py
 import numpy as np
 
+from neurobridge_tb.datasets.columns import as_text
 from neurobridge_tb.datasets.containment import lie_within
 from neurobridge_tb.errors import InputError, remedy
 from neurobridge_tb.files import check_replaceable, files_below, write_json
@@ -168,7 +169,7 @@ def recorded_image_ids(path: str | Path) -> list[str]:
     try:
         with h5py.File(path, "r") as file:
             columns = [_shown(group) for group in file.values() if _has_images(group)]
-    except OSError as error:
+    except Exception as error:  # of a damaged file h5py raises OSError, RuntimeError, KeyError and what comes of them
         fix = remedy(error, "Prepare it, or check the path.")
         raise InputError(expected=f"a recording (HDF5) at {path}", found=str(error), fix=fix) from error
     if not columns:
@@ -291,14 +292,15 @@ def _bare(path: str) -> str:
 
 
 def _shown(presentations: h5py.Group) -> list[str]:
-    image_ids = presentations["image_id"].asstr()[:]
-    return list(image_ids[~presentations["blank"][:].astype(bool)] if "blank" in presentations else image_ids)
+    image_ids = as_text(presentations["image_id"][:])
+    kept = ~presentations["blank"][:].astype(bool) if "blank" in presentations else np.ones(len(image_ids), dtype=bool)
+    return image_ids[kept].tolist()
 
 
 def _shown_in_test(file: h5py.File, presentations: h5py.Group) -> Iterator[str]:
     """Images of the presentations that lie within the test split, or that a column ``split`` calls test."""
-    ids = presentations["image_id"].asstr()[:]
-    in_test = presentations["split"].asstr()[:] == "test" if "split" in presentations else np.zeros(len(ids), bool)
+    ids = as_text(presentations["image_id"][:])
+    in_test = as_text(presentations["split"][:]) == "test" if "split" in presentations else np.zeros(len(ids), bool)
     if "test_domain" in file:
         bounds, domain = (np.stack([x["start"][:], x["end"][:]], 1) for x in (presentations, file["test_domain"]))
         in_test |= lie_within(bounds, domain)

@@ -183,6 +183,17 @@ def test_ids_of_a_recording_are_each_named_once_without_blanks(tmp_path):
     assert recorded_image_ids(path) == ["b.tiff", "a.tiff"]
 
 
+def test_ids_may_be_numbers_and_a_damaged_recording_is_named(tmp_path):
+    path = record(tmp_path / "s.h5", ["3", "5"])
+    with h5py.File(path, "r+") as file:
+        del file["presentations/image_id"]
+        file["presentations/image_id"] = np.array([3, 5])
+    assert recorded_image_ids(path) == ["3", "5"]
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(InputError, match="a recording .HDF5. at"):
+        recorded_image_ids(path)
+
+
 def test_command_binds_what_was_shown(tmp_path):
     folder = save(tmp_path / "things", *(f"object_images/{name}" for name in THINGS))
     path, out = record(tmp_path / "s.h5", THINGS), tmp_path / "images.json"

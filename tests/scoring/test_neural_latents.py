@@ -149,6 +149,9 @@ def test_what_does_not_fit_is_refused(files, root, tmp_path):
     dataset = BinnedRecordings(root)
     with pytest.raises(InputError, match="window=nlb"):
         write_nlb_rates(tiny_model(dataset, sequence_length=1.0), dataset, "mc_maze_small", out=tmp_path / "x.h5")
+    recording = next(path for path in dataset.paths if path.stem == "mc_maze_small")
+    with pytest.raises(InputError, match="a submission of this set, or nothing, at"):
+        write_nlb_rates(tiny_model(dataset), dataset, "mc_maze_small", out=recording)
     notes = Notes()
     alone = read_mc_maze(train, notes=notes)
     assert "test" not in np.asarray(alone.trials.nlb_split).astype(str) and notes.taken

@@ -16,7 +16,7 @@ from neurobridge_tb.arrays import Floats
 from neurobridge_tb.datasets.readers.neural_latents import AFTER_S, BEFORE_S, FORWARD_S, mc_maze_window
 from neurobridge_tb.devices import compute
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside
+from neurobridge_tb.files import check_replaceable, write_aside
 from neurobridge_tb.masking import Mask
 from neurobridge_tb.metrics.spikes import bits_per_spike
 from neurobridge_tb.models import NeuroBridgeModel
@@ -38,7 +38,7 @@ def write_nlb_rates(
         model: Of spikes, with ``sequence_length`` 0.9 s and ``bin_size`` 0.005 or 0.02 s; it knows the units.
         dataset: Where the recording is.
         recording_id: The recording, called as the benchmark calls the set, e.g. ``"mc_maze_small"``.
-        out: HDF5 file. A file that is there is replaced.
+        out: HDF5 file. An earlier submission of this recording is replaced.
         trials: Which are predicted: ``"val"``, to be scored here, or ``"test"``, for the benchmark's server. Rates of
             the trials before them (``"train"``, and for ``"test"`` also ``"val"``) are written too; the scorer fits its
             decoder of hand velocity to these. Default ``"val"``.
@@ -49,11 +49,13 @@ def write_nlb_rates(
         targets are not public.
 
     Raises:
-        InputError: The model does not fit, or there are no such trials.
+        InputError: The model does not fit, there are no such trials, or another file is at ``out``.
     """
     recording = dataset.get_recording(recording_id)
     split = np.asarray(recording.trials.nlb_split).astype(str) if "trials" in recording.keys() else np.empty(0)
     _check(model, recording_id, split, trials)
+    suffix = "" if model.bin_size < 0.01 else "_20"
+    check_replaceable(out, lambda old: _holds(old, f"{recording_id}{suffix}"), "a submission of this set")
     held_out = np.asarray(recording.units.held_out, dtype=bool)
     starts, _ = mc_maze_window(np.asarray(recording.trials.move_onset), model.bin_size)
     before = ("train",) if trials == "val" else ("train", "val")
@@ -69,7 +71,6 @@ def write_nlb_rates(
         "eval_rates_heldin_forward": forward[:, :, ~held_out],
         "eval_rates_heldout_forward": forward[:, :, held_out],
     }
-    suffix = "" if model.bin_size < 0.01 else "_20"
     with write_aside(out) as aside, h5py.File(aside, "w") as file:
         for name, values in arrays.items():
             file.create_dataset(f"{recording_id}{suffix}/{name}", data=values.astype(np.float32), compression="gzip")
@@ -81,6 +82,11 @@ def write_nlb_rates(
         name: {task: _bits(*pair) for task, *pair in zip(("co-bps", "fp-bps"), some, observed, strict=True)}
         for name, some in (("NeuroBridge", (predicted[:, :, held_out], forward)), (BASELINE, baseline))
     }
+
+
+def _holds(path: Path, name: str) -> bool:
+    with h5py.File(path) as file:
+        return f"{name}/train_rates_heldin" in file
 
 
 def _check(model: NeuroBridgeModel, recording_id: str, split: np.ndarray, trials: str) -> None:
