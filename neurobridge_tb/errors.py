@@ -50,6 +50,9 @@ _REMEDIES = {
     errno.ENOLCK: "The file system gives no locks: set HDF5_USE_FILE_LOCKING=FALSE, or copy the file to a local disk.",
     errno.EIO: "The disk or the network reported a fault: try again, or copy the file to another disk.",
     errno.ESTALE: "The network file system lost it: try again.",
+    errno.ENOSPC: "The disk is full: free some space, and run the same command again to go on.",
+    errno.EDQUOT: "Your quota is used up: free some space, and run the same command again to go on.",
+    errno.EROFS: "It can only be read there: name another folder.",
 }
 
 
@@ -64,6 +67,12 @@ def remedy(error: BaseException, otherwise: str) -> str:
         otherwise: The advice where the system reports nothing else.
     """
     return _REMEDIES.get(getattr(error, "errno", None) or 0, otherwise)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on the computer or on a graphics card."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 class MissingExtraError(NeuroBridgeError, ImportError):

@@ -1,6 +1,7 @@
 """The `neurobridge` command."""
 
 import sys
+from typing import NoReturn
 
 import click
 
@@ -14,7 +15,7 @@ from neurobridge_tb.cli.import_files import import_files
 from neurobridge_tb.cli.jobs import JobCommand, job_commands
 from neurobridge_tb.cli.overview import Overview
 from neurobridge_tb.cli.signals import end_with_a_sentence
-from neurobridge_tb.errors import InputError, NeuroBridgeError
+from neurobridge_tb.errors import InputError, NeuroBridgeError, first_line, lacks_memory, printable, remedy
 
 
 @click.group(cls=Overview, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -45,7 +46,7 @@ for _command in [*job_commands(), *_FILES, *_MANY, demo, rate, report, models, p
 
 
 def run() -> None:
-    """Entry point: an error that NeuroBridge raises on purpose is printed without a traceback."""
+    """Entry point: what NeuroBridge raises on purpose, and what the system refuses, is printed without a traceback."""
     command = main.commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
     runs_for_long = isinstance(command, JobCommand) or command in (demo, experiment)
     if runs_for_long and not {"-h", "--help"} & set(sys.argv):
@@ -54,5 +55,15 @@ def run() -> None:
     try:
         main()
     except NeuroBridgeError as error:
-        click.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error}\n{remedy(error, 'Check the path, and whether you may write there.')}")
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        _fail(f"There is not enough memory: {first_line(error)}\nLower loader.batch_size, or take a smaller model.")
+
+
+def _fail(text: str) -> NoReturn:
+    click.secho(f"Error: {printable(text)}", fg="red", err=True)
+    sys.exit(2)

@@ -1,5 +1,6 @@
 """The command: help that teaches, and errors without a traceback."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -68,3 +69,34 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments, message, tmp_path):
     assert "Traceback" not in result.stderr
     assert (tmp_path / "theirs.txt").read_text() == "kept" and (tmp_path / "config.yaml").read_text() == "kept: true"
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".h5", ".ckpt", ".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), "'runs/x'\nThe disk is full: free some space"),
+        (PermissionError(errno.EACCES, "Permission denied", "/root"), "'/root'\nYou may not read it"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/proc/x"), "Check the path, and whether you may write there"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough memory: [enforce"),
+        (MemoryError(), "not enough memory: MemoryError"),
+    ],
+)
+def test_what_the_system_refuses_is_one_message(error, message, monkeypatch, capsys):
+    def refuse():
+        raise error
+
+    refuse.commands = {}
+    monkeypatch.setattr(entry, "main", refuse)
+    with pytest.raises(SystemExit) as ended:
+        entry.run()
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+    def fail():
+        raise RuntimeError("shapes do not match")
+
+    fail.commands = {}
+    monkeypatch.setattr(entry, "main", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        entry.run()
