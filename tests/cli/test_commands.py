@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.cli.overview import SECTIONS
 
+entry = importlib.import_module("neurobridge_tb.cli.main")
+
 COMMANDS = [name for name, command in main.commands.items() if not command.hidden]
 
 
