@@ -1,6 +1,7 @@
 """The command: help that teaches, and errors without a traceback."""
 
 import errno
+import importlib
 import re
 import subprocess
 import sys
