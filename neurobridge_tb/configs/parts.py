@@ -15,6 +15,7 @@ class DatasetConfig:
         REQUIRED, "Folder of the recordings; null: the --processed-dir of the brainsets config.", path=True
     )
     recording_ids: list[str] | None = setting(None, "Which recordings, e.g. [monkeyF_norm]; null: all in the folder.")
+    leave_out: list[str] = setting([], "Recordings to do without, of those.")
     arguments: dict[str, Any] = setting({}, "Further arguments of the class, e.g. dataset.arguments.variant=trials.")
 
 

@@ -26,6 +26,7 @@ from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.nn.forecasting.rate_filter import RECENT
 
 _CACHE_BYTES = 500_000_000
+_MOST_REFERENCE_WINDOWS = 1000
 
 
 class ForecastSampler(Sampler[DatasetIndex]):
@@ -227,18 +228,32 @@ class ForecastLoaders:
 
     def of_split(self, split: str) -> DataLoader:
         """Windows of a split: shuffled ones for ``"train"``, else one after the other."""
+        return self._loader(self._sampler(self.dataset.get_sampling_intervals(split), shuffle=split == "train"))
+
+    def of_reference(self, window: dict[str, Interval]) -> DataLoader:
+        """Windows in reference windows, one after the other: the last 1,000.
+
+        Args:
+            window: Of each recording.
+
+        Raises:
+            InputError: A past and a future do not fit into it.
+        """
+        indices = list(self._sampler(window, shuffle=False))[-_MOST_REFERENCE_WINDOWS:]
+        return DataLoader(self._samples, batch_size=batch_size_for(len(indices)), sampler=indices, collate_fn=collate)
+
+    def _sampler(self, intervals: dict[str, Interval], *, shuffle: bool) -> ForecastSampler:
         config = self.config
         align = config.align if config.windows == "trial" else None
-        sampler = ForecastSampler(
-            self.dataset.get_sampling_intervals(split),
+        return ForecastSampler(
+            intervals,
             windows=config.windows,
             **self._bins,
             stride=config.stride,
             anchors=anchors_of(self.dataset, align) if align else None,
-            shuffle=split == "train",
+            shuffle=shuffle,
             seed=config.seed,
         )
-        return self._loader(sampler)
 
     def of_trials(self, intervals: dict[str, Interval], anchors: dict[str, np.ndarray] | None) -> DataLoader:
         """One window a trial, see :class:`ForecastSampler`."""

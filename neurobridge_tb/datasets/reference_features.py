@@ -146,7 +146,7 @@ def recording_features(recording: Data, intervals: Interval, *, seconds: float =
     Args:
         recording: A recording; where it holds ``units.reference_features`` (a pipeline made them), these are taken.
         intervals: Where to look, e.g. the recording's training intervals.
-        seconds: The reference window is the first ``seconds`` of ``intervals``. Default 60 s.
+        seconds: Length of the reference window, see :func:`reference_window`. Default 60 s.
 
     Returns:
         (N, 33), see the module's docstring.
@@ -156,10 +156,15 @@ def recording_features(recording: Data, intervals: Interval, *, seconds: float =
     """
     if "reference_features" in recording.units.keys():
         return np.asarray(recording.units.reference_features, np.float32)
+    return window_features(recording, reference_window(intervals, seconds))
+
+
+def reference_window(intervals: Interval, seconds: float) -> Interval:
+    """The first ``seconds`` of intervals."""
     lengths = intervals.end - intervals.start
     left = seconds - np.concatenate([[0.0], np.cumsum(lengths)])[:-1]
     starts = intervals.start[left > 0]
-    return window_features(recording, Interval(start=starts, end=starts + np.minimum(lengths, left)[left > 0]))
+    return Interval(start=starts, end=starts + np.minimum(lengths, left)[left > 0])
 
 
 def window_features(recording: Data, window: Interval) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ Importing this file puts every job's config and every preset into Hydra's Config
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -152,9 +152,20 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     """The Dataset that is described.
 
     Raises:
-        InputError: It cannot be opened, or a recording has what ``neurobridge validate`` calls a fault.
+        InputError: It cannot be opened, a recording has what ``neurobridge validate`` calls a fault, or one that is to
+            be left out is not there, or no other is.
     """
-    arguments = {name: value for name, value in asdict(config).items() if name != "arguments"}
+    if config.leave_out:
+        found = open_dataset(replace(config, leave_out=[])).recording_ids
+        rest = [r for r in found if r not in config.leave_out]
+        if not rest or not set(config.leave_out) <= set(found):
+            raise InputError(
+                expected=f"dataset.leave_out with some, not all, of {', '.join(found)}",
+                found=", ".join(config.leave_out),
+                fix="Correct it.",
+            )
+        return open_dataset(replace(config, recording_ids=rest, leave_out=[]))
+    arguments = {name: value for name, value in asdict(config).items() if name not in ("arguments", "leave_out")}
     say(f"Opening the recordings{f' in {config.root}' if config.root else ''}")
     try:
         dataset = instantiate({**arguments, **config.arguments})

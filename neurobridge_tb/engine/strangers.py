@@ -1,16 +1,18 @@
 """Simulated strangers: in training, units are identified by another reference window than the whole of their past."""
 
 import copy
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Dataset, Interval
-from neurobridge_tb.data.forecast_windows import ForecastSampler
+from neurobridge_tb.data.forecast_windows import ForecastLoaders, ForecastSampler
 from neurobridge_tb.datasets.reference_features import window_features
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.smoothed_rate import SmoothedRate
@@ -18,21 +20,30 @@ from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.scoring.forecasts import rolled_out_loss
 
 SHARES = (0.3, 0.5, 0.7, 0.85)  # of the training intervals that may be a reference window
+GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the population regression, at the start
 _FIT_EPOCHS, _FIT_RATE = 4, 0.1
 
 
-class Reference(NamedTuple):
+@dataclass
+class Reference:
     """A reference window and what comes after it.
 
     Attributes:
         features: (N, 33).
-        seconds: Length of the window in s.
-        later: Training intervals after it.
+        window: The window.
+        later: Training intervals after it. Default: none.
+        modulation: Rows of :class:`RateModulation`, once they are fitted.
     """
 
     features: NDArray[np.float32]
-    seconds: float
-    later: Interval
+    window: Interval
+    later: Interval = field(default_factory=lambda: Interval(start=np.zeros(0), end=np.zeros(0)))
+    modulation: Tensor | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Length of the window."""
+        return float((self.window.end - self.window.start).sum())
 
 
 class SimulatedStrangers(L.Callback):
@@ -47,8 +58,11 @@ class SimulatedStrangers(L.Callback):
         model: With ``unit_identity="features"``, fitted on the whole reference.
         dataset: The recordings to train on.
         sampler: Draws the training windows.
-        whole: Features and seconds of each recording's reference in validation.
+        whole: Each recording's reference in validation.
         seed: With the epoch it decides what is drawn.
+
+    Raises:
+        InputError: A recording has no part that can be a reference with a window after it.
     """
 
     def __init__(
@@ -56,7 +70,7 @@ class SimulatedStrangers(L.Callback):
         model: NeuroHorizonModel,
         dataset: Dataset,
         sampler: ForecastSampler,
-        whole: dict[str, tuple[NDArray[np.float32], float]],
+        whole: dict[str, Reference],
         seed: int,
     ):
         self.model, self.sampler, self.whole, self.seed = model, sampler, whole, seed
@@ -65,34 +79,65 @@ class SimulatedStrangers(L.Callback):
         self.references = {r: self._references(dataset, r) for r in dataset.recording_ids}
 
     def _references(self, dataset: Dataset, recording_id: str) -> list[Reference]:
-        """Those after which a window fits."""
+        """Those that hold a window and after which one fits."""
         intervals, recording = self.sampler.intervals[recording_id], dataset.get_recording(recording_id)
         found = []
         for share in SHARES:
             early, later = divide(intervals, share * float((intervals.end - intervals.start).sum()))
-            if self.sampler.holds_windows({recording_id: later}):
+            if all(self.sampler.holds_windows({recording_id: part}) for part in (early, later)):
                 try:
                     features = window_features(recording, early)
                 except InputError:
                     continue  # too short, or without a spike
-                found.append(Reference(features, float((early.end - early.start).sum()), later))
+                found.append(Reference(features, early, later))
+        if not found:
+            raise InputError(
+                expected=f"training intervals of {recording_id} whose first part, a reference of a second or more with "
+                "spikes and a window, is followed by another window",
+                found=f"{len(intervals)} intervals, {float((intervals.end - intervals.start).sum()):.6g} s in all",
+                fix="Leave the recording out, or set strangers=false.",
+            )
         return found
+
+    def fit_modulation(self, loaders: ForecastLoaders, valid: DataLoader) -> None:
+        """Fit :class:`RateModulation` to every reference, beside the model's filter as it is now.
+
+        Args:
+            loaders: Of the recordings' windows.
+            valid: Validation windows, on which the gain is chosen among ``GAINS``.
+        """
+        for recording_id, whole in self.whole.items():
+            for reference in (*self.references[recording_id], whole):
+                self._set(recording_id, reference)
+                windows = loaders.of_reference({recording_id: reference.window})
+                reference.modulation = self.model.fit_modulation(self.unit_ids[recording_id], windows)
+
+        def loss(gain: float) -> float:
+            self.model.modulation_gain.data.fill_(gain)
+            return rolled_out_loss(self.model, valid, start=True)
+
+        self.model.modulation_gain.data.fill_(min(GAINS, key=loss))
+
+    def _set(self, recording_id: str, reference: Reference) -> None:
+        unit_ids = self.unit_ids[recording_id]
+        self.model.set_reference(unit_ids, reference.features, reference.seconds)
+        if reference.modulation is not None and self.model.modulation is not None:
+            self.model.modulation.set(unit_ids, reference.modulation)
 
     def begin(self, epoch: int) -> None:
         """Draw the references of an epoch."""
         rng = np.random.default_rng((self.seed, epoch))
         drawn = {}
         for recording_id, references in self.references.items():
-            if references:
-                reference = references[rng.integers(len(references))]
-                self.model.set_reference(self.unit_ids[recording_id], reference.features, reference.seconds)
-                drawn[recording_id] = reference.later
+            reference = references[rng.integers(len(references))]
+            self._set(recording_id, reference)
+            drawn[recording_id] = reference.later
         self.sampler.restrict(drawn, self.length)
 
     def end(self) -> None:
         """All units are identified by their whole reference window."""
-        for recording_id, (features, seconds) in self.whole.items():
-            self.model.set_reference(self.unit_ids[recording_id], features, seconds)
+        for recording_id, reference in self.whole.items():
+            self._set(recording_id, reference)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         self.begin(0)

@@ -44,8 +44,8 @@ class Recipe:
         name: The file's name.
         question: What it asks, in a sentence.
         settings: Values that steps refer to as ``${name}``; ``???`` where the user has to give one.
-        factors: For each factor its levels, label -> value. ``${factor}`` is the value; a mapping holds settings of
-            steps instead, ``STEP.SETTING: value``.
+        factors: For each factor its levels, label -> value; one level ``???`` where the user has to give them.
+            ``${factor}`` is the value; a mapping holds settings of steps instead, ``STEP.SETTING: value``.
         seeds: Each cell runs once with each; ``${seed}``.
         steps: For each step its settings, and under ``job`` the job that it is (default: the step's name). ``${step}``
             is the folder of another step's run.
@@ -137,7 +137,8 @@ def override(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
             names = [*settings, *factors, "seeds", *(f"{step}.SETTING" for step in steps)]
             fix = did_you_mean(name, names) or "Name one."
             raise InputError(expected=f"one of {', '.join(names)}", found=name, fix=fix)
-    if missing := [name for name, value in settings.items() if value == REQUIRED]:
+    needed = settings | {name: REQUIRED for name, levels in factors.items() if REQUIRED in levels}
+    if missing := [name for name, value in needed.items() if value == REQUIRED]:
         raise InputError(
             expected=f"a value for {', '.join(missing)}",
             found="none",

@@ -8,20 +8,19 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from torch.utils.data import DataLoader
 
-from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.datasets import is_simulated
-from neurobridge_tb.datasets.reference_features import recording_features
+from neurobridge_tb.datasets.reference_features import recording_features, reference_window
 from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
-from neurobridge_tb.engine.strangers import SimulatedStrangers, fit_rate_filter
+from neurobridge_tb.engine.strangers import Reference, SimulatedStrangers, fit_rate_filter
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
@@ -53,17 +52,25 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     model = NeuroHorizonModel(**asdict(config.model))
     model.init_vocabs(trained)
     intervals = trained.get_sampling_intervals("train")
-    known = _features(trained, config) if model.identity is not None else None
-    model.fit_units(trained, intervals, known, seconds=config.reference_seconds)
+    known = _references(trained, config) if model.identity is not None else {}
+    features = {r: reference.features for r, reference in known.items()}
+    model.fit_units(trained, intervals, features or None, seconds=config.reference_seconds)
     check_scoring(model, [trained] if unseen is None else [trained, unseen], config)
-    unseen_features = {} if unseen is None else _features(unseen, config)
+    strange = {} if unseen is None else _references(unseen, config)
+    for recording_id, reference in strange.items():
+        ForecastLoaders(config, unseen, model).of_reference({recording_id: reference.window})  # or it is told now
     loaders = ForecastLoaders(config, trained, model)
     train, valid = loaders.of_split("train"), loaders.of_split("valid")
-    strangers = _strangers(model, trained, train, config) if known and config.strangers else None
+    strangers = None
+    if known and config.strangers:
+        sampler: Any = train.sampler
+        strangers = SimulatedStrangers(model, trained, sampler.sampler, known, config.seed)
     say("Fitting the baselines and the rates' filter")
     baselines = fit_baselines(model, trained, config, loaders)
     processes = run.processes(config.trainer)
     fit_rate_filter(model, train, valid, baselines[DRIFTING], strangers, processes=processes)
+    if strangers is not None:
+        strangers.fit_modulation(loaders, valid)
     start = copy.deepcopy(model)
 
     module = ForecastModule(
@@ -87,13 +94,14 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     rows, arrays = forecast_scores(best, trained, config, loaders, group="trained", baselines=baselines)
     _write_figures(arrays, run.path, "trained")
     if unseen is not None and best.identity is not None:
-        for recording_id, features in unseen_features.items():
-            seconds = _seconds(unseen.get_sampling_intervals("train")[recording_id], config)
+        loaders = ForecastLoaders(config, unseen, best.cpu())
+        for recording_id, reference in strange.items():
             ids = unseen.get_recording(recording_id).units.id.astype(str).tolist()
-            best.cpu().add_units(ids, features, seconds=seconds)
+            best.add_units(ids, reference.features, seconds=reference.seconds)
+            if config.strangers:
+                best.fit_modulation(ids, loaders.of_reference({recording_id: reference.window}))
         best.identity.precompute()
         place(best, config)
-        loaders = ForecastLoaders(config, unseen, best)
         more, arrays = forecast_scores(best, unseen, config, loaders, group="unseen", baselines=baselines)
         rows += more
         _write_figures(arrays, run.path, "unseen")
@@ -169,24 +177,10 @@ def _open(config: ForecastConfig) -> tuple[Dataset, Dataset | None]:
     return only(rest), only(list(config.unseen))
 
 
-def _strangers(
-    model: NeuroHorizonModel, dataset: Dataset, train: DataLoader, config: ForecastConfig
-) -> SimulatedStrangers:
-    intervals, features = dataset.get_sampling_intervals("train"), _features(dataset, config)
-    whole = {r: (x, _seconds(intervals[r], config)) for r, x in features.items()}
-    sampler: Any = train.sampler
-    return SimulatedStrangers(model, dataset, sampler.sampler, whole, config.seed)
-
-
-def _seconds(intervals: Interval, config: ForecastConfig) -> float:
-    """Length of the reference window."""
-    return min(config.reference_seconds, float((intervals.end - intervals.start).sum()))
-
-
-def _features(dataset: Dataset, config: ForecastConfig) -> dict[str, Any]:
-    """Reference features of each recording's units, from the start of its training intervals."""
-    intervals = dataset.get_sampling_intervals("train")
-    return {
-        r: recording_features(dataset.get_recording(r), intervals[r], seconds=config.reference_seconds)
-        for r in dataset.recording_ids
-    }
+def _references(dataset: Dataset, config: ForecastConfig) -> dict[str, Reference]:
+    """Each recording's reference, from the start of its training intervals."""
+    found = {}
+    for recording_id, intervals in dataset.get_sampling_intervals("train").items():
+        features = recording_features(dataset.get_recording(recording_id), intervals, seconds=config.reference_seconds)
+        found[recording_id] = Reference(features, reference_window(intervals, config.reference_seconds))
+    return found

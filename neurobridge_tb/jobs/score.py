@@ -15,11 +15,13 @@ from neurobridge_tb.report.drawing.score_figures import task_bars
 from neurobridge_tb.scoring.masked.bits_tally import Tally, table_row
 from neurobridge_tb.scoring.masked.few_shot import score_few_shot
 from neurobridge_tb.scoring.masked.hidden_cells import score_task
+from neurobridge_tb.scoring.queries import Queries
 from neurobridge_tb.scoring.split_windows import SplitWindows
 
 
 def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
-    """Write ``metrics.json``: bits/spike of each task on the test split; returns the run folder.
+    """Write ``metrics.json``: bits/spike of each task on the test split, and by window to ``queries.npz``; returns the
+    run folder.
 
     There is a row for each recording, and where there are several, one for all of them together.
 
@@ -39,13 +41,17 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
     model = place(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), config)
     rows: list[dict[str, Any]] = []
     tallies: dict[str, list[dict[str, Tally]]] = {}
+    queries = Queries()
     for recording_id in dataset.recording_ids:
         recording = SplitWindows.read(model, dataset, recording_id, windows=config.windows)
         for task in config.tasks:
             say(f"Scoring {task} in {recording_id}")
             for name, scored in _scored(config, task, model, recording).items():
                 tallies.setdefault(name, []).append(scored)
-                rows.append(table_row(recording_id, name, [scored], config.seed))
+                row = table_row(recording_id, name, [scored], config.seed)
+                by_window = {f"scores.{its}": tally.by_window() for its, tally in scored.items()}
+                windows = [f"{recording_id} {k}" for k in range(len(recording.windows["test"]))]
+                rows += queries.take([row | {"by query": by_window}], windows)
     if len(dataset.recording_ids) > 1:
         rows += [table_row("all", task, scored, config.seed) for task, scored in tallies.items()]
     run_dir = Path(config.run_dir)
@@ -59,6 +65,7 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
             "rows": rows,
         },
     )
+    queries.save(run_dir)
     save_figure(task_bars(rows), run_dir / "figures" / "tasks")
     return run_dir
 

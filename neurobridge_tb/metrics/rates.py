@@ -37,6 +37,12 @@ class PairMoments:
         check_same_shape("sums", self._sums, "sums of the other", other._sums)
         self._sums += other._sums
 
+    def pooled(self) -> "PairMoments":
+        """The pairs of all groups as one."""
+        moments = PairMoments(1)
+        moments._sums = self._sums.sum(1, keepdims=True)
+        return moments
+
     def r2(self) -> Floats:
         """Coefficient of determination of each group, against its own mean; NaN where the observed are constant."""
         n, _, y, xx, yy, xy = self._sums
@@ -116,12 +122,15 @@ class ForecastScore:
         by_bin: The same for each distance into the future, first bin first.
         r2: (units,) R^2 of rates against counts, bin by bin.
         rate_correlation: (units,) Pearson correlation, over windows, of predicted and observed mean rate of the future.
+        count_correlation: Pearson correlation of rates and counts over all bins of all units; so it also counts that
+            units differ in their mean rates.
     """
 
     bits_per_spike: BitsPerSpikeScore
     by_bin: list[BitsPerSpikeScore]
     r2: Floats
     rate_correlation: Floats
+    count_correlation: float
 
 
 class ForecastScores:
@@ -177,4 +186,5 @@ class ForecastScores:
             by_bin=[bits.compute() for bits in self._bits],
             r2=self._counts.r2(),
             rate_correlation=self._rates.correlation(),
+            count_correlation=float(self._counts.pooled().correlation()[0]),
         )

@@ -1,13 +1,13 @@
 """NeuroHorizonModel: forecasts each unit's spikes from the population's past."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neurobridge_tb._upstream import (
     Dataset,
@@ -24,8 +24,9 @@ from neurobridge_tb.nn.forecasting.feedback import OwnHistory, PopulationFeedbac
 from neurobridge_tb.nn.forecasting.id_encoder import IdentityRows, UnitIdentity
 from neurobridge_tb.nn.forecasting.per_neuron_head import PerNeuronHead
 from neurobridge_tb.nn.forecasting.rate_filter import RECENT, RateFilter
+from neurobridge_tb.nn.forecasting.rate_modulation import VARIABILITY, RateModulation, Windows
 from neurobridge_tb.nn.unit_dropout import draw_shown_units
-from neurobridge_tb.nn.unit_rows import UnitStatistics
+from neurobridge_tb.nn.unit_rows import FixedRows
 from neurobridge_tb.registry_ext import PoissonNLLLoss
 
 _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
@@ -42,6 +43,7 @@ class _Rows(NamedTuple):
     std: Tensor
     drift: Tensor
     start: Tensor
+    modulation: Tensor
 
 
 class _Past(NamedTuple):
@@ -74,10 +76,12 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
        activity in the bin before: the observed one (:meth:`forward`, teacher-forced), or the predicted one
        (:meth:`generate`, rolled out).
     3. Each unit's log-rate starts at what a filter of its own spikes says (:class:`RateFilter`): the mean of the
-       reference window, followed through the running past, and the last bins. To this :class:`PerNeuronHead` adds a
-       residual, which starts at zero, from the bin's state, the unit's embedding, how its rate has drifted, and how its
-       own and the population's recent activity compare with what was expected (:class:`OwnHistory`). The loss is the
-       Poisson negative log-likelihood of the counts.
+       reference window, followed through the running past, and the last bins. For units that are identified by
+       features a regression on the population's past is added, fitted to their reference window
+       (:class:`RateModulation`) and weighted by one gain. To this :class:`PerNeuronHead` adds a residual that starts at
+       zero, from the bin's state, the unit's embedding, how its rate has drifted, that regression, and how its own and
+       the population's recent activity compare with what was expected (:class:`OwnHistory`). The loss is the Poisson
+       negative log-likelihood of the counts.
 
     Units have trained embeddings, or, with ``unit_identity="features"``, everything about a unit comes from its
     reference features (:mod:`neurobridge_tb.datasets.reference_features`): then units that were never trained can be
@@ -152,29 +156,33 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         self.feedback = PopulationFeedback(dim=dim, dim_population=dim_feedback)
         self.own_history = OwnHistory(_OWN_TIME_CONSTANTS, bin_size)
         self.unit_rows = InfiniteVocabEmbedding(dim, init_scale=0.02)
+        by_features = unit_identity == "features"
         self.head = PerNeuronHead(
             dim=dim,
-            dim_own=2 * len(_OWN_TIME_CONSTANTS),
-            dim_drift=len(RECENT) + 2,
+            dim_own=2 * len(_OWN_TIME_CONSTANTS) + by_features,
+            dim_drift=len(RECENT) + 2 + by_features * VARIABILITY,
             dim_hidden=dim_hidden,
             dropout=settings["lin_dropout"],
         )
         self.rate_filter = RateFilter(self.n_past, self.n_future, bin_size)
         self.loss_fn = PoissonNLLLoss()
         self.identity: UnitIdentity | None = None
-        if unit_identity == "features":
-            self.identity = UnitIdentity(dim_identity)
+        self.modulation: RateModulation | None = None
+        if by_features:
+            self.identity, self.modulation = UnitIdentity(dim_identity), RateModulation(self.n_future)
+            self.modulation_gain = nn.Parameter(torch.zeros(()))
             for name, table in self._tables().items():
-                if not isinstance(table, UnitStatistics) and not name.startswith("identity."):
+                if not isinstance(table, FixedRows):
                     parent, _, attribute = name.rpartition(".")
                     setattr(self.get_submodule(parent), attribute, IdentityRows(self.identity, table, dim_identity))
 
     @classmethod
     def _refuse_outdated(cls, path: Path, state: Mapping[str, Any]) -> None:
-        if not any(name.startswith("rate_filter.") for name in state):
+        parts = {name.split(".")[0] for name in state}
+        if "rate_filter" not in parts or ("identity" in parts and "modulation" not in parts):
             raise InputError(
-                expected=f"a {cls.__name__} whose forecasts start at a filter of each unit's rate",
-                found=f"{path}, which a development version of 0.1.0 from before that filter wrote",
+                expected=f"a {cls.__name__} with a filter of each unit's rate and, for unseen units, its modulation",
+                found=f"{path}, which a development version of 0.1.0 from before these wrote",
                 fix="Train it again with `neurobridge forecast`: the network is another one since.",
             )
 
@@ -254,6 +262,31 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         self.identity.features.set(unit_ids, rows)
         mean = torch.from_numpy(posterior_mean(rows[:, 0] * seconds, np.array(seconds / self.bin_size))).float()
         self.unit_stats.set(unit_ids, mean, mean.sqrt())
+
+    @torch.no_grad()
+    def fit_modulation(self, unit_ids: list[str], batches: Iterable[dict]) -> Tensor:
+        """Fit and set the rows of :class:`RateModulation` of one recording's units; their reference is set before.
+
+        Args:
+            unit_ids: The recording's, in its order.
+            batches: Collated batches of :meth:`tokenize_with_targets`, windows of the reference in order of time, with
+                the running past.
+
+        Returns:
+            The rows (len(unit_ids), width).
+        """
+        assert self.modulation is not None
+        parts = []
+        for batch in batches:
+            past, n = batch["model_inputs"], len(unit_ids)
+            counts, present = past["past"], past["past_mask"]
+            mean = self._means(past["unit_index"], None, past)[2]
+            start = self.rate_filter(mean, counts, present, self.n_future)
+            window = counts, present, mean.expand(len(counts), -1, -1), start
+            parts.append([x[..., :n] for x in (*window, batch["target_values"], batch["target_mask"])])
+        rows = RateModulation.fit(Windows(*map(torch.cat, zip(*parts, strict=True))))
+        self.modulation.set(unit_ids, rows)
+        return rows
 
     # ------------------------------------------------------------------ the network
 
@@ -374,9 +407,11 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         counts, present = past["past"], past["past_mask"]
         reference, recent, mean = self._means(index, jitter, past)
         drift = self.rate_filter.evidence(reference, mean, *recent)
-        start = self.rate_filter(mean, counts, present, n_bins)
+        if self.modulation is not None:
+            drift = torch.cat([drift, self.modulation.variability(index)], dim=-1)
+        start, modulation = self._before_residual(mean, n_bins, past)
         std = (self.unit_stats(index)[:, None, :, 1] * (mean / reference).sqrt()).clamp_min(1e-6)
-        rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std, drift, start)
+        rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std, drift, start, modulation)
         last = self._standardize(counts[:, -1:], rows)[:, 0], present[:, -1]
         own = self.own_history.start(self._bounded(counts, rows), present, rows.mean)
         return _Past(context, rows, last, own)
@@ -392,8 +427,16 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         recent = past.get("recent_spikes", nothing), past.get("recent_bins", nothing)
         return reference, recent, self.rate_filter.drifted_mean(reference, *recent)
 
+    def _before_residual(self, mean: Tensor, n_bins: int, past: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, T, N) log-rates, and (B, T, N, 1) what the regression adds to them, or (B, T, N, 0) without one."""
+        start = self.rate_filter(mean, past["past"], past["past_mask"], n_bins)
+        if self.modulation is None:
+            return start, start.new_zeros(*start.shape, 0)
+        added = self.modulation.modulation(past["unit_index"], past["past"], past["past_mask"], mean, n_bins)
+        return start + self.modulation_gain * added, added[..., None]
+
     def start(self, **past: Tensor) -> Tensor:
-        """What each unit's own spikes say (:class:`RateFilter`): where the forecast starts before it is trained.
+        """The forecast before the residual: what each unit's own spikes say, and the regression.
 
         Args:
             **past: What :meth:`tokenize` returns, collated.
@@ -402,7 +445,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             (B, T, N) log of the expected counts a bin.
         """
         mean = self._means(past["unit_index"], None, past)[2]
-        return self.rate_filter(mean, past["past"], past["past_mask"], self.n_future)
+        return self._before_residual(mean, self.n_future, past)[0]
 
     def _teacher_forced(self, past: _Past, future: Tensor, present: Tensor, observed: Tensor | None) -> Tensor:
         context, rows, last, own = past
@@ -421,8 +464,9 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
 
     def _log_rates(self, states: Tensor, rows: _Rows, own: Tensor, first: int) -> Tensor:
         """Of the bins from the ``first`` on."""
-        start = rows.start[:, first : first + states.shape[1]]
-        return start + self.head(states, rows.head, own, rows.drift)
+        bins = slice(first, first + states.shape[1])
+        own = torch.cat([own, rows.modulation[:, bins]], dim=-1)
+        return rows.start[:, bins] + self.head(states, rows.head, own, rows.drift)
 
     def _standardize(self, counts: Tensor, rows: _Rows) -> Tensor:
         return ((counts - rows.mean) / rows.std).clamp_max(_LARGEST)

@@ -18,7 +18,7 @@ from neurobridge_tb.scoring.forecast_glm import glm_rows
 from neurobridge_tb.scoring.paired_gains import WindowGains
 from neurobridge_tb.scoring.unit_rates import bits_cells, inside, training_rates
 
-ROLLED, FORCED, START = "rolled out", "one bin ahead (each bin before observed)", "rate filter (the model's start)"
+ROLLED, FORCED, START = "rolled out", "one bin ahead (each bin before observed)", "start (before the residual)"
 SMOOTHED, DRIFTING = "last smoothed rate", "smoothed rate drawn to the recent mean"
 BASELINES = (SMOOTHED, DRIFTING)
 _PRIORS = (0.4, 1.0, 2.5, 6.0)  # s: weights of the training mean in the recent mean that are tried
@@ -54,14 +54,14 @@ def forecast_scores(
     scored = _scored_units(model, config.units)
     names = (ROLLED, FORCED, START, *BASELINES)
     scores = {name: ForecastScores(null, model.n_future, trained.spikes) for name in names}
-    gains = WindowGains(names)
+    gains = WindowGains(names, trained)
     examples: list[dict[str, Any]] = []
     for batch in loaders.of_split("test"):
         forecasts = _forecasts(model, batch, baselines, null)
         units, mask = batch["model_inputs"]["unit_index"], _mask(batch, scored)
         for name, rates in forecasts.items():
             scores[name].update(rates, batch["target_values"], mask=mask, units=units)
-        gains.update(batch["session_id"], forecasts, batch["target_values"].numpy(), mask, null[units.numpy()])
+        gains.update(batch["session_id"], forecasts, batch["target_values"].numpy(), mask, units.numpy())
         if len(examples) < _EXAMPLES:
             examples += _examples(batch, forecasts[ROLLED])
     results = {name: accumulated.compute() for name, accumulated in scores.items()}
@@ -222,6 +222,7 @@ def _row(group: str, name: str, score: ForecastScore, psth: np.ndarray | None) -
         **bits_cells(bits),
         "R2 on counts": _mean(score.r2),
         "rate correlation": _mean(score.rate_correlation),
+        "correlation over all units and bins": score.count_correlation,
     }
     if psth is not None:
         row["PSTH R2 (median unit)"] = float(np.nanmedian(psth)) if np.isfinite(psth).any() else float("nan")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from neurobridge_tb.arrays import Floats
-from neurobridge_tb.metrics.spikes import poisson_log_likelihood
+from neurobridge_tb.metrics.spikes import TRAINED, poisson_log_likelihood
+from neurobridge_tb.scoring.unit_rates import UnitRates
 
 _RESAMPLES = 2000
 
@@ -16,16 +17,17 @@ class WindowGains:
 
     Args:
         names: The forecasts.
+        trained: Spikes and rates of the units in training, by unit index; the rates are the null model.
     """
 
-    def __init__(self, names: Sequence[str]):
-        self.names = list(names)
-        self._gains: list[Floats] = []
-        self._spikes: list[Floats] = []
+    def __init__(self, names: Sequence[str], trained: UnitRates):
+        self.names, self.null = list(names), trained.mean
+        self._members = np.stack([trained.spikes >= least for least in TRAINED.values()])
+        self._parts: list[tuple[Floats, ...]] = []
         self._recordings: list[str] = []
 
     def update(
-        self, recordings: Sequence[str], forecasts: Mapping[str, Floats], counts: Floats, mask: Floats, null: Floats
+        self, recordings: Sequence[str], forecasts: Mapping[str, Floats], counts: Floats, mask: Floats, units: Floats
     ) -> None:
         """Add a batch.
 
@@ -34,21 +36,28 @@ class WindowGains:
             forecasts: (B, T, N) rates of each forecast.
             counts: (B, T, N) observed.
             mask: (B, T, N) bool, which cells are scored.
-            null: (B, N) rates of the null model.
+            units: (B, N) index of each unit.
         """
-        base = poisson_log_likelihood(null[:, None], counts)
-        gains = [poisson_log_likelihood(forecasts[name], counts) - base for name in self.names]
-        self._gains.append(np.stack([np.where(mask, g, 0).sum(2) for g in gains], axis=1) / np.log(2))
-        self._spikes.append(np.where(mask, counts, 0).sum(2))
+        base = poisson_log_likelihood(self.null[units][:, None], counts)
+        gains = np.stack([poisson_log_likelihood(forecasts[name], counts) - base for name in self.names], axis=1)
+        gains, spikes = np.where(mask[:, None], gains, 0) / np.log(2), np.where(mask, counts, 0)
+        members = self._members[:, units].swapaxes(0, 1)  # (B, groups, N)
+        of_groups = (np.einsum("bn,bgn->bg", x.sum(1), members) for x in (spikes, *gains.swapaxes(0, 1)))
+        spikes_of, *gains_of = of_groups
+        self._parts.append((gains.sum(3), spikes.sum(2), np.stack(gains_of, axis=1), spikes_of))
         self._recordings += list(recordings)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """``window_gain`` (windows, forecasts, T) in bits, ``window_spikes`` (windows, T), ``window_recording``."""
-        return {
-            "window_gain": np.concatenate(self._gains),
-            "window_spikes": np.concatenate(self._spikes),
-            "window_recording": np.array(self._recordings),
-        }
+        """Gains in bits, and spikes.
+
+        Returns:
+            ``window_gain`` (windows, forecasts, T), ``window_spikes`` (windows, T), ``window_recording``; and over the
+            units of each entry of ``TRAINED`` ``trained_gain`` (windows, forecasts, entries) and ``trained_spikes``
+            (windows, entries), of all the future.
+        """
+        names = ("window_gain", "window_spikes", "trained_gain", "trained_spikes")
+        arrays = dict(zip(names, map(np.concatenate, zip(*self._parts, strict=True)), strict=True))
+        return arrays | {"window_recording": np.array(self._recordings)}
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,17 @@ def test_text_stands_for_itself(path):
     assert compose_config("pretrain", [f"run_dir='{path[:1]} b'", "warm_start=null"]).warm_start is None
 
 
+def test_recordings_are_left_out_by_name(binned_root):
+    def opened(*names):
+        config = settle(PretrainConfig, None, {"dataset": "binned", "root": binned_root, "leave_out": list(names)})
+        return open_dataset(config.dataset)
+
+    assert opened("session0").recording_ids == ["session1"]
+    for wrong in (["session9"], ["session0", "session1"]):
+        with pytest.raises(InputError, match="dataset.leave_out with some, not all, of session0, session1"):
+            opened(*wrong)
+
+
 def test_an_argument_that_a_dataset_does_not_take_is_refused(binned_root):
     config = settle(
         PretrainConfig, None, {"dataset": "binned", "root": binned_root, "dataset.arguments": {"variants": 1}}

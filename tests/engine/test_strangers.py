@@ -6,10 +6,11 @@ import torch
 
 from neurobridge_tb import NeuroHorizonModel
 from neurobridge_tb._upstream import Interval
-from neurobridge_tb.data.forecast_windows import ForecastSampler
+from neurobridge_tb.configs.forecast import ForecastConfig
+from neurobridge_tb.data.forecast_windows import ForecastLoaders, ForecastSampler
 from neurobridge_tb.datasets import BinnedRecordings
-from neurobridge_tb.datasets.reference_features import recording_features, window_features
-from neurobridge_tb.engine.strangers import SimulatedStrangers, divide
+from neurobridge_tb.datasets.reference_features import recording_features, reference_window, window_features
+from neurobridge_tb.engine.strangers import GAINS, Reference, SimulatedStrangers, divide
 from neurobridge_tb.errors import InputError
 
 
@@ -25,7 +26,7 @@ def simulated(binned_root):
     intervals = dataset.get_sampling_intervals("train")
     features = {r: recording_features(dataset.get_recording(r), intervals[r]) for r in dataset.recording_ids}
     model.fit_units(dataset, intervals, features)
-    whole = {r: (x, float((intervals[r].end - intervals[r].start).sum())) for r, x in features.items()}
+    whole = {r: Reference(x, reference_window(intervals[r], 60.0)) for r, x in features.items()}
     sampler = ForecastSampler(intervals, windows="continuous", n_past=10, n_future=8, bin_size=0.05, shuffle=True)
     return SimulatedStrangers(model, dataset, sampler, whole, seed=0), dataset
 
@@ -53,6 +54,26 @@ def test_windows_come_after_the_reference_that_identifies_units(simulated):
     assert len(references) > 4
     strangers.end()
     torch.testing.assert_close(strangers.model.unit_stats.weight, before)
+
+
+def test_each_reference_has_a_regression_of_its_own(simulated):
+    strangers, dataset = simulated
+    config = ForecastConfig(windows="continuous", stride=4)
+    modulation = strangers.model.modulation
+    loaders = ForecastLoaders(config, dataset, strangers.model)
+    strangers.fit_modulation(loaders, loaders.of_split("valid"))
+    assert float(strangers.model.modulation_gain) in GAINS
+    strangers.end()
+    whole = modulation.weight.clone()
+    index = modulation.tokenizer([u for ids in strangers.unit_ids.values() for u in ids])
+    assert whole[index].abs().sum(1).min() > 0 and not whole[0].any()
+    drawn = []
+    for epoch in range(3):
+        strangers.begin(epoch)
+        drawn.append(modulation.weight.clone())
+    assert not all(torch.equal(drawn[0], rows) for rows in (*drawn[1:], whole))
+    strangers.end()
+    assert torch.equal(modulation.weight, whole)
 
 
 def test_what_is_drawn_depends_on_the_seed_and_the_epoch_alone(simulated):

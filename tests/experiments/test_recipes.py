@@ -132,10 +132,15 @@ def test_the_recipes_of_the_package_expand(name, tmp_path, binned_root):
     values = {n: str(binned_root) for n in ("root", "images") if n in recipe.settings}
     values |= {n: str(tmp_path / "embeddings.h5") for n in ("embeddings",) if n in recipe.settings}
     sessions = {"ours": "session0", "others": "session1", "new": "session1", "few": ["session0"], "many": ["session0"]}
-    values |= {n: its for n, its in sessions.items() if n in recipe.settings}
+    values |= {n: its for n, its in sessions.items() if n in {*recipe.settings, *recipe.factors}}
     expansion = expand(override(recipe, values), Inputs(tmp_path / "inputs.json"))
     assert recipe.question.endswith("?") and recipe.table.measures and len(recipe.seeds) == 3
     assert len(expansion.cells) >= 9 and all(set(cell.jobs) == set(recipe.steps) for cell in expansion.cells)
+
+
+def test_levels_that_the_user_has_to_give_are_asked_for():
+    with pytest.raises(InputError, match="a value for new"):
+        override(read_recipe("each_session"), {"root": "x"})
 
 
 def test_many_jobs_share_one_composition(tmp_path, binned_root, monkeypatch):

@@ -196,6 +196,24 @@ def test_faults_are_named(root, tmp_path):
     assert not list(tmp_path.glob("*/checkpoints"))  # nothing was trained in vain
     with pytest.raises(InputError, match="a reference window"):
         forecast(config(root, tmp_path / "h", "model.unit_identity=features", "reference_seconds=0"))
+    with pytest.raises(InputError, match=r"at least 1 s(.|\n)*0.4 s"):
+        forecast(config(root, tmp_path / "m", "model.unit_identity=features", "reference_seconds=0.4"))
+    with pytest.raises(InputError, match=r"0.6 s of past and 0.6 s to forecast(.|\n)*the longest of 1.1 s"):
+        short = ["unseen=[s1]", "reference_seconds=1.1", "model.history=0.6", "model.horizon=0.6"]
+        forecast(config(root, tmp_path / "n", "model.unit_identity=features", *short))
+
+
+def test_a_recording_of_one_training_trial_cannot_play_the_stranger(root, tmp_path):
+    counts = np.random.default_rng(0).poisson(1.0, (120, 5)).astype(np.uint8)
+    starts = np.arange(5) * 1.2
+    parts = {"train": slice(0, 1), "valid": slice(1, 3), "test": slice(3, 5)}
+    recording = build_recording(
+        brainset_id="test", session_id="few", subject_id="s", units={"id": [f"few/{i}" for i in range(5)]},
+        counts=(counts, BIN), splits={k: (starts[i], starts[i] + 1.2) for k, i in parts.items()},
+    )  # fmt: skip
+    save_recording(recording, tmp_path / "few.h5")
+    with pytest.raises(InputError, match=r"training intervals of few(.|\n)*1 intervals, 1.2 s(.|\n)*strangers=false"):
+        forecast(config(tmp_path, tmp_path / "run", "model.unit_identity=features", "loader.batch_size=1"))
 
 
 def test_each_recording_is_the_unseen_one_once(root, tmp_path, no_figures):
@@ -212,6 +230,8 @@ def test_each_recording_is_the_unseen_one_once(root, tmp_path, no_figures):
         )  # fmt: skip
         found = rows[name]["scores"]["rolled out"]
         assert found["value"] == pytest.approx(alone["bits/spike"]) and found["low"] < found["value"] < found["high"]
+        for units in (">= 1 training spike", ">= 10 training spikes"):
+            assert found[units] == pytest.approx(alone[f"bits/spike ({units})"])
     mean = rows["mean"]["scores"]
     assert mean["rolled out"]["value"] == pytest.approx(
         np.mean([rows[r]["scores"]["rolled out"]["value"] for r in ("s0", "s1")])

@@ -18,6 +18,7 @@ from neurobridge_tb.jobs.score import score
 from neurobridge_tb.masking.tasks import task_masks
 from neurobridge_tb.metrics.spikes import bits_per_spike, posterior_mean
 from neurobridge_tb.scoring.masked.few_shot import readout_inputs
+from neurobridge_tb.scoring.queries import labels_text, read_queries
 from neurobridge_tb.scoring.split_windows import SplitWindows
 
 BINS = np.array([10, 14, 12])
@@ -92,7 +93,11 @@ def run(root, out, *overrides):
 def test_every_task_is_scored_beside_a_glm_that_learns(root, tmp_path):
     rows = run(root, tmp_path, "tasks=[co_smoothing,forward,intra_region,inter_region]")
     assert [row["units"] for row in rows.values()] == [8, 30, 7 + 8, 14 + 16]
+    by_window = read_queries(tmp_path)
     for row in rows.values():
+        for name, scores in row["scores"].items():
+            ids, values = by_window[labels_text(row), f"scores.{name}"]
+            assert len(ids) == 15 and values.mean() == pytest.approx(scores["value"])
         for scores in row["scores"].values():
             assert scores["low"] <= scores["value"] <= scores["high"]
     for task in ("co_smoothing", "intra_region", "inter_region"):

@@ -5,20 +5,28 @@ import pytest
 
 from neurobridge_tb.metrics.spikes import bits_per_spike
 from neurobridge_tb.scoring.paired_gains import WindowGains, bits_per_spike_of
+from neurobridge_tb.scoring.unit_rates import UnitRates
 
 
 def test_gains_of_windows_add_up_to_bits_per_spike():
     rng = np.random.default_rng(0)
-    counts, null = rng.poisson(0.5, (12, 3, 4)).astype(float), rng.uniform(0.3, 0.7, 4)
+    counts = rng.poisson(0.5, (12, 3, 4)).astype(float)
+    trained = UnitRates(np.array([0.0, 5.0, 20.0, 30.0]), np.full(4, 50.0))
     rates, mask = rng.uniform(0.2, 1.0, counts.shape), rng.random(counts.shape) < 0.8
-    gains = WindowGains(["a"])
+    gains = WindowGains(["b", "a"], trained)
     for part in (slice(0, 5), slice(5, 12)):
         names = ["monday"] * len(counts[part])
-        gains.update(names, {"a": rates[part]}, counts[part], mask[part], np.tile(null, (len(counts[part]), 1)))
+        units = np.tile(np.arange(4), (len(names), 1))
+        forecasts = {"a": rates[part], "b": 0 * rates[part] + 0.4}
+        gains.update(names, forecasts, counts[part], mask[part], units)
     arrays = gains.arrays()
-    assert arrays["window_gain"].shape == (12, 1, 3) and arrays["window_spikes"].shape == (12, 3)
-    total = arrays["window_gain"].sum() / arrays["window_spikes"].sum()
-    assert total == pytest.approx(bits_per_spike(rates, counts, null, mask=mask).spike_weighted)
+    assert arrays["window_gain"].shape == (12, 2, 3) and arrays["window_spikes"].shape == (12, 3)
+    total = arrays["window_gain"][:, 1].sum() / arrays["window_spikes"].sum()
+    assert total == pytest.approx(bits_per_spike(rates, counts, trained.mean, mask=mask).spike_weighted)
+    busy = arrays["trained_gain"].sum(0)[1] / arrays["trained_spikes"].sum(0)
+    for value, first in zip(busy, (1, 2), strict=True):  # units with at least 1, at least 10 training spikes
+        some = (x[..., first:] for x in (rates, counts, trained.mean))
+        assert value == pytest.approx(bits_per_spike(*some, mask=mask[..., first:]).spike_weighted)
 
 
 def test_an_interval_is_as_wide_as_the_standard_error_says():

@@ -42,6 +42,7 @@ def test_they_equal_independent_implementations(forecast):
         assert found.r2[u] == pytest.approx(r2_score(counts[..., u][used], rates[..., u][used]))
         means = [(rates[i, m, u].mean(), counts[i, m, u].mean()) for i, m in enumerate(used) if m.any()]
         assert found.rate_correlation[u] == pytest.approx(np.corrcoef(np.array(means).T)[0, 1])
+    assert found.count_correlation == pytest.approx(np.corrcoef(rates[mask], counts[mask])[0, 1])
     assert np.isnan(found.r2[4]) and np.isnan(found.rate_correlation[4])  # silent: no variance
 
 

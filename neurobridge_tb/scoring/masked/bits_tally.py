@@ -51,6 +51,10 @@ class Tally:
         gain, spikes = (np.hstack(x) for x in ([t.gain for t in tallies], [t.spikes for t in tallies]))
         return cls(gain, spikes, np.concatenate([t.training_spikes for t in tallies]))
 
+    def by_window(self) -> list[float]:
+        """Of each window, numbers whose mean is the bits/spike: its gain over the mean spikes of a window."""
+        return (self.gain.sum(1) / self.spikes.sum(1).mean()).tolist()
+
     def at_least(self, spikes: int) -> "Tally":
         """Of the units with at least so many training spikes."""
         some = self.training_spikes >= spikes
