@@ -104,6 +104,10 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
+# On this recording the network from scratch is ahead of the pretrained one: the hand's velocity is nearly linear in the
+# logarithm of the rates, which ten trials tell, and `frozen` reads the pretrained states as they are. On macaque motor
+# cortex it is the other way round with few labels: see the page on representations.
+#
 # ## POYO's own script
 #
 # A training script or config of `torch_brain.models.POYO` trains `NeuroBridgeModel` with its `_target_` changed:
