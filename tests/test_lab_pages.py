@@ -20,7 +20,7 @@ QUICK = {  # the same commands, on less
     "forecast": ["forecaster=tiny", "trainer.limit_train_batches=2", "trainer.max_epochs=1"],
     "decode": ["networks=false", "folds=2", "areas=false"],
 }
-SLOW = ("bins=",)  # settings that multiply the work
+SLOW = ("bins=", "glm_horizons=")  # settings that multiply the work
 
 
 def quick(arguments: list[str]) -> list[str]:
