@@ -24,6 +24,7 @@ from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.catalog import JOBS
 from neurobridge_tb.configs.parts import DatasetConfig
 from neurobridge_tb.configs.presets import GROUPS
+from neurobridge_tb.configs.ranges import check_ranges
 from neurobridge_tb.configs.settings import JobConfig, RunConfig
 from neurobridge_tb.datasets.binned import BinnedRecordings
 from neurobridge_tb.datasets.validation.examination import refuse_faulty
@@ -338,6 +339,7 @@ def _finished(job: str, config: DictConfig) -> Any:
     except OmegaConfBaseException as error:  # of what a value refers to, too
         raise InputError(expected=f"a config of `{job}`", found=first_line(error), fix=_see_help(job)) from error
     _check_masking(job, getattr(finished, "masking", ()))
+    check_ranges(finished)
     _expand_home(finished)
     if isinstance(finished, RunConfig):
         check_run_folder(finished.run_dir)

@@ -1,7 +1,8 @@
 """Settings: one way from Python, the command line and Hydra; what does not exist is refused with the nearest name."""
 
 import inspect
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
+from typing import get_args, get_type_hints
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,6 +14,7 @@ from neurobridge_tb.configs.listing import setting_lines
 from neurobridge_tb.configs.models import ForecasterConfig, ModelConfig, NetworkConfig
 from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.configs.ranges import ABOVE_0, FROM_0, FROM_1, SHARES
 from neurobridge_tb.configs.reconstruct import (
     FlowConfig,
     IpAdapterConfig,
@@ -166,3 +168,40 @@ def test_every_setting_says_what_it_means(job):
 def test_a_job_that_there_is_not_is_named():
     with pytest.raises(InputError, match="Did you mean pretrain"):
         compose_config("pretrian", [])
+
+
+@pytest.mark.parametrize(
+    ("job", "setting", "message"),
+    [
+        ("pretrain", "model.ffn_dropout=2", "model.ffn_dropout from 0 to 1"),
+        ("pretrain", "model.cross_heads=0", "model.cross_heads 1 or more"),
+        ("pretrain", "model.num_factors=-1", "model.num_factors 0 or more"),
+        ("pretrain", "model.t_max=nan", "model.t_max above 0"),
+        ("pretrain", "trainer.limit_val_batches=0", "trainer.limit_val_batches above 0"),
+        ("pretrain", "loader.batch_size=-1", "loader.batch_size 0 or more"),
+        ("forecast", "model.encoder.self_heads=-1", "model.encoder.self_heads 1 or more"),
+        ("align", "stage2.replay_batch=0", "stage2.replay_batch 1 or more"),
+        ("embed", "batch_size=0", "batch_size 1 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_named(job, setting, message):
+    given = ["images=i", "out=o.h5"] if job == "embed" else ["dataset.root=r"]
+    given += ["embeddings=e"] if job == "align" else []
+    with pytest.raises(InputError, match=message):
+        compose_config(job, [*given, setting])
+
+
+def test_every_number_has_a_range_or_a_reason():
+    """Those of ``free`` are checked elsewhere, or mean something below 0 too."""
+    free = {"seed", "max_epochs", "max_steps", "num_sanity_val_steps"}
+    free |= {"labels", "folds", "bins", "candidates", "train_share"}
+    ranged = {name.rpartition(".")[2] for name in SHARES | FROM_0 | FROM_1 | ABOVE_0} | free
+    assert {name for kind in JOBS.values() for name in _numbers_of(kind)} <= ranged
+
+
+def _numbers_of(kind):
+    for name, hint in get_type_hints(kind).items():
+        if is_dataclass(hint):
+            yield from _numbers_of(hint)
+        elif {int, float} & set(get_args(hint) or (hint,)):
+            yield name

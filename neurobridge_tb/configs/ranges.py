@@ -1,0 +1,55 @@
+"""Which numbers a setting may have, by its name: one name means the same wherever it stands.
+
+What depends on the data (labels, folds, shares of the pairs) is checked where they are read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from neurobridge_tb.errors import InputError
+
+SHARES = set("dropout ffn_dropout lin_dropout atn_dropout unit_dropout ema first last strength".split())
+FROM_1 = set(
+    "batch_size dim dim_head dim_hidden dim_feedback dim_identity cross_heads self_heads decoder_heads num_queries "
+    "num_latents_per_step replay_batch resamples permutations stride steps image_size num_samples "
+    "max_targets held_out num_nodes accumulate_grad_batches log_every_n_steps".split()
+)
+FROM_0 = set(
+    "loader.batch_size num_workers recording_exponent depth decoder_depth num_factors dim_population epochs free_layers "
+    "lr factor_lr body_lr pretrained_lr weight_decay replay_weight l2sp_weight regression_weight image_weight noise "
+    "rate_jitter time_jitter steps_around gradient_clip_val guidance scale noise_level".split()
+)
+ABOVE_0 = set(
+    "sequence_length latent_step bin_size history horizon t_min t_max emb_init_scale reference_seconds "
+    "limit_train_batches limit_val_batches".split()
+)
+
+
+def check_ranges(config: Any, prefix: str = "") -> None:
+    """Refuse numbers that no job can work with, before it starts.
+
+    Raises:
+        InputError: A number out of its range; it is named.
+    """
+    for name, value in _numbers(config, prefix):
+        last, two = name.rpartition(".")[2], ".".join(name.split(".")[-2:])
+        if two in FROM_0 or last in FROM_0 - FROM_1:
+            fits, expected = value >= 0, "0 or more"
+        elif last in FROM_1:
+            fits, expected = value >= 1, "1 or more"
+        elif last in SHARES:
+            fits, expected = 0 <= value <= 1, "from 0 to 1"
+        else:
+            fits, expected = last not in ABOVE_0 or value > 0, "above 0"
+        if not fits:
+            raise InputError(expected=f"{name} {expected}", found=f"{value:g}", fix=f"Correct {name}.")
+
+
+def _numbers(config: Any, prefix: str) -> Iterator[tuple[str, float]]:
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            yield from _numbers(value, f"{prefix}{field.name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{field.name}", value
