@@ -128,8 +128,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         fits = sequence_length > 0 and 0 < latent_step <= sequence_length and 0 < t_min < t_max
         if not fits or dim % 2 or dim_head % 4:
             raise InputError(
-                expected="sequence_length > 0, 0 < latent_step <= sequence_length, 0 < t_min < t_max, an even dim, and a "
-                "dim_head that 4 divides",
+                expected="sequence_length > 0, 0 < latent_step <= sequence_length, 0 < t_min < t_max, an even dim, and "
+                "a dim_head that 4 divides",
                 found=f"sequence_length={sequence_length}, latent_step={latent_step}, t_min={t_min}, t_max={t_max}, "
                 f"dim={dim}, dim_head={dim_head}",
                 fix="Correct the model config.",

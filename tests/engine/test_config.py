@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import fields, is_dataclass
+from types import UnionType
 from typing import get_args, get_type_hints
 
 import pytest
@@ -203,5 +204,5 @@ def _numbers_of(kind):
     for name, hint in get_type_hints(kind).items():
         if is_dataclass(hint):
             yield from _numbers_of(hint)
-        elif {int, float} & set(get_args(hint) or (hint,)):
+        elif {int, float} & set(get_args(hint) if isinstance(hint, UnionType) else (hint,)):
             yield name
