@@ -17,8 +17,8 @@ FROM_1 = set(
 )
 FROM_0 = set(
     "loader.batch_size num_workers recording_exponent depth decoder_depth num_factors dim_population epochs "
-    "free_layers lr factor_lr body_lr pretrained_lr weight_decay replay_weight l2sp_weight regression_weight image_weight "
-    "noise rate_jitter time_jitter steps_around gradient_clip_val guidance scale noise_level".split()
+    "free_layers lr factor_lr body_lr pretrained_lr weight_decay replay_weight l2sp_weight regression_weight "
+    "image_weight noise rate_jitter time_jitter steps_around gradient_clip_val guidance scale noise_level".split()
 )
 ABOVE_0 = set(
     "sequence_length latent_step bin_size history horizon t_min t_max emb_init_scale reference_seconds "
