@@ -67,7 +67,7 @@ class MaskedOptimizerConfig(OptimizerConfig):
     """AdamW for a model with factors."""
 
     factor_lr: float = setting(
-        1e-4, "Highest learning rate of loadings and own variances, which start at a fit; 0: they stay there."
+        1e-4, "Highest learning rate of the factor model, which starts at a fit; 0: it stays there."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-_FITTED = ("factors.loading_rows.", "factors.log_noise_rows.")
+_OF_FACTORS = ("factors.loading_rows.", "factors.log_noise_rows.", "factor_update.")
 _UNDECAYED = ("_emb.", "_rows.", "quer")  # one row a unit, session, latent or query
 
 
@@ -26,16 +26,17 @@ class Group(NamedTuple):
 
 
 def factors_apart(parameters: Iterable[tuple[str, nn.Parameter]], lr: float, factor_lr: float) -> list[Group]:
-    """Two groups: the rows of a factor model that start at a fit, and learn slowly, and everything else.
+    """Two groups: the factor model, which starts at a fit and learns slowly, and everything else.
 
     Args:
         parameters: ``module.named_parameters()``.
         lr: Highest learning rate of everything else.
-        factor_lr: That of loadings and own variances; 0: they stay as they were fitted.
+        factor_lr: That of loadings, own variances and the factors' update; 0: they stay as they were fitted.
     """
     named = list(parameters)
-    fitted = [(n, p) for n, p in named if any(rows in n for rows in _FITTED)]
-    return [Group([(n, p) for n, p in named if not any(rows in n for rows in _FITTED)], lr), Group(fitted, factor_lr)]
+    of_factors = [(n, p) for n, p in named if any(part in n for part in _OF_FACTORS)]
+    others = [(n, p) for n, p in named if not any(part in n for part in _OF_FACTORS)]
+    return [Group(others, lr), Group(of_factors, factor_lr)]
 
 
 def adamw_with_warmup(
