@@ -41,6 +41,26 @@ def behavior_at(window: Any, spec: ModalitySpec, times: np.ndarray) -> np.ndarra
     return np.where(distance[:, None] <= reach, interpolated, np.nan)
 
 
+def check_known(split: str, target: str, behavior: Sequence[np.ndarray]) -> None:
+    """Refuse a split in which a behaviour is never known, or never changes: nothing can be learnt or scored.
+
+    Args:
+        split: Its name.
+        target: That of the behaviour.
+        behavior: (T, dim) known values of each window.
+
+    Raises:
+        InputError: See above.
+    """
+    known = np.concatenate(behavior)
+    if not len(known) or not np.ptp(known, axis=0).any():
+        raise InputError(
+            expected=f"values of {target} that differ, in the windows of '{split}'",
+            found="one value" if len(known) else "none that is known (NaN, or further than two samples away)",
+            fix="Choose splits in which it was measured, or another target.",
+        )
+
+
 def read_windows(
     dataset: Dataset, intervals: dict[str, Interval], *, windows: str, window_length: float
 ) -> list[LazyWindow]:

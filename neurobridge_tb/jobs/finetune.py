@@ -17,7 +17,7 @@ from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.arrays import Standardizer
 from neurobridge_tb.configs.finetune import FinetuneConfig
 from neurobridge_tb.data.activity import sampling_intervals
-from neurobridge_tb.data.behavior import raw_samples, read_windows
+from neurobridge_tb.data.behavior import check_known, raw_samples, read_windows
 from neurobridge_tb.data.targets import series_spec
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import is_simulated
@@ -68,6 +68,8 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
     layout: dict[str, Any] = {"windows": config.windows, "window_length": reader.sequence_length}
     windows = {split: read_windows(dataset, intervals, **layout) for split, intervals in splits.items()}
     samples = {split: raw_samples(reader, windows[split], spec, config.history) for split in splits}
+    for split, (_, behavior) in samples.items():
+        check_known(split, config.target, behavior)
     observed = samples["test"][1]
 
     def ridge() -> list[np.ndarray]:
@@ -136,9 +138,10 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
         "poyo": lambda: trained("poyo", lambda: POYODecoder(reader, dataset, dim_out=spec.dim), lr),
         "ridge": ridge,
     }
-    if unknown := [name for name in config.rows if name not in decoders]:
+    unknown = [name for name in config.rows if name not in decoders]
+    if unknown or not config.rows:
         raise InputError(
-            expected=f"rows among {', '.join(decoders)}", found=", ".join(unknown), fix="Correct rows=[…]."
+            expected=f"rows among {', '.join(decoders)}", found=", ".join(unknown) or "none", fix="Correct rows=[…]."
         )
     rows = [{"decoder": name, **window_scores(decoders[name](), observed, config.seed)} for name in config.rows]
     content = {

@@ -7,6 +7,7 @@ from neurobridge_tb.configs.score import ScoreConfig
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_json
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.progress import say
@@ -37,6 +38,8 @@ def score(config: ScoreConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(ScoreConfig, config, settings)
+    if not config.tasks:
+        raise InputError(expected="a task or more", found="tasks=[]", fix="Leave tasks= out for the usual ones.")
     dataset = open_dataset(config.dataset)
     model = place(NeuroBridgeModel.from_pretrained(config.pretrained).eval(), config)
     rows: list[dict[str, Any]] = []

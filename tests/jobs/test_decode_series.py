@@ -1,5 +1,8 @@
 """Decoding a series: a behaviour that drives the units is found, in counts and in latents; shuffled, it is not."""
 
+import shutil
+
+import h5py
 import numpy as np
 import pytest
 from small_models import save_encoder
@@ -9,6 +12,7 @@ from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.decode import decode
+from neurobridge_tb.jobs.finetune import finetune
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,26 @@ def test_a_shuffled_behaviour_is_not(root, tmp_path):
 def test_a_behaviour_that_was_not_recorded_is_named(root, tmp_path):
     with pytest.raises(InputError, match="running.running_speed"):
         run(root, tmp_path, "running_speed")
+
+
+@pytest.mark.parametrize(
+    ("rows", "value", "message"),
+    [
+        (slice(0, 1600), np.nan, "in the windows of 'train'[\\s\\S]*none that is known"),
+        (slice(2000, 2400), np.nan, "in the windows of 'test'[\\s\\S]*none that is known"),
+        (slice(None), 1.0, "in the windows of 'train'[\\s\\S]*one value"),
+    ],
+)
+@pytest.mark.parametrize("job", ["decode", "finetune"])
+def test_a_split_in_which_the_behaviour_is_not_known_or_never_changes_is_named(
+    root, tmp_path, job, rows, value, message
+):
+    with h5py.File(shutil.copy(root / "reach.h5", tmp_path / "reach.h5"), "r+") as file:
+        file["hand/velocity"][rows] = value
+    settings = [f"dataset.root={tmp_path}", f"pretrained={root}/model", f"run_dir={tmp_path}/run"]
+    settings += ["target=hand_velocity_2d", *(["rows=[ridge]"] if job == "finetune" else [])]
+    with pytest.raises(InputError, match=message):
+        {"decode": decode, "finetune": finetune}[job](compose_config(job, settings))
 
 
 def test_where_tracking_is_lost_bins_are_left_out_and_said(root, tmp_path):

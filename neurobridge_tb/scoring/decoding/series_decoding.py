@@ -9,7 +9,7 @@ import torch
 from neurobridge_tb._upstream import Dataset, collate
 from neurobridge_tb.configs.decode import DecodeConfig
 from neurobridge_tb.data.activity import sampling_intervals
-from neurobridge_tb.data.behavior import behavior_at, raw_samples, read_windows
+from neurobridge_tb.data.behavior import behavior_at, check_known, raw_samples, read_windows
 from neurobridge_tb.data.lazy_window import LazyWindow
 from neurobridge_tb.devices import compute, place
 from neurobridge_tb.errors import InputError
@@ -52,6 +52,8 @@ def decode_series(
     rows, errors = [], {}
     for name, samples in features.items():
         of_split = {split: samples(some) for split, some in windows.items()}
+        for split, (_, behavior) in of_split.items():
+            check_known(split, config.target, behavior)
         fitted = fit_ridge(*(np.concatenate(part) for split in ("train", "valid") for part in of_split[split]))
         inputs, observed = of_split["test"]
         predicted = [fitted.predict(x) for x in inputs]
