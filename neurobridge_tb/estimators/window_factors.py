@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import block_diag
 
-from neurobridge_tb.arrays import Array, Floats, to_floats
+from neurobridge_tb.arrays import Array, Floats, Standardizer, to_floats
 from neurobridge_tb.estimators.factor_analysis import LEAST_NOISE, FactorAnalysis, choose_factor_analysis
 from neurobridge_tb.estimators.factor_dynamics import LARGEST, fit_dynamics
 
@@ -48,8 +48,8 @@ def fit_window_factors(
     is_slow = np.arange(loadings.shape[1]) < slow.loadings.shape[1]
     kept = np.sort(np.argsort(-(loadings**2 / fast.noise[:, None]).sum(0), kind="stable")[: max(numbers)])
     loadings, is_slow = loadings[:, kept], is_slow[kept]
-    variance = np.nansum(x**2, axis=0) / np.maximum((~np.isnan(x)).sum(0), 1)
-    noise = np.where(variance > 0, np.maximum(variance - (loadings**2).sum(1), LEAST_NOISE * variance), 1.0)
+    variance = Standardizer.fit(x).std ** 2  # 1 of a unit that never changes, which so tells nothing
+    noise = np.maximum(variance - (loadings**2).sum(1), LEAST_NOISE * variance)
     model = FactorAnalysis(np.zeros(x.shape[1]), loadings, noise, fast.bins)
     of_fast = FactorAnalysis(model.mean, loadings[:, ~is_slow], noise, fast.bins)
     dynamics = block_diag(LARGEST * np.eye(int(is_slow.sum())), fit_dynamics(of_fast, x, lengths))

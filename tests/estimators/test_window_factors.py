@@ -46,7 +46,7 @@ def test_drifts_are_found_that_bins_alone_do_not_show():
     assert least < error_of_hidden(model, dynamics, x) < least + 0.85 * (alone - least)
     assert {"4", "window means, 4"} <= set(errors)
     variance = (model.loadings**2).sum(1) + model.noise
-    np.testing.assert_allclose(variance, (fitted**2).mean(0))  # own variance is what factors leave
+    np.testing.assert_allclose(variance, fitted.var(0))  # own variance is what factors leave
     assert np.linalg.norm(dynamics, 2) < 1
 
 
@@ -67,10 +67,10 @@ def test_at_most_so_many_factors_in_all(most):
 
 def test_what_is_absent_is_left_out_and_silent_units_have_no_part():
     x, _ = drifting()
-    x[:, 3], x[:, 4] = 0.0, np.nan
+    x[:, 3], x[:, 4] = -1e-3, np.nan  # a silent unit, around a mean that half a spike was added to
     x[: 20 * BINS, 5:9] = np.nan
     x[np.random.default_rng(0).random(x.shape) < 0.1] = np.nan
     lengths = [BINS + 3, BINS - 3, *LENGTHS[2:]]
     model, dynamics, _ = fit_window_factors(x, lengths, numbers=NUMBERS)
     assert np.isfinite(model.loadings).all() and np.isfinite(dynamics).all() and (model.noise > 0).all()
-    assert np.abs(model.loadings[[3, 4]]).max() < 1e-9
+    assert np.abs(model.loadings[[3, 4]]).max() < 1e-4 and (model.noise[[3, 4]] == 1).all()
