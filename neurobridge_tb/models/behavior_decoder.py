@@ -14,11 +14,10 @@ from neurobridge_tb.models.pretrained import PretrainedModel
 
 
 class BehaviorDecoder(PretrainedModel):
-    """A :class:`NeuroBridgeModel` whose bin states are read by a linear layer.
+    """A :class:`NeuroBridgeModel` whose bin states and factors are read by a linear layer.
 
-    The bin state is the pretrained decoder's view of the population at a time (see
-    :meth:`neurobridge_tb.nn.grid_decoder.GridDecoder.bin_states`), so all but the last layer can be pretrained. A
-    velocity is read from how the state changes: the layer sees the neighbouring bins too.
+    They are the pretrained model's view of the population at a time (:meth:`NeuroBridgeModel.bin_features`), so all but
+    the last layer can be pretrained. A velocity is read from how they change: the layer sees the neighbouring bins too.
 
     Args:
         encoder: Config of the :class:`NeuroBridgeModel`.
@@ -33,7 +32,8 @@ class BehaviorDecoder(PretrainedModel):
         self.config = {k: v for k, v in locals().items() if k in arguments and k != "self"}
         self.encoder = NeuroBridgeModel(**encoder)
         self.bins_around = bins_around
-        self.readout = nn.Linear((2 * bins_around + 1) * self.encoder.dim, dim_out)
+        self.readout = nn.Linear((2 * bins_around + 1) * self.encoder.dim_features, dim_out)
+        self.register_load_state_dict_pre_hook(_without_factors)
 
     def init_vocabs(self, dataset: Dataset) -> None:
         """See :meth:`NeuroBridgeModel.init_vocabs`."""
@@ -62,7 +62,7 @@ class BehaviorDecoder(PretrainedModel):
         return self.readout(self.states(**inputs))
 
     def states(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Any) -> Tensor:
-        """Bin states (B, K, (2 * bins_around + 1) * D) at and around each time.
+        """Bin states and factors (B, K, (2 * bins_around + 1) * dim_features) at and around each time.
 
         Args:
             session_index: (B,).
@@ -73,11 +73,14 @@ class BehaviorDecoder(PretrainedModel):
         width = output_timestamps[:, 1:2, None] - first if output_timestamps.shape[1] > 1 else 0 * first
         offsets = torch.arange(-self.bins_around, self.bins_around + 1, device=first.device)
         around = (output_timestamps[..., None] + width * offsets).clamp(first, last)  # (B, K, 2 * bins_around + 1)
-        states = self.encoder.decoder.bin_states(
-            self.encoder.encode(session_index=session_index, **inputs),
-            inputs["latent_timestamps"],
-            self.encoder.session_emb(session_index),
-            around.flatten(1),
-            self.encoder.rotary_emb,
-        )
-        return states.view(*output_timestamps.shape, -1)
+        features = self.encoder.bin_features(session_index=session_index, output_timestamps=around.flatten(1), **inputs)
+        return features.view(*output_timestamps.shape, -1)
+
+
+def _without_factors(decoder: BehaviorDecoder, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Decoders that read bin states alone do so still."""
+    name, places = f"{prefix}readout.weight", 2 * decoder.bins_around + 1
+    if name in state and state[name].shape[1] == places * decoder.encoder.dim != decoder.readout.in_features:
+        of_states = state[name].unflatten(1, (places, -1))
+        more = decoder.encoder.dim_features - decoder.encoder.dim
+        state[name] = nn.functional.pad(of_states, (0, more)).flatten(1)

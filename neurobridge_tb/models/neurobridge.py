@@ -495,6 +495,11 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         mean = factors.at(timestamps, self._bin_times(inputs))
         return self.factors.predict(mean + self.factor_update(states).to(mean), unit_index)
 
+    @property
+    def dim_features(self) -> int:
+        """Width of :meth:`bin_features`."""
+        return self.dim + (0 if self.factors is None else self.factors.loading_rows.embedding_dim)
+
     def bin_features(self, *, session_index: Tensor, output_timestamps: Tensor, **inputs: Any) -> Tensor:
         """What the rows of a unit read at each time: the bin state, and the factors where there are some.
 
@@ -504,7 +509,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             **inputs: What :meth:`encode` takes.
 
         Returns:
-            (B, K, D + num_factors).
+            (B, K, dim_features), that is D + num_factors.
         """
         inputs["session_index"] = session_index
         factors = None if self.factors is None else self.infer_factors(**inputs)

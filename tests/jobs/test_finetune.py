@@ -91,7 +91,7 @@ def test_a_bin_reads_its_neighbours_within_the_window_alone(root):
     short, long = (decoder.tokenize(dataset.get_recording("reach").slice(0.0, end)) for end in (0.3, 0.5))
     alone, batch = collate([short]), collate([short, long])
     states = decoder.states(**alone)
-    assert states.shape == (1, 6, 3 * 32)
+    assert states.shape == (1, 6, 3 * encoder.dim_features)
     before, at, after = states.chunk(3, dim=-1)
     torch.testing.assert_close(before[:, 1:], at[:, :-1])
     torch.testing.assert_close(after[:, :-1], at[:, 1:])

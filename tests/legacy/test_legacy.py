@@ -1,11 +1,12 @@
 """Models saved before this version load, and their outputs are equal."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from neurobridge_tb import ImageAligner, NeuroBridgeModel
 from neurobridge_tb._upstream import DatasetIndex, collate
@@ -66,5 +67,19 @@ def test_behavior(suffix, windows, expected):
 
 @pytest.mark.parametrize("name", ["neurohorizon", "neurohorizon.ckpt"])
 def test_forecasters_of_before_the_rate_filter_are_refused_with_what_to_do(name):
-    with pytest.raises(InputError, match=r"(?s)neurohorizon.*before that filter wrote.*Train it again"):
+    with pytest.raises(InputError, match=r"(?s)neurohorizon.*from before these wrote.*Train it again"):
         NeuroHorizonModel.load_pretrained(FOLDER / name)
+
+
+def test_decoders_of_before_they_read_factors_predict_what_they_did(tmp_path):
+    torch.manual_seed(0)
+    encoder = dict(modality="spike_counts", sequence_length=0.5, latent_step=0.25, dim=16, depth=1, num_factors=4)
+    decoder = BehaviorDecoder(encoder=encoder, dim_out=2)
+    decoder.init_vocabs(SimpleNamespace(get_unit_ids=lambda: ["unit"], recording_ids=["recording"]))
+    with torch.no_grad():
+        decoder.readout.weight.unflatten(1, (5, -1))[..., 16:].zero_()  # the factors'
+    folder = decoder.save_pretrained(tmp_path / "decoder")
+    weights = load_file(folder / "model.safetensors")
+    weights["readout.weight"] = weights["readout.weight"].unflatten(1, (5, -1))[..., :16].flatten(1).contiguous()
+    save_file(weights, folder / "model.safetensors")
+    torch.testing.assert_close(BehaviorDecoder.load_pretrained(folder).readout.weight, decoder.readout.weight)

@@ -102,7 +102,7 @@ def predict_behavior(decoder: nn.Module, tokenizer: LabelledTokenizer, windows: 
 def fit_readout(
     decoder: BehaviorDecoder, tokenizer: LabelledTokenizer, train: list[Data], valid: list[Data]
 ) -> BehaviorDecoder:
-    """Set the linear layer by ridge regression from the decoder's bin states as they are; returns the decoder.
+    """Set the linear layer by ridge regression from the decoder's bin states and factors as they are.
 
     Args:
         decoder: With a pretrained encoder.
