@@ -122,7 +122,7 @@ def test_networks_learn_classes_and_values(workspace, tmp_path):
 def test_what_is_not_there_is_not_decoded(workspace, tmp_path):
     _, rows = run(workspace, tmp_path, target="trials.noise", areas=False)
     for row in rows.values():
-        assert row["accuracy"]["low"] < 0.5 and row["p"] > 0.02
+        assert row["accuracy"]["low"] <= 0.5 and row["p"] > 0.02  # chance lies in the interval
 
 
 def test_values_conditions_and_own_splits(workspace, tmp_path):
