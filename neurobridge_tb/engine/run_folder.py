@@ -28,6 +28,8 @@ from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models.pretrained import check_model_folder
 from neurobridge_tb.processes import is_first_process
 
+_OF_OTHER_PARAMETERS = ("parameter group", "loading state_dict")  # in PyTorch's errors
+
 
 class RunFolder:
     """Folder of one run; running again with the same config resumes from its last checkpoint.
@@ -154,7 +156,16 @@ class RunFolder:
             module.compile_networks()
         for loader in (x for x in tree_leaves((train, valid)) if isinstance(x, DataLoader)):
             loader.pin_memory = trainer.strategy.root_device.type == "cuda"  # copies that the device need not wait for
-        trainer.fit(module, train, valid, ckpt_path=last, weights_only=True)
+        try:
+            trainer.fit(module, train, valid, ckpt_path=last, weights_only=True)
+        except (ValueError, RuntimeError) as error:
+            if last is None or not any(part in str(error) for part in _OF_OTHER_PARAMETERS):
+                raise
+            raise InputError(
+                expected="a run that this version of neurobridge-tb began",
+                found=f"{last}, whose network or optimizer has other parameters",
+                fix="Give another run_dir, or go on with the version that began it.",
+            ) from error
         if trainer.is_global_zero:
             self._gather_logs()
 

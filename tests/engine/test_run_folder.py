@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.engine.checkpoint_io import SafeCheckpointIO
 from neurobridge_tb.engine.config import settle
 from neurobridge_tb.engine.modules.masked import PretrainingModule
 from neurobridge_tb.engine.run_folder import RunFolder
@@ -80,6 +82,16 @@ def test_a_run_goes_on_where_it_was_moved_and_keeps_its_best_epoch(finished, bin
     pretrain(**SHORT | {"max_epochs": 3}, root="data", run_dir="moved")
     assert len(pd.read_csv(moved / "metrics.csv")["train/loss"].dropna()) == 3
     assert again.best_score() == best
+
+
+def test_a_run_of_another_version_is_refused_in_words(finished, binned_root, tmp_path):
+    old = shutil.copytree(finished, tmp_path / "old")
+    last = old / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["optimizer_states"][0]["param_groups"][0]["params"].pop()
+    SafeCheckpointIO().save_checkpoint(checkpoint, last)
+    with pytest.raises(InputError, match="this version of neurobridge-tb began"):
+        pretrain(**SHORT | {"max_epochs": 3}, root=binned_root, run_dir=old)
 
 
 def test_other_settings_and_another_source_are_refused(finished, binned_root, tmp_path):
