@@ -20,6 +20,7 @@ from neurobridge_tb.engine.modules.alignment import AlignmentModule
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.saved_settings import masking_of_run
 from neurobridge_tb.engine.starts.linear_start import fit_linear_path
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 from neurobridge_tb.processes import is_first_process
 from neurobridge_tb.progress import say
@@ -35,6 +36,13 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(AlignConfig, config, settings)
+    max_epochs = config.stage1.epochs + config.stage2.epochs
+    if not max_epochs and not config.readout.linear_path:
+        raise InputError(
+            expected="an epoch of training, or readout.linear_path=true, which starts in closed form",
+            found="stage1.epochs=0, stage2.epochs=0 and readout.linear_path=false",
+            fix="Set stage1.epochs.",
+        )
     run, began = RunFolder(config), time.monotonic()
     L.seed_everything(config.seed, verbose=False)
     dataset = open_dataset(config.dataset)
@@ -62,7 +70,6 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     masked_train, masked_valid = masked_loaders(replace(config, loader=replayed, masking=masking), dataset, encoder)
     stage1_model = run.path / "model_stage1" if config.stage2.epochs else run.model
     module = AlignmentModule(model, config, masked_train, (stage1_model, run.model))
-    max_epochs = config.stage1.epochs + config.stage2.epochs
     callbacks = [PairEpochs(config.seed, train, valid), EpochSeeds(config.seed, masked_train)]
     trainer = run.trainer(
         replace(config.trainer, max_epochs=max_epochs), callbacks, monitor="val/loss", some_unused=True

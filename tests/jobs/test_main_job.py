@@ -283,14 +283,20 @@ def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monk
 
 def test_what_one_area_gives_is_drawn_by_a_model_of_that_area_alone(workspace, aligned, tmp_path):
     drawn = {}
-    few = ["stage1.epochs=1", "stage2.epochs=0"]
-    of_area = align(alignment(workspace, f"run_dir={tmp_path}/align_V1", "areas=[V1]", *few))
+    closed_form = ["stage1.epochs=0", "stage2.epochs=0"]
+    of_area = align(alignment(workspace, f"run_dir={tmp_path}/align_V1", "areas=[V1]", *closed_form))
     for model, areas in ((of_area, "areas=[V1]"), (aligned, "areas=null")):
         run = reconstruct(reconstruction(workspace, tmp_path / model.name, model, areas))
         assert read_metrics(run)["areas"] == (["V1"] if model == of_area else None)
         with h5py.File(run / "reconstructions.h5") as file:
             drawn[areas] = file["cosine"][:]
     assert not np.allclose(*drawn.values())
+
+
+def test_nothing_to_train_and_no_closed_form_is_refused(workspace, tmp_path):
+    nothing = ["stage1.epochs=0", "stage2.epochs=0", "readout.linear_path=false"]
+    with pytest.raises(InputError, match="an epoch of training"):
+        align(alignment(workspace, f"run_dir={tmp_path}/run", *nothing))
 
 
 def reconstruction(ws, run_dir, aligned, *overrides):

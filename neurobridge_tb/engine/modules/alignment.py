@@ -100,7 +100,7 @@ class AlignmentModule(WindowModule):
     def configure_optimizers(self) -> Any:
         total = int(self.trainer.estimated_stepping_batches)
         stage1, stage2 = self.config.stage1, self.config.stage2
-        first = round(total * stage1.epochs / (stage1.epochs + stage2.epochs))
+        first = round(total * stage1.epochs / max(1, stage1.epochs + stage2.epochs))
         trained = [(n, p) for n, p in self.named_parameters() if not n.startswith("model.encoder.")]
         free = Group(self.free_layers.named_parameters(), stage2.lr, first)
         return self.adamw(Group(trained, stage1.lr), free, weight_decay=self.config.weight_decay)
