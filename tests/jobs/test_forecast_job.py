@@ -194,7 +194,7 @@ def test_faults_are_named(root, tmp_path):
     with pytest.raises(InputError, match="column 'cue' of trials"):
         forecast(config(root, tmp_path / "l", "psth_condition=cue"))
     assert not list(tmp_path.glob("*/checkpoints"))  # nothing was trained in vain
-    with pytest.raises(InputError, match="a reference window"):
+    with pytest.raises(InputError, match="reference_seconds above 0"):
         forecast(config(root, tmp_path / "h", "model.unit_identity=features", "reference_seconds=0"))
     with pytest.raises(InputError, match=r"at least 1 s(.|\n)*0.4 s"):
         forecast(config(root, tmp_path / "m", "model.unit_identity=features", "reference_seconds=0.4"))
