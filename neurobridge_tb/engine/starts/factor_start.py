@@ -11,6 +11,7 @@ from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis
 from neurobridge_tb.estimators.window_factors import fit_window_factors
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.progress import say
 
 _MOST_BINS = 50_000  # of each recording
 
@@ -49,6 +50,8 @@ def start_from_factor_analysis(
         units, activity, lengths = _activity(recordings, intervals, group)
         numbers = [*(n for n in NUMBERS if n < most), most]
         fitted, dynamics, tried = fit_window_factors(activity, lengths, numbers=numbers, seed=seed)
+        if fitted.loadings.shape[1] == most:
+            say(f"All {most} factors of the model are used; more (model.num_factors) may fill in hidden units better")
         turn = _turn(model, units, fitted, kept)
         loadings = fitted.loadings @ turn
         new = np.array([unit not in kept for unit in units])
