@@ -166,7 +166,7 @@ def collect_responses(
 
     def some(rows: slice) -> tuple[Responses, NDArray[np.bool_]]:
         read = _of_length(len(step), activity.windows(start[rows], end[rows]))
-        present = ~np.isnan(read).all((1, 2))
+        present = np.asarray(~np.isnan(read).all((1, 2)))
         block = Responses(
             values=read[present],
             image_ids=image_ids[rows][present],

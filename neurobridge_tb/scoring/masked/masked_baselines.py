@@ -81,11 +81,12 @@ def baseline_errors(model: NeuroBridgeModel, loader: DataLoader, baselines: Base
     if not baselines:
         return {}
     errors: dict[str, Floats] = {}
+    n_windows = sum(1 for _ in loader.sampler)
     for session, bins in _masked_bins(model, loader):
         values = standardized(model, bins.values, bins.units)
         for name, fit in baselines[session].items():
             squared = np.where(bins.target, fit.predict(values, bins.keep) - values, 0) ** 2
-            np.add.at(errors.setdefault(name, np.zeros(len(loader.sampler))), bins.window, squared.sum(1))
+            np.add.at(errors.setdefault(name, np.zeros(n_windows)), bins.window, squared.sum(1))
     return errors
 
 
@@ -148,5 +149,5 @@ def _masked_bins(
                 window = source.window(index)
                 mask, values = source.transform.draw(window), model.grid_values(window)[0]
                 parts.append((np.full(len(values), number), values, mask.keep, mask.target & ~np.isnan(values)))
-            bins = (np.concatenate(x) for x in zip(*parts, strict=True))
-            yield str(window.session.id), _Masked(*bins, model.unit_index(window))
+            number_of, values, keep, target = (np.concatenate(x) for x in zip(*parts, strict=True))
+            yield str(window.session.id), _Masked(number_of, values, keep, target, model.unit_index(window))
