@@ -4,6 +4,8 @@ On torch_brain 0.1 this *is* ``torch_brain.registry``, so that POYO+ decodes our
 0.2 without a replacement; there, the same names and call signatures live here.
 """
 
+from typing import Any
+
 try:
     from torch_brain.registry import (
         _ID_TO_MODALITY,
@@ -48,7 +50,7 @@ except ImportError:
     _ID_TO_MODALITY: dict[int, str] = {}  # type: ignore[no-redef]
 
 
-def register_modality(name: str, **kwargs) -> int:
+def register_modality(name: str, **kwargs: Any) -> int:
     """Register a modality under ``name``.
 
     Args:
