@@ -629,8 +629,11 @@ def put_in_place(part, path):
 
 
 @contextmanager
-def written_aside(path):
-    """A path beside ``path``, whose file takes its place when the body has ended without an error."""
+def written_aside(path, room=None):
+    """A path beside ``path``, whose file takes its place when the body has ended without an error.
+
+    ``room`` is how much it needs, for messages; by default its name.
+    """
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # of a process that was killed
     try:
@@ -641,7 +644,7 @@ def written_aside(path):
         RuntimeError,
     ) as error:  # HDF5 raises the second where it cannot close the file
         raise RawFileError(
-            expected=f"room for {path.name} in {path.parent}",
+            expected=f"room for {room or path.name} in {path.parent}",
             found=f"that writing failed ({error})",
             fix="Free some space, or choose another folder, and run again.",
         ) from error

@@ -348,31 +348,22 @@ def raw_paths(raw_dir, monkey, variant):
 @contextmanager
 def new_file(path, n_bytes):
     """An HDF5 file with another name, which becomes ``path`` when the body has ended without an error."""
-    aside = path.with_name(f".{path.name}.part")
-    aside.unlink(missing_ok=True)  # of a process that was killed
-    expected = f"room for {n_bytes / 1e9:.1f} GB in {path.parent}"
-    fix = "Free some space, or choose another --processed-dir, and run again."
+    room = f"{n_bytes / 1e9:.1f} GB"
     free = shutil.disk_usage(path.parent).free
     if free < n_bytes:
-        raise RawFileError(expected=expected, found=f"{free / 1e9:.1f} GB", fix=fix)
+        raise RawFileError(
+            expected=f"room for {room} in {path.parent}",
+            found=f"{free / 1e9:.1f} GB",
+            fix="Free some space, or choose another --processed-dir, and run again.",
+        )
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
     access.set_sieve_buf_size(
         0
     )  # bins that lie apart are then written without reading what is between them
-    try:
+    with written_aside(path, room) as aside:
         with h5py.File(h5py.h5f.create(os.fsencode(aside), fapl=access)) as file:
             yield file
-        put_in_place(aside, path)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # HDF5 raises the second where it cannot close the file
-        raise RawFileError(
-            expected=expected, found=f"that writing failed ({error})", fix=fix
-        ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 # Download (a copy of ../_shared/download.py, made by sync.py)
@@ -404,8 +395,11 @@ def put_in_place(part, path):
 
 
 @contextmanager
-def written_aside(path):
-    """A path beside ``path``, whose file takes its place when the body has ended without an error."""
+def written_aside(path, room=None):
+    """A path beside ``path``, whose file takes its place when the body has ended without an error.
+
+    ``room`` is how much it needs, for messages; by default its name.
+    """
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # of a process that was killed
     try:
@@ -416,7 +410,7 @@ def written_aside(path):
         RuntimeError,
     ) as error:  # HDF5 raises the second where it cannot close the file
         raise RawFileError(
-            expected=f"room for {path.name} in {path.parent}",
+            expected=f"room for {room or path.name} in {path.parent}",
             found=f"that writing failed ({error})",
             fix="Free some space, or choose another folder, and run again.",
         ) from error

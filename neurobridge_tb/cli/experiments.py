@@ -21,10 +21,10 @@ def experiment(name: str, arguments: tuple[str, ...], dry_run: bool) -> None:
     """Run all jobs of a recipe, each once, and make its table. Run again to go on where it was cut.
 
     NAME is a recipe of the package (pretrained, areas, time_windows, masks, scaling, target_layers, factors, sessions,
-    mixing) or the path of your own. NAME=VALUE gives a setting of the recipe, levels of a factor, seeds=[0,1,2], a
-    setting of a step (align.stage1.epochs=3), workspace=FOLDER, or how it runs: launcher=basic|joblib|ray|
-    submitit_local|submitit_slurm, launcher.workers=2, launcher.cpus, launcher.gpus, launcher.memory_gb,
-    launcher.minutes, launcher.address, launcher.slurm.partition=gpu.
+    each_session, mixing) or the path of your own. NAME=VALUE gives a setting of the recipe, levels of a factor,
+    seeds=[0,1,2], a setting of a step (align.stage1.epochs=3), workspace=FOLDER, or how it runs:
+    launcher=basic|joblib|ray|submitit_local|submitit_slurm, launcher.workers=2, launcher.cpus, launcher.gpus,
+    launcher.memory_gb, launcher.minutes, launcher.address, launcher.slurm.partition=gpu.
 
     Example: neurobridge experiment pretrained root=processed embeddings=embeddings.h5 launcher=joblib
     """

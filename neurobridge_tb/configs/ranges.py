@@ -34,7 +34,7 @@ def check_ranges(config: Any, prefix: str = "") -> None:
     """
     for name, value in _numbers(config, prefix):
         last, two = name.rpartition(".")[2], ".".join(name.split(".")[-2:])
-        if two in FROM_0 or last in FROM_0 - FROM_1:
+        if two in FROM_0 or last in FROM_0:
             fits, expected = value >= 0, "0 or more"
         elif last in FROM_1:
             fits, expected = value >= 1, "1 or more"

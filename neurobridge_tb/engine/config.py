@@ -156,8 +156,10 @@ def open_dataset(config: DatasetConfig) -> Dataset:
         InputError: It cannot be opened, a recording has what ``neurobridge validate`` calls a fault, or one that is to
             be left out is not there, or no other is.
     """
+    say(f"Opening the recordings{f' in {config.root}' if config.root else ''}")
+    dataset = _instantiated(config)
     if config.leave_out:
-        found = open_dataset(replace(config, leave_out=[])).recording_ids
+        found = dataset.recording_ids
         rest = [r for r in found if r not in config.leave_out]
         if not rest or not set(config.leave_out) <= set(found):
             raise InputError(
@@ -165,11 +167,16 @@ def open_dataset(config: DatasetConfig) -> Dataset:
                 found=", ".join(config.leave_out),
                 fix="Correct it.",
             )
-        return open_dataset(replace(config, recording_ids=rest, leave_out=[]))
+        dataset = _instantiated(replace(config, recording_ids=rest))
+    if isinstance(dataset, BinnedRecordings):
+        refuse_faulty(dataset.paths)
+    return dataset
+
+
+def _instantiated(config: DatasetConfig) -> Dataset:
     arguments = {name: value for name, value in asdict(config).items() if name not in ("arguments", "leave_out")}
-    say(f"Opening the recordings{f' in {config.root}' if config.root else ''}")
     try:
-        dataset = instantiate({**arguments, **config.arguments})
+        return instantiate({**arguments, **config.arguments})
     except InstantiationException as error:
         if isinstance(error.__cause__, NeuroBridgeError):
             raise error.__cause__ from None
@@ -178,9 +185,6 @@ def open_dataset(config: DatasetConfig) -> Dataset:
             found=f"{config._target_}: {error.__cause__}",
             fix="Set dataset.root=<folder given to `brainsets prepare` as --processed-dir>.",
         ) from error
-    if isinstance(dataset, BinnedRecordings):
-        refuse_faulty(dataset.paths)
-    return dataset
 
 
 def check_name(name: str, names: Iterable[str], *, what: str, fix: str) -> None:

@@ -24,18 +24,18 @@ def settle_size(config: Sized, dataset: Dataset, *, group: str, seconds: float) 
         group: Group of the presets, ``"model"`` or ``"forecaster"``.
         seconds: Length of a window in s.
     """
+    job: Any = config
+    presets = GROUPS[group][0]
+    if _filled(job.model, presets["laptop"]) == job.model:
+        return config
     intervals = dataset.get_sampling_intervals("train")
     if config.windows == "trial":
         count = sum(map(len, intervals.values()))
     else:
         count = sum(int(((its.end - its.start) // seconds).sum()) for its in intervals.values())
     preset = "laptop" if count < _FEW_WINDOWS else "small"
-    job: Any = config
-    model = _filled(job.model, GROUPS[group][0][preset])
-    if model == job.model:
-        return config
     say(f"{count:,} training windows: {group}={preset}")
-    return replace(job, model=model)
+    return replace(job, model=_filled(job.model, presets[preset]))
 
 
 def _filled(part: Part, preset: Mapping[str, Any]) -> Part:

@@ -38,9 +38,11 @@ def fit_window_factors(
     """
     x = to_floats(activity)
     n_bins = len(x) / max(1, len(lengths))
-    means, weight = _window_means(x, lengths)
-    slow, slow_errors = choose_factor_analysis(means * weight, numbers=numbers, seed=seed)
-    if n_bins <= 1 or not slow.loadings.shape[1]:
+    slow = None
+    if n_bins > 1:
+        means, weight = _window_means(x, lengths)
+        slow, slow_errors = choose_factor_analysis(means * weight, numbers=numbers, seed=seed)
+    if slow is None or not slow.loadings.shape[1]:
         model, errors = choose_factor_analysis(x, numbers=numbers, seed=seed)
         return model, fit_dynamics(model, x, lengths), {str(n): error for n, error in errors.items()}
     fast, errors = choose_factor_analysis(x - np.repeat(means, lengths, axis=0), numbers=numbers, seed=seed)

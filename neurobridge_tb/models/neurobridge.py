@@ -452,7 +452,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             cells = Cells.listed(output_cells, output_cell_count)
 
         session_emb = self.session_emb(session_index)
-        states = self.decoder.bin_states(latents, latent_timestamps, session_emb, output_timestamps, self.rotary_emb)
+        states = self._checkpointed(
+            self.decoder.bin_states, latents, latent_timestamps, session_emb, output_timestamps, self.rotary_emb
+        )
 
         def predict(latents: Tensor) -> Tensor:
             return self.decoder(

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurobridge_tb._upstream import ArrayDict, Data, Interval, IrregularTimeSeries
 from neurobridge_tb.datasets.columns import Table, as_text, column_name, column_values, numbers, seconds, table_columns
+from neurobridge_tb.datasets.validation.contents import SPLITS
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
-_SPLITS = ("train", "valid", "test")
 _TIME_NAMES = ("timestamps", "domain")
 _TOLERANCE_S = 1e-6
 _LONGEST_NAME = 200  # file systems take 255, of which parts and suffixes need some
@@ -256,8 +256,8 @@ def _starts_and_ends(name: str, given: Any) -> tuple[ArrayLike, ArrayLike]:
 def split_domains(splits: Mapping[str, Any], domain: Interval) -> dict[str, Interval]:
     """``train_domain`` and so on: intervals sorted by time, no two of which overlap."""
     require_input(
-        set(splits) <= set(_SPLITS),
-        expected=f"splits named {', '.join(_SPLITS)}",
+        set(splits) <= set(SPLITS),
+        expected=f"splits named {', '.join(SPLITS)}",
         found=", ".join(splits),
         fix="Rename them.",
     )
