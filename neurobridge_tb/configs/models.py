@@ -36,7 +36,7 @@ class ModelConfig(NetworkConfig):
     sequence_length: float = setting(REQUIRED, "Length of a window (s).")
     latent_step: float = setting(REQUIRED, "Time between latent steps (s).")
     num_latents_per_step: int = setting(8, "Latents at each step.")
-    num_factors: int = setting(64, "Most factors of the factor model; 0: none.")
+    num_factors: int = setting(256, "Most factors of the factor model; its fit keeps those that help; 0: none.")
     dim_population: int = setting(0, "Width of a population embedding, as earlier models have; 0: none.")
     bin_size: float = setting(0.02, "Bin width (s) of the counts predicted for spikes.")
 

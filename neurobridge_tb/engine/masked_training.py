@@ -69,14 +69,14 @@ def train_masked(
     if config.ema:
         callbacks.append(EMAWeightAveraging(decay=config.ema))
     trainer = run.trainer(config.trainer, callbacks, monitor="val/loss")
-    start, at_start = run.path / "model_start", run.path / "start.json"
+    at_start = run.path / "start.json"
     say(f"Training in batches of {train.batch_size} windows, {len(train)} an epoch")
     if not run.last_checkpoint.exists():
         trainer.validate(module, list(valid.values()), verbose=False)
         for metric in module.valid_losses:
             metric.reset()  # its tensors are those of inference mode
         if trainer.is_global_zero:
-            model.save_pretrained(start)
+            model.save_pretrained(run.start)
             write_json(at_start, {"val/loss": float(trainer.callback_metrics["val/loss"])})
     run.fit(trainer, module, train, list(valid.values()))
     if not trainer.is_global_zero:
@@ -85,7 +85,7 @@ def train_masked(
     say("Scoring beside the baselines")
     trained = run.best_checkpoint.exists()  # not with trainer.max_epochs=0
     improved = trained and run.best_score() < read_json(at_start)["val/loss"]
-    best = place(NeuroBridgeModel.load_pretrained(run.best_checkpoint if improved else start).eval(), config)
+    best = place(NeuroBridgeModel.load_pretrained(run.best_checkpoint if improved else run.start).eval(), config)
     best.save_pretrained(run.model)
     with write_aside(run.path / "masked_example.npz") as aside, aside.open("wb") as file:
         np.savez(file, allow_pickle=False, **masked_example(best, valid))

@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "model"
 
     @property
+    def start(self) -> Path:
+        """Folder of the model as it was before training."""
+        return self.path / "model_start"
+
+    @property
     def last_checkpoint(self) -> Path:
         """The checkpoint of the last epoch that was finished; a run that was cut goes on from there."""
         return self.path / "checkpoints" / "last.ckpt"

@@ -81,7 +81,7 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
         if not run.last_checkpoint.exists():
             run.note("linear_start.json", found)
             if is_first_process():
-                model.save_pretrained(run.path / "model_start")
+                model.save_pretrained(run.start)
             trainer.validate(module, valid, verbose=False)  # what training has to improve upon
     run.fit(trainer, module, train, valid)
     if not trainer.is_global_zero:

@@ -7,12 +7,13 @@ from typing import Any
 
 import lightning as L
 
+from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.pretrain import PretrainConfig
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
-from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
+from neurobridge_tb.engine.starts.factor_start import errors_of, fit_factors, set_factors
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.warm_start import warm_start
 from neurobridge_tb.progress import say
@@ -34,15 +35,30 @@ def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
     config = settle_size(config, dataset, group="model", seconds=config.model.sequence_length)
     run = RunFolder(config)
     L.seed_everything(config.seed, verbose=False)
+    if run.last_checkpoint.exists():
+        model = NeuroBridgeModel.load_pretrained(run.start)
+    else:
+        model = _new_model(config, dataset, run)
+    return train_masked(config, run, dataset, model, began=began)
+
+
+def _new_model(config: PretrainConfig, dataset: Dataset, run: RunFolder) -> NeuroBridgeModel:
+    """With units' statistics, and with as many factors as the closed-form start uses, set to it."""
     model = NeuroBridgeModel(**asdict(config.model))
     model.init_vocabs(dataset)
     train = dataset.get_sampling_intervals("train")
     say("Reading the units' statistics")
     model.fit_unit_statistics(dataset, train)
-    if config.factor_start and not run.last_checkpoint.exists():
+    if config.factor_start and model.factors is not None:
         say("Fitting factors in closed form")
-        errors = start_from_factor_analysis(model, dataset, train, seed=config.seed)
-        run.note("factors.json", errors)
+        fits = fit_factors(model, dataset, train, most=config.model.num_factors, seed=config.seed)
+        used = max((fit.model.loadings.shape[1] for fit in fits), default=0)
+        statistics = model.unit_stats.state_dict()
+        model = NeuroBridgeModel(**model.config | {"num_factors": max(used, 1)})
+        model.init_vocabs(dataset)
+        model.unit_stats.load_state_dict(statistics)
+        set_factors(model, fits)
+        run.note("factors.json", errors_of(fits))
     if config.warm_start:
         run.note("warm_start.json", asdict(warm_start(model, config.warm_start)))
-    return train_masked(config, run, dataset, model, began=began)
+    return model

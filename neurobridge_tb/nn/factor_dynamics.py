@@ -10,6 +10,7 @@ a block tridiagonal matrix: one Cholesky factorisation a bin, forwards, and one 
 the information form).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -28,22 +29,25 @@ class _Pivots(NamedTuple):
     gain: list[Tensor]
 
 
-def smooth(information: Tensor, precision: Tensor, dynamics: Tensor) -> tuple[Tensor, Tensor]:
+def smooth(
+    information: Tensor, precision: Tensor, observe: Callable[[Tensor], Tensor], dynamics: Tensor
+) -> tuple[Tensor, Tensor]:
     """Posterior of the factors in each bin, given all bins of its window.
 
     Args:
         information: (B, T, K) sum of ``L_u v_u / psi_u`` over the units kept in a bin.
-        precision: (B, T, K, K) sum of ``L_u L_u' / psi_u`` over them; both 0 in a bin that is hidden.
+        precision: (B, T, K, K) J, the sum of ``L_u L_u' / psi_u`` over them; both 0 in a bin that is hidden. No gradient.
+        observe: J times factors (B, T, K), bin by bin, with the gradients of what J is made of: so J itself needs none.
         dynamics: (B, K, K) A of each window, of singular values below 1. No gradient.
 
     Returns:
         Mean (B, T, K), with exact gradients, and the diagonal of the covariance (B, T, K), without.
     """
     diagonal, coupling = _prior(dynamics.detach(), precision.shape[1])
-    pivots = _factorize(diagonal + precision.detach(), coupling)
+    pivots = _factorize(diagonal + precision, coupling)
     mean = _solve(pivots, information.detach())
     # One step of refinement: it carries the gradient, and makes up for what rounding lost
-    left = information - ((diagonal + precision) @ mean[..., None])[..., 0]
+    left = information - observe(mean) - (diagonal @ mean[..., None])[..., 0]
     left[:, 1:] += mean[:, :-1] @ coupling.mT
     left[:, :-1] += mean[:, 1:] @ coupling
     return mean + _solve(pivots, left), _variance(pivots)
@@ -52,6 +56,8 @@ def smooth(information: Tensor, precision: Tensor, dynamics: Tensor) -> tuple[Te
 def _prior(dynamics: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
     """Diagonal blocks (B, T, K, K) of the prior precision, and Q^-1 A (B, K, K)."""
     identity = torch.eye(dynamics.shape[-1], dtype=dynamics.dtype, device=dynamics.device)
+    if n_bins == 1:
+        return identity.expand_as(dynamics)[:, None], dynamics  # no bin follows
     steady = _inverse(identity - dynamics @ dynamics.mT)
     coupling = steady @ dynamics
     diagonal = torch.stack([identity.expand_as(steady)] + [steady] * (n_bins - 1), dim=1)

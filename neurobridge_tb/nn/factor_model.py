@@ -131,7 +131,7 @@ class FactorModel(nn.Module):
             pattern_index: (B, T) which of them is each bin's.
 
         Returns:
-            Both with exact gradients in windows of one bin; of several, the variance has none.
+            The mean with exact gradients, the variance with none.
         """
         with torch.autocast(values.device.type, enabled=False):
             patterns = keep if patterns is None else patterns
@@ -140,19 +140,23 @@ class FactorModel(nn.Module):
             exact = torch.promote_types(loadings.dtype, torch.float32)
             loadings = loadings.to(exact)
             weighted = loadings * torch.exp(-self.log_noise_rows(rows).to(exact))
-            information = (values.to(exact) * keep) @ weighted[index]  # (B, T, K)
-            patterns = patterns.to(exact)
-            doubt = (patterns @ torch.exp(-self.log_bins_rows(rows).to(exact))[index])[..., None]  # (B, P, 1, 1)
-            identity = torch.eye(loadings.shape[1], dtype=exact, device=values.device)
-            precision = self._information(loadings, weighted, patterns, index) + doubt * identity
-            if values.shape[1] == 1:
-                covariance = _stable_inverse(identity + precision[:, 0])
-                return Factors(information @ covariance, covariance.diagonal(dim1=-2, dim2=-1)[:, None])
-            if pattern_index is not None and patterns.shape[1] > 1:
-                precision = precision[torch.arange(len(values), device=values.device)[:, None], pattern_index]
-            precision = precision * keep.any(-1)[..., None, None]  # padded bins have no pattern of their own
-            dynamics = self.dynamics_rows(session_index).to(exact).unflatten(1, identity.shape)
-            return Factors(*smooth(information, precision, dynamics))
+            chance = torch.exp(-self.log_bins_rows(rows).to(exact))  # (R, 1)
+            values, seen, patterns = values.to(exact) * keep, keep.to(exact), patterns.to(exact)
+            if len(rows) <= 4 * index.shape[1]:  # all windows' activity laid out by rows costs less than rows for each
+                values, seen, patterns = (_by_row(x, index, len(rows)) for x in (values, seen, patterns))
+            else:
+                loadings, weighted, chance = loadings[index], weighted[index], chance[index]
+            with torch.no_grad():
+                precision = _precision(loadings, weighted, chance, patterns)
+                if pattern_index is not None and patterns.shape[1] > 1:
+                    precision = precision[torch.arange(len(values), device=values.device)[:, None], pattern_index]
+                precision = precision * keep.any(-1)[..., None, None]  # padded bins have no pattern of their own
+
+            def observe(mean: Tensor) -> Tensor:
+                return ((mean @ weighted.mT) * seen) @ loadings + (seen @ chance) * mean
+
+            dynamics = self.dynamics_rows(session_index).to(exact).unflatten(1, precision.shape[-2:])
+            return Factors(*smooth(values @ weighted, precision, observe, dynamics))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """As ever; models from before the number of bins counted take loadings as known, and responses as straight."""
@@ -176,25 +180,27 @@ class FactorModel(nn.Module):
             drive = mean @ self.loading_rows(unit_index).to(mean.dtype).mT
             return drive + self.curve_rows(unit_index).to(drive).mT * ((1 + drive.square()).sqrt() - 1)
 
-    @staticmethod
-    def _information(loadings: Tensor, weighted: Tensor, patterns: Tensor, index: Tensor) -> Tensor:
-        """(B, P, K, K) sum over the units of each pattern of L_u L_u' / psi_u."""
-        k = loadings.shape[1]
-        if len(loadings) <= 4 * index.shape[1]:  # one product for the batch, from the outer products of all rows
-            place = index[:, None].expand_as(patterns)
-            kept = patterns.new_zeros(*patterns.shape[:2], len(loadings)).scatter_add(2, place, patterns)
-            outer = (loadings[:, :, None] * weighted[:, None]).flatten(1)
-            return (kept @ outer).unflatten(2, (k, k))
-        return (loadings[index][:, None] * patterns[..., None]).mT @ weighted[index][:, None]
+
+def _by_row(x: Tensor, index: Tensor, n_rows: int) -> Tensor:
+    """(B, T, R) of (B, T, N), whose units are these rows (B, N)."""
+    return x.new_zeros(*x.shape[:2], n_rows).scatter_add(2, index[:, None].expand_as(x), x)
 
 
-def _stable_inverse(precision: Tensor) -> Tensor:
-    """Inverse of matrices that are the identity plus a positive semidefinite one.
+def _precision(loadings: Tensor, weighted: Tensor, chance: Tensor, patterns: Tensor) -> Tensor:
+    """(B, P, K, K) sum over the units of each pattern of L_u L_u' / psi_u + I / n_u.
 
-    By Cholesky, without gradient; a step of Newton's method (Schulz 1933) refines it and carries the exact gradient.
+    Args:
+        loadings: (R, K), or (B, R, K) of each window; so are
+        weighted: L_u / psi_u, and
+        chance: 1 / n_u, of last size 1.
+        patterns: (B, P, R) units that are kept.
     """
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(precision.detach()).L)  # no look at the values
-    return 2 * inverse - inverse @ precision @ inverse
+    k = loadings.shape[-1]
+    if loadings.ndim == 2 and k <= patterns.shape[:2].numel():  # outer products once, where patterns are many
+        precision = (patterns @ (loadings[:, :, None] * weighted[:, None]).flatten(1)).unflatten(2, (k, k))
+    else:
+        precision = (loadings.unsqueeze(-3) * patterns[..., None]).mT @ weighted.unsqueeze(-3)
+    return precision + (patterns @ chance)[..., None] * torch.eye(k, dtype=loadings.dtype, device=loadings.device)
 
 
 def log_rate_ratio(predicted: Tensor, mean: Tensor, std: Tensor) -> Tensor:

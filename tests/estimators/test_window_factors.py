@@ -31,7 +31,8 @@ def error_of_hidden(model: FactorAnalysis, dynamics, x, hidden=10):
     k = model.loadings.shape[1]
     information = torch.from_numpy(windows[:, seen] @ weighted).view(-1, BINS, k)
     precision = torch.from_numpy(model.loadings[seen].T @ weighted).expand(*information.shape, k)
-    mean, _ = smooth(information, precision, torch.from_numpy(dynamics).expand(len(information), k, k))
+    dynamics = torch.from_numpy(dynamics).expand(len(information), k, k)
+    mean, _ = smooth(information, precision, lambda z: (precision @ z[..., None])[..., 0], dynamics)
     return float(((mean.view(-1, k).numpy() @ model.loadings[:hidden].T - windows[:, :hidden]) ** 2).mean())
 
 

@@ -1,6 +1,7 @@
 """The closed-form start of a model's factors: fitted to the training activity, recording by recording."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,24 @@ from neurobridge_tb.progress import say
 _MOST_BINS = 50_000  # of each recording
 
 
+class FittedFactors(NamedTuple):
+    """Factors of recordings that share units.
+
+    Attributes:
+        recording_ids: These recordings.
+        unit_ids: Their units.
+        model: Loadings and own variances of the units, in training standard deviations.
+        dynamics: ``(factors, factors)`` how factors follow each other from bin to bin.
+        errors: For each number of factors tried, the masked error in units' variances.
+    """
+
+    recording_ids: list[str]
+    unit_ids: list[str]
+    model: FactorAnalysis
+    dynamics: NDArray[np.float64]
+    errors: dict[str, float]
+
+
 def start_from_factor_analysis(
     model: NeuroBridgeModel,
     dataset: Dataset,
@@ -24,11 +43,7 @@ def start_from_factor_analysis(
     known: Iterable[str] = (),
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Fit the factors of each recording to its standardised training activity; set the rows of its units and its own.
-
-    Numbers of factors, at most the model's, are those that predict hidden units best; in windows of several bins there
-    are slow and fast ones. Recordings that share units are fitted together, units that one of them lacks being absent
-    there; otherwise one recording at a time is read.
+    """Fit at most as many factors as the model has to each recording, and set the rows of its units and its own.
 
     Args:
         model: With vocabularies and unit statistics; without a factor model, nothing is done.
@@ -43,15 +58,48 @@ def start_from_factor_analysis(
     """
     if model.factors is None:
         return {}
-    most, kept = model.factors.loading_rows.embedding_dim, set(known)
-    recordings = Activity(model, dataset)
-    errors: dict[str, dict[str, float]] = {}
+    fits = fit_factors(model, dataset, intervals, most=model.factors.loading_rows.embedding_dim, seed=seed)
+    set_factors(model, fits, known=known)
+    return errors_of(fits)
+
+
+def fit_factors(
+    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], *, most: int, seed: int = 0
+) -> list[FittedFactors]:
+    """Fit factors to the standardised training activity.
+
+    Numbers of factors are those that predict hidden units best; in windows of several bins there are slow and fast
+    ones. Recordings that share units are fitted together, units that one of them lacks being absent there; otherwise
+    one recording at a time is read.
+
+    Args:
+        model: With vocabularies and unit statistics; it reads the recordings, and does not change.
+        dataset: Where the recordings are.
+        intervals: Training intervals of each recording; one without any is left out.
+        most: Largest number of factors.
+        seed: Seed of the masks that choose the number of factors.
+    """
+    recordings, fits = Activity(model, dataset), []
     for group in _groups_that_share_units(dataset, [r for r, interval in intervals.items() if len(interval)]):
         units, activity, lengths = _activity(recordings, intervals, group)
         numbers = [*(n for n in NUMBERS if n < most), most]
-        fitted, dynamics, tried = fit_window_factors(activity, lengths, numbers=numbers, seed=seed)
-        if fitted.loadings.shape[1] == most:
-            say(f"All {most} factors of the model are used; more (model.num_factors) may fill in hidden units better")
+        fits.append(FittedFactors(group, units, *fit_window_factors(activity, lengths, numbers=numbers, seed=seed)))
+        if fits[-1].model.loadings.shape[1] == most:
+            say(f"All {most} factors are used; more (model.num_factors) may fill in hidden units better")
+    return fits
+
+
+def set_factors(model: NeuroBridgeModel, fits: Sequence[FittedFactors], *, known: Iterable[str] = ()) -> None:
+    """Set the rows of units and recordings to what was fitted.
+
+    Args:
+        model: With vocabularies and a factor model of at least as many factors.
+        fits: From :func:`fit_factors`.
+        known: See :func:`start_from_factor_analysis`.
+    """
+    assert model.factors is not None
+    kept = set(known)
+    for recording_ids, units, fitted, dynamics, _ in fits:
         turn = _turn(model, units, fitted, kept)
         loadings = fitted.loadings @ turn
         new = np.array([unit not in kept for unit in units])
@@ -61,9 +109,12 @@ def start_from_factor_analysis(
             torch.from_numpy(fitted.noise[new]),
             torch.from_numpy(fitted.bins[new]),
         )
-        model.factors.set_dynamics(group, torch.from_numpy(turn.T @ dynamics @ turn))
-        errors |= dict.fromkeys(group, tried)
-    return errors
+        model.factors.set_dynamics(recording_ids, torch.from_numpy(turn.T @ dynamics @ turn))
+
+
+def errors_of(fits: Sequence[FittedFactors]) -> dict[str, dict[str, float]]:
+    """The errors of each recording."""
+    return {recording: fit.errors for fit in fits for recording in fit.recording_ids}
 
 
 def _groups_that_share_units(dataset: Dataset, recording_ids: list[str]) -> list[list[str]]:
