@@ -27,6 +27,7 @@ _START_NOISE = 0.05  # variance added to every unit in the start: correlations a
 LEAST_NOISE = 0.01  # of a unit's variance is its own: a likelihood without bound (Heywood case) is kept finite
 _STEPS, _TOLERANCE = 100, 1e-3
 _LEAST_PRIOR, _UNUSED = 1e-10, 1e-6  # variances of loadings: kept above 0, and that of a factor that has vanished
+_RARE, _FIRST_FACTORS = 0.01, 32  # gaps in fewer of a unit's bins are filled in, from so many image factors
 _HELD_OUT = 5  # one bin in so many chooses the number of factors
 _MASKS = 8
 _WORTH = 0.9997  # more factors are worth it if the error falls below this share
@@ -98,8 +99,9 @@ class FactorAnalysis:
 def fit_factor_analysis(x: Array, *, factors: int) -> FactorAnalysis:
     """Fit with at most so many factors, from an image-factor-analysis start.
 
-    Values that are NaN are left out exactly. Bins with the same units observed share their sums, so complete activity
-    costs as much as its covariance, and activity whose gaps differ from bin to bin a small solve a bin.
+    A unit's gaps (NaN) in less than 1 % of the bins are filled in by a first fit, others are left out exactly. Bins with
+    the same units observed share their sums, so complete activity costs as much as its covariance, and activity whose
+    gaps differ from bin to bin a small solve a bin.
 
     Args:
         x: ``(n, units)`` activity, NaN where absent.
@@ -182,7 +184,7 @@ class _Group(NamedTuple):
 
 
 def _standardised(x: Array) -> tuple[Standardizer, Floats]:
-    """How activity is standardised, and the result, with its NaN."""
+    """How activity is standardised, and the result; NaN where a unit has more than rare gaps."""
     values = to_numpy(x)
     if values.ndim != 2 or not len(values) or np.isinf(values).any():
         raise InputError(
@@ -194,6 +196,10 @@ def _standardised(x: Array) -> tuple[Standardizer, Floats]:
     z = values.astype(np.float64)
     z -= inputs.mean
     z /= inputs.std
+    gaps = np.isnan(z)
+    rare = gaps & (gaps.mean(0) < _RARE)
+    if (rows := rare.any(1)).any():
+        z[rare] = image_factors(z, _FIRST_FACTORS).predict(z[rows], ~gaps[rows])[rare[rows]]
     return inputs, z
 
 
@@ -285,9 +291,13 @@ def _loadings(moment: Floats, cross: Floats, noise: Floats, prior: Floats) -> tu
 def _masked_error(model: FactorAnalysis, test: Floats, keep: NDArray[np.bool_]) -> float:
     """Mean squared error of hidden units, in variances."""
     squared, count = 0.0, 0
+    complete = not np.isnan(test).any()
     for kept in keep:
+        if complete:
+            factors = test @ model.gain(kept)
+        else:
+            factors = model.posterior(test, np.broadcast_to(kept, test.shape))[0]
         scored = ~kept & ~np.isnan(test)
-        predicted = model.posterior(test, np.broadcast_to(kept, test.shape))[0] @ model.loadings.T
-        squared += float(((predicted - test)[scored] ** 2).sum())
+        squared += float(((factors @ model.loadings.T - test)[scored] ** 2).sum())
         count += int(scored.sum())
     return squared / max(1, count)

@@ -70,6 +70,14 @@ def test_gaps_are_left_out_exactly():
     assert error.max() < 0.12  # filled with means, correlations would lose half of their size
 
 
+def test_rare_gaps_change_little():
+    x, _ = simulated(n=3000)
+    rng = np.random.default_rng(3)
+    gaps = np.where(rng.random(x.shape) < 0.005, np.nan, x)
+    expected = covariance(fit_factor_analysis(x, factors=3))
+    assert np.abs(covariance(fit_factor_analysis(gaps, factors=3)) - expected).max() < 0.01 * expected.max()
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_the_order_of_units_does_not_matter(order):
     x, _ = simulated(n=300)
