@@ -15,7 +15,8 @@ class FlowConfig:
         None, "Folder made by `neurobridge train-decoder`; null: the packaged one, for drawn images.", path=True
     )
     steps: int = setting(8, "Steps of the flow; 1 draws a blurred mean.")
-    candidates: int = setting(4, "Pictures drawn for each sample; the one that fits the activity best is kept.")
+    guidance: float = setting(0.1, "How far each step moves towards what fits the activity best; 0: not at all.")
+    candidates: int = setting(2, "Pictures drawn for each sample; the one that fits the activity best is kept.")
 
 
 @dataclass

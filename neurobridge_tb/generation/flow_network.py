@@ -6,6 +6,7 @@ the mean of all pictures that fit the condition, and a sample departs from there
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -87,7 +88,15 @@ class FlowNetwork(nn.Module):
         return clean.transpose(1, 2).unflatten(2, (self.grid, self.grid))
 
     @torch.no_grad()
-    def sample(self, *, noise: Tensor, condition: Tensor, reliability: Tensor, steps: int) -> Tensor:
+    def sample(
+        self,
+        *,
+        noise: Tensor,
+        condition: Tensor,
+        reliability: Tensor,
+        steps: int,
+        correct: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Latents of one picture each, by Euler steps of equal length along the flow.
 
         Args:
@@ -95,6 +104,7 @@ class FlowNetwork(nn.Module):
             condition: As for :meth:`forward`.
             reliability: As for :meth:`forward`.
             steps: 1 gives the mean of all pictures that fit; 8 a sharp sample.
+            correct: Moves the clean latents that a step heads for, after the first quarter of the way. Default: none.
 
         Returns:
             ``(B, C, G, G)``.
@@ -103,6 +113,8 @@ class FlowNetwork(nn.Module):
         for step in range(steps):
             time = torch.full((len(x),), step / steps, device=x.device)
             clean = self(noisy=x, time=time, condition=condition, reliability=reliability)
+            if correct is not None and step >= steps / 4:
+                clean = correct(clean)
             x = x + (clean - x) / (steps - step)
         return x
 

@@ -130,18 +130,18 @@ def test_of_all_candidates_the_most_likely_is_kept(embeddings, monkeypatch):
     codes, mean = torch.randn(3, 6, 6), torch.randn(3, 6)
     root = torch.randn(6, 6)
     information = root @ root.T
-    monkeypatch.setattr(flow, "_encoder", lambda: Named())
-    monkeypatch.setattr(flow, "encode", lambda features: codes.flatten(0, 1))
+    vars(flow)["_encoder"] = Named()
+    monkeypatch.setattr(flow.model.codes, "forward", lambda features: codes.flatten(0, 1))
     drawn = torch.arange(18).view(3, 6, 1, 1, 1).to(torch.uint8)
     observed = mean @ (torch.eye(6) + torch.linalg.inv(information)).T
     noise = torch.distributions.MultivariateNormal(torch.zeros(6), precision_matrix=information)
     likelihood = noise.log_prob(observed[:, None] - codes)
-    kept = flow._choose(drawn, mean, information).view(3, 2)
+    kept = flow._choose(drawn, flow._fit(mean, information)).view(3, 2)
     expected = likelihood.unflatten(1, (2, 3)).argmax(2) + torch.arange(3)[:, None] * 6 + torch.tensor([0, 3])
     assert torch.equal(kept.long(), expected)
     nearest = ((codes - mean[:, None]).square() * flow.model.codes.variance).sum(-1)
     expected = nearest.unflatten(1, (2, 3)).argmin(2) + torch.arange(3)[:, None] * 6 + torch.tensor([0, 3])
-    assert torch.equal(flow._choose(drawn, mean, None).view(3, 2).long(), expected)
+    assert torch.equal(flow._choose(drawn, flow._fit(mean, None)).view(3, 2).long(), expected)
 
 
 class Named:
@@ -174,7 +174,7 @@ def test_a_full_memory_halves_the_batch_and_other_errors_pass():
         draw_items(2, 1, lambda rows, generators: torch.zeros(2, 3) @ torch.zeros(2, 3), seed=0, batch_size=2)
 
 
-@pytest.mark.parametrize("settings", [{"candidates": 0}, {"steps": 0}])
+@pytest.mark.parametrize("settings", [{"candidates": 0}, {"steps": 0}, {"guidance": -1.0}, {"guidance": torch.nan}])
 def test_settings_out_of_bounds_are_refused(settings):
     with pytest.raises(InputError, match="at least one"):
         make_flow(**settings)

@@ -50,3 +50,20 @@ def test_the_autoencoder_keeps_what_it_sees(seen):
     autoencoder = FlowDecoder.load().model.autoencoder
     back = autoencoder.decode(autoencoder.encode(seen))
     assert (back - seen).abs().mean() < 10  # of 255
+
+
+def test_guidance_draws_what_fits_the_activity_better(encoder, seen):
+    """Codes known as well as from activity; what an item gets does not depend on the others."""
+    drawn, fits = {}, {}
+    for guidance in (0.0, 0.1):
+        decoder = FlowDecoder.load(steps=4, guidance=guidance)
+        layers = encoder.layers(list(decoder.layers))
+        mean = decoder.encode(torch.cat(list(encoder.targets(seen[:3], layers).values()), 1)) / 2
+        information = torch.eye(mean.shape[1])
+        drawn[guidance] = decoder.generate(mean, information=information)
+        codes = decoder.encode(torch.cat(list(encoder.targets(drawn[guidance][:, 0], layers).values()), 1))
+        evidence = 2 * mean  # of one observation with noise of deviation 1
+        fits[guidance] = -(codes - evidence).square().sum(1) / 2
+    assert (fits[0.1] > fits[0.0] + 5).all()
+    alone = FlowDecoder.load(steps=4, guidance=0.1, batch_size=1).generate(mean, information=information)
+    assert (alone.int() - drawn[0.1].int()).abs().float().mean() < 0.1  # of 255; rounding adds up over steps
