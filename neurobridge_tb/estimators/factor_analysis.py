@@ -99,7 +99,7 @@ class FactorAnalysis:
 def fit_factor_analysis(x: Array, *, factors: int) -> FactorAnalysis:
     """Fit with at most so many factors, from an image-factor-analysis start.
 
-    A unit's gaps (NaN) in less than 1 % of the bins are filled in by a first fit, others are left out exactly. Bins with
+    Gaps (NaN) in less than 1 % of a unit's bins are filled in by a first fit, others are left out exactly. Bins with
     the same units observed share their sums, so complete activity costs as much as its covariance, and activity whose
     gaps differ from bin to bin a small solve a bin.
 

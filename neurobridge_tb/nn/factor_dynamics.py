@@ -36,8 +36,8 @@ def smooth(
 
     Args:
         information: (B, T, K) sum of ``L_u v_u / psi_u`` over the units kept in a bin.
-        precision: (B, T, K, K) J, the sum of ``L_u L_u' / psi_u`` over them; both 0 in a bin that is hidden. No gradient.
-        observe: J times factors (B, T, K), bin by bin, with the gradients of what J is made of: so J itself needs none.
+        precision: (B, T, K, K) J, the sum of ``L_u L_u' / psi_u`` over them; both 0 where all is hidden.
+        observe: J times factors (B, T, K), bin by bin, with gradients: so J itself needs none.
         dynamics: (B, K, K) A of each window, of singular values below 1. No gradient.
 
     Returns:
