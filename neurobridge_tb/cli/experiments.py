@@ -79,14 +79,16 @@ def table(runs: tuple[Path, ...], form: str, out: Path | None, **options: Any) -
 @click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Rows to take; may be repeated.")
 def plot(folder: Path, x: str | None, measures: tuple[str, ...], where: tuple[str, ...]) -> None:
     """Curves of an experiment, e.g. over the share of the data or over time windows, as SVG and PNG."""
+    from neurobridge_tb.experiments.measured import measures_of, result_of, sources_of_plan
     from neurobridge_tb.experiments.plan import read_plan
     from neurobridge_tb.experiments.plot import save_figure
 
     plan = read_plan(folder)
     rows = _rows((folder,), measures=measures, where=where)
+    results = [result_of(source.folder) for source in sources_of_plan(plan)]
     factor = x or plan.plot or next(iter(plan.expansion.cells[0].levels), "")
-    for measure in [name for name in rows[0] if name in (measures or plan.table.measures)]:
-        click.echo(f"Figure: {save_figure(rows, factor, measure, folder / 'figures')}")
+    for measure in measures or plan.table.measures or measures_of(rows)[:1]:
+        click.echo(f"Figure: {save_figure(rows, factor, measure, folder / 'figures', results)}")
 
 
 @click.command("check-plan")

@@ -24,7 +24,7 @@ from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.catalog import JOBS
 from neurobridge_tb.configs.parts import DatasetConfig
 from neurobridge_tb.configs.presets import GROUPS
-from neurobridge_tb.configs.ranges import check_ranges
+from neurobridge_tb.configs.ranges import check_range, check_ranges
 from neurobridge_tb.configs.settings import JobConfig, RunConfig
 from neurobridge_tb.datasets.binned import BinnedRecordings
 from neurobridge_tb.datasets.validation.examination import refuse_faulty
@@ -142,6 +142,7 @@ def check_settings(job: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         if (full, repr(value)) not in base.tried:
             _update(job, base.config, full, value, base.names.get(full))
             _check_masking(job, [full.removeprefix("masking.")] if full.startswith("masking.") else [])
+            check_range(full, value)
             base.tried.add((full, repr(value)))
         checked[full] = value
     if missing := sorted(base.missing - checked.keys()):

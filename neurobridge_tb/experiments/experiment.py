@@ -3,14 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from neurobridge_tb.errors import InputError
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from neurobridge_tb.errors import InputError, first_line
 from neurobridge_tb.experiments.expansion import expand
 from neurobridge_tb.experiments.inputs import Inputs
 from neurobridge_tb.experiments.job import Job
 from neurobridge_tb.experiments.launchers import LauncherConfig, launch
-from neurobridge_tb.experiments.measured import read_measured, result_of, sources_of_plan
+from neurobridge_tb.experiments.measured import measures_of, read_measured, result_of, sources_of_plan
 from neurobridge_tb.experiments.outcome import forget_outcome, outcome_of, run_job
 from neurobridge_tb.experiments.plan import Plan, failures, plan_of
 from neurobridge_tb.experiments.plot import save_figure
@@ -88,12 +91,6 @@ def summarise(plan: Plan) -> Path:
         InputError: No run that the table is about is done.
     """
     sources = sources_of_plan(plan)
-    if not sources:
-        raise InputError(
-            expected=f"at least one finished run of {plan.table.step}",
-            found="; ".join(failures(plan)[:3]),
-            fix="Correct what is wrong, and run the same command again.",
-        )
     rows = table_rows(read_measured(sources, plan.table), plan.table)
     results = [result_of(source.folder) for source in sources]
     datasets = dict.fromkeys(str(result["dataset"]) for result in results if "dataset" in result)
@@ -109,8 +106,7 @@ def summarise(plan: Plan) -> Path:
     }
     write_json(plan.folder / "metrics.json", content)
     if plan.plot:
-        measure = next(name for name, value in rows[0].items() if isinstance(value, dict))
-        save_figure(rows, plan.plot, measure, plan.folder / "figures")
+        save_figure(rows, plan.plot, measures_of(rows)[0], plan.folder / "figures", results)
     return plan.folder
 
 
@@ -120,7 +116,7 @@ def _launcher(settings: Mapping[str, Any]) -> LauncherConfig:
     for name, value in settings.items():
         _, _, inner = name.partition(".")
         if not inner:
-            given["name"] = str(value)
+            given["name"] = value
         elif inner.startswith("slurm."):
             given["slurm"][f"slurm_{inner.removeprefix('slurm.').removeprefix('slurm_')}"] = value
         elif inner in known and inner != "slurm":
@@ -129,4 +125,11 @@ def _launcher(settings: Mapping[str, Any]) -> LauncherConfig:
             raise InputError(
                 expected=f"launcher.{{{', '.join(known)}.NAME}}", found=name, fix="See docs/cluster.md for each."
             )
-    return LauncherConfig(**given)
+    try:
+        return cast(LauncherConfig, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(LauncherConfig), given)))
+    except OmegaConfBaseException as error:
+        raise InputError(
+            expected="values that fit launcher and launcher.SETTING",
+            found=f"{settings} ({first_line(error)})",
+            fix="See docs/cluster.md for each.",
+        ) from error

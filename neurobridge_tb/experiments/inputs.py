@@ -1,12 +1,11 @@
 """What experiments start from, told by its contents."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_json
+from neurobridge_tb.files import read_json, write_json
 
 
 class Inputs:
@@ -18,7 +17,7 @@ class Inputs:
 
     def __init__(self, memory: Path):
         self._memory = memory
-        self._files: dict[str, list[Any]] = json.loads(memory.read_text("utf-8")) if memory.is_file() else {}
+        self._files: dict[str, Any] = read_json(memory) if memory.is_file() else {}
         self._found: dict[tuple[Path, tuple[str, ...]], str] = {}
 
     def digest(self, path: Path, setting: str, recording_ids: list[str] | None = None) -> str:

@@ -28,6 +28,9 @@ class LauncherConfig:
         minutes: Time of a job, for submitit.
         address: Of a Ray cluster, e.g. ``auto``; None: one of its own on this machine.
         slurm: Further parameters of submitit's executor, e.g. ``{"slurm_partition": "gpu"}``.
+
+    Raises:
+        InputError: There is no such launcher, or a number is too small.
     """
 
     name: str = "basic"
@@ -38,6 +41,16 @@ class LauncherConfig:
     minutes: int = 240
     address: str | None = None
     slurm: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in LAUNCHERS:
+            raise InputError(expected=f"launcher={'|'.join(LAUNCHERS)}", found=self.name, fix="Choose one of these.")
+        for name, least in (("workers", 1), ("cpus", 1), ("gpus", 0), ("memory_gb", 0), ("minutes", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(
+                    expected=f"launcher.{name} of {least} or more", found=f"{value}", fix=f"Correct launcher.{name}."
+                )
 
     @property
     def at_once(self) -> int | None:
@@ -57,11 +70,9 @@ def launch(config: LauncherConfig, logs: Path) -> AbstractContextManager[Submit]
         logs: Folder for the launcher's own files.
 
     Raises:
-        InputError: There is no such launcher.
+        InputError: It does not work on this machine.
         MissingExtraError: It is not installed.
     """
-    if config.name not in LAUNCHERS:
-        raise InputError(expected=f"launcher={'|'.join(LAUNCHERS)}", found=config.name, fix="Choose one of these.")
     return LAUNCHERS[config.name](config, logs)
 
 

@@ -1,7 +1,7 @@
 """Results of runs as one long table: cell, seed, the row's text columns, measure, value, and values query by query."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.experiments.plan import Plan
+from neurobridge_tb.experiments.plan import Plan, failures
 from neurobridge_tb.experiments.recipe import TableSpec
 from neurobridge_tb.report.runs import RESULTS, read_json, reading_results
 from neurobridge_tb.scoring.queries import labels_text, read_queries
@@ -56,7 +56,11 @@ class Measured:
 
 
 def sources_of_plan(plan: Plan) -> list[Source]:
-    """The runs of the step that the recipe's table is about, as far as they are done."""
+    """The runs of the step that the recipe's table is about, as far as they are done.
+
+    Raises:
+        InputError: None is.
+    """
     outcomes = plan.outcomes()
     found = []
     for cell in plan.expansion.cells:
@@ -64,6 +68,12 @@ def sources_of_plan(plan: Plan) -> list[Source]:
         ended = outcomes[key]
         if ended is not None and ended.done:
             found.append(Source(plan.jobs / key, cell.levels, cell.seed))
+    if not found:
+        raise InputError(
+            expected=f"at least one finished run of {plan.table.step}",
+            found="; ".join(failures(plan)[:3]),
+            fix="Run `neurobridge experiment` again once what is wrong is corrected.",
+        )
     return found
 
 
@@ -95,6 +105,11 @@ def read_measured(sources: list[Source], spec: TableSpec) -> list[Measured]:
     return measured
 
 
+def measures_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the numbers in a table's rows, differences included."""
+    return list(dict.fromkeys(name for row in rows for name, its in row.items() if isinstance(its, dict)))
+
+
 def result_of(folder: Path) -> dict[str, Any]:
     """Content of a run's ``metrics.json`` or ``retrieval.json``.
 
@@ -113,7 +128,9 @@ def _of_run(source: Source, spec: TableSpec) -> Iterator[Measured]:
     rows = result_of(source.folder).get(spec.rows)
     if not isinstance(rows, list) or not rows:
         raise InputError(
-            expected=f"a list of rows under '{spec.rows}'", found=f"none in {source.folder}", fix="Set table.rows."
+            expected=f"a list of rows under '{spec.rows}'",
+            found=f"none in {source.folder}",
+            fix="Correct table.rows of the recipe, or --rows.",
         )
     flat = [dict(_flat(row)) for row in rows]
     chosen = [row for row in flat if all(_fits(row.get(name), value) for name, value in spec.where.items())]
@@ -122,7 +139,7 @@ def _of_run(source: Source, spec: TableSpec) -> Iterator[Measured]:
         raise InputError(
             expected=f"rows with {', '.join(f'{n}={v}' for n, v in spec.where.items())} in {source.folder}",
             found=f"rows with {', '.join(texts)}",
-            fix="Correct table.where.",
+            fix="Correct table.where of the recipe, or --where.",
         )
     by_query = read_queries(source.folder)
     for row in chosen:
@@ -139,7 +156,7 @@ def _of_run(source: Source, spec: TableSpec) -> Iterator[Measured]:
                 raise InputError(
                     expected=f"a measure among {', '.join(numbers)}",
                     found=f"{measure}, for {source.folder}",
-                    fix="Correct table.measures.",
+                    fix="Correct table.measures of the recipe, or --measure.",
                 )
             ids, values = by_query.get((labels_text(labels), measure), ((), np.empty(0)))
             fixed = {name for name, value in spec.where.items() if not isinstance(value, list)}

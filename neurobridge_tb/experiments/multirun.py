@@ -38,7 +38,7 @@ def recipe_of_sweep(job: str, arguments: Iterable[str]) -> tuple[Recipe, dict[st
             factors[name] = {str(value): {f"{job}.{name}": value} for value in values}
         else:
             settings[name] = values[0]
-    recipe = Recipe(f"{job}_multirun", "", {}, factors, (0,), {job: settings}, TableSpec(step=job))
+    recipe = Recipe(f"{job}_multirun", f"{job} --multirun", "", {}, factors, (0,), {job: settings}, TableSpec(step=job))
     return recipe, rest
 
 

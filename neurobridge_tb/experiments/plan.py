@@ -11,7 +11,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.experiments.job import Cell, Expansion, Job
 from neurobridge_tb.experiments.outcome import Outcome, outcome_of, starts_of
 from neurobridge_tb.experiments.recipe import Recipe, TableSpec
-from neurobridge_tb.files import write_json
+from neurobridge_tb.files import read_json, write_json
 from neurobridge_tb.progress import duration
 
 PLAN = "plan.json"
@@ -23,6 +23,7 @@ class Plan:
 
     Attributes:
         name: Of the recipe.
+        source: The recipe: of the package by its name, or a path.
         question: What it asks.
         command: The call.
         expansion: Jobs and cells.
@@ -32,6 +33,7 @@ class Plan:
     """
 
     name: str
+    source: str
     question: str
     command: str
     expansion: Expansion
@@ -52,17 +54,18 @@ class Plan:
         """Write ``plan.json``.
 
         Raises:
-            InputError: The folder is of something else.
+            InputError: The folder is of something else, or cannot be made.
         """
-        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / PLAN).is_file():
+        if found := self._occupied():
             raise InputError(
                 expected=f"a new folder, or one of the experiment {self.name}, at {self.folder}",
-                found="a folder with something else in it",
+                found=found,
                 fix="Name another one with workspace=FOLDER, or call the recipe otherwise.",
             )
         content = {
             "version": __version__,
             "name": self.name,
+            "source": self.source,
             "question": self.question,
             "command": self.command,
             "table": asdict(self.table),
@@ -72,13 +75,31 @@ class Plan:
         }
         write_json(self.folder / PLAN, content)
 
+    def _occupied(self) -> str:
+        """What else has the folder; "" if nothing."""
+        if file := next((path for path in (self.folder, *self.folder.parents) if path.is_file()), None):
+            return f"a file, {file}"
+        if not self.folder.is_dir() or not any(self.folder.iterdir()):
+            return ""
+        if not (self.folder / PLAN).is_file():
+            return "a folder with something else in it"
+        other = read_json(self.folder / PLAN).get("source", self.source)
+        return "" if other == self.source else f"the experiment of another recipe, {other}"
+
 
 def plan_of(recipe: Recipe, expansion: Expansion, workspace: Path, command: str) -> Plan:
     """The plan of a recipe in a workspace."""
     if recipe.name == "jobs":
         raise InputError(expected="a recipe of another name", found="jobs", fix="Rename its file: jobs lie there.")
     return Plan(
-        recipe.name, recipe.question, command, expansion, recipe.table, recipe.plot, workspace.absolute() / recipe.name
+        name=recipe.name,
+        source=recipe.source,
+        question=recipe.question,
+        command=command,
+        expansion=expansion,
+        table=recipe.table,
+        plot=recipe.plot,
+        folder=workspace.absolute() / recipe.name,
     )
 
 
@@ -95,6 +116,7 @@ def read_plan(folder: Path) -> Plan:
         spec = content["table"]
         return Plan(
             name=content["name"],
+            source=content.get("source", content["name"]),
             question=content["question"],
             command=content["command"],
             expansion=Expansion({job.key: job for job in jobs}, [Cell(**its) for its in content["cells"]]),

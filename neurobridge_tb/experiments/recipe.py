@@ -42,6 +42,7 @@ class Recipe:
 
     Attributes:
         name: The file's name.
+        source: The name of a recipe of the package, or the path of another.
         question: What it asks, in a sentence.
         settings: Values that steps refer to as ``${name}``; ``???`` where the user has to give one.
         factors: For each factor its levels, label -> value; one level ``???`` where the user has to give them.
@@ -54,6 +55,7 @@ class Recipe:
     """
 
     name: str
+    source: str
     question: str
     settings: Mapping[str, Any]
     factors: Mapping[str, Mapping[str, Any]]
@@ -92,10 +94,15 @@ def read_recipe(name: str) -> Recipe:
     if not steps:
         raise _wrong(path, "at least one step under `steps`", "none")
     factors = {name: _levels(path, name, its) for name, its in _mapping(path, content, "factors").items()}
+    settings = _mapping(path, content, "settings")
+    names = [*settings, *factors, *steps, "seed", "seeds", "workspace", "launcher"]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise _wrong(path, "another name for each setting, factor and step", f"{twice} for two things")
     return Recipe(
         name=path.stem,
+        source=name if path.parent == RECIPES else str(path.absolute()),
         question=str(content.get("question", "")),
-        settings=_mapping(path, content, "settings"),
+        settings=settings,
         factors=factors,
         seeds=_seeds(content.get("seeds", [0])),
         steps={step: _mapping(path, steps, step) for step in steps},
@@ -113,7 +120,7 @@ def override(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
             or ``STEP.SETTING`` a setting of a step.
 
     Raises:
-        InputError: A name that the recipe does not know, or a setting without a value.
+        InputError: A name that the recipe does not know, a factor without levels, or a setting without a value.
     """
     settings, factors, seeds = dict(recipe.settings), dict(recipe.factors), recipe.seeds
     steps = {step: dict(its) for step, its in recipe.steps.items()}
@@ -123,6 +130,8 @@ def override(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
             settings[name] = value
         elif name in factors:
             labels = value if isinstance(value, list) else [value]
+            if not labels or None in labels:
+                raise InputError(expected=f"levels of {name}", found=repr(value), fix="Name one at least.")
             known = {str(label): (label, of) for label, of in factors[name].items()}
             kept = [known.get(str(label), (label, label)) for label in labels]
             of_settings = any(isinstance(of, Mapping) for of in factors[name].values())
@@ -137,8 +146,10 @@ def override(recipe: Recipe, arguments: Mapping[str, Any]) -> Recipe:
             names = [*settings, *factors, "seeds", *(f"{step}.SETTING" for step in steps)]
             fix = did_you_mean(name, names) or "Name one."
             raise InputError(expected=f"one of {', '.join(names)}", found=name, fix=fix)
-    needed = settings | {name: REQUIRED for name, levels in factors.items() if REQUIRED in levels}
-    if missing := [name for name, value in needed.items() if value == REQUIRED]:
+    empty = [name for name, its in recipe.settings.items() if settings[name] is None and its is not None]
+    missing = [name for name, value in settings.items() if value == REQUIRED or name in empty]
+    missing += [name for name, levels in factors.items() if REQUIRED in levels]
+    if missing:
         raise InputError(
             expected=f"a value for {', '.join(missing)}",
             found="none",
@@ -175,8 +186,8 @@ def _table(path: Path, content: dict, steps: Mapping[str, Any], factors: Mapping
 
 def _seeds(value: Any) -> tuple[int, ...]:
     seeds = value if isinstance(value, list) else [value]
-    if not seeds or not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds):
-        raise InputError(expected="seeds, e.g. seeds=[0,1,2]", found=repr(value), fix="Give whole numbers.")
+    if not seeds or not all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds):
+        raise InputError(expected="seeds, e.g. seeds=[0,1,2]", found=repr(value), fix="Give whole numbers from 0 on.")
     return tuple(dict.fromkeys(seeds))
 
 

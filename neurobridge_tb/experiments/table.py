@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.experiments.measured import Measured
 from neurobridge_tb.experiments.recipe import TableSpec
 from neurobridge_tb.metrics.seed_intervals import mean_over_queries, mean_over_seeds
@@ -29,8 +30,16 @@ def table_rows(measured: Sequence[Measured], spec: TableSpec) -> list[Row]:
         ``high``, each difference from the reference level, and a ``verdict`` by the first measure: "best", "not
         apart from the best" where the paired difference has an interval around 0, else "apart from the best". An
         interval is of its comparison alone.
+
+    Raises:
+        InputError: There is no column ``spec.compare``.
     """
     groups = _groups(measured)
+    columns = dict.fromkeys(name for place in groups for name, _ in place)
+    if spec.compare and spec.compare not in columns:
+        raise InputError(
+            expected=f"a column among {', '.join(columns)}", found=spec.compare, fix="Compare one of these."
+        )
     measures = list(dict.fromkeys(m.measure for m in measured))
     rows: list[Row] = []
     for place, of_measures in groups.items():

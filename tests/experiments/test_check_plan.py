@@ -15,13 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from fabricated import write_all  # noqa: E402
 
 
-def write_decode(folder, target, latents, random):
+def write_decode(folder, target, latents, random, simulated=False):
     folder.mkdir(parents=True)
     rows = [
         {"decoder": name, "R2": {"value": value, "low": value - 0.05, "high": value + 0.05}}
         for name, value in (("latents", latents), ("latents of random weights", random))
     ]
-    (folder / "metrics.json").write_text(json.dumps({"job": "decode", "target": target, "rows": rows}))
+    content = {"job": "decode", "target": target, "rows": rows, "simulated": simulated}
+    (folder / "metrics.json").write_text(json.dumps(content))
 
 
 def by_point(rows):
@@ -37,14 +38,37 @@ def test_each_point_holds_does_not_or_has_no_run(tmp_path):
     write_decode(tmp_path / "runs" / "decode", "hand.velocity", 0.52, 0.5)
     write_decode(tmp_path / "runs" / "decode_place", "trials.place", 0.3, 0.5)
     points = by_point(check(tmp_path))
-    velocity, probe = (
-        points["velocity: R2 of latents above random weights'"],
-        points["probe: latents above random weights'"],
-    )
-    assert sorted(row["holds"] for row in velocity) == ["not sure", "yes"]
-    assert [row["holds"] for row in probe] == ["no"] and "0.300 (0.250-0.350)" in probe[0]["value"]
-    assert {row["holds"] for row in points["pictures above their baselines"]} == {"yes"}
-    assert all("simulated" in row["run"] for row in points["pictures above their baselines"])
+    (velocity,) = points["velocity decoded better than from random weights"]
+    assert (velocity["holds"], velocity["run"], velocity["holds in"]) == ("yes", "decode-1", "1 of 2 runs")
+    (probe,) = points["probe better than of random weights"]
+    assert probe["holds"] == "no" and "0.300 (0.250-0.350)" in probe["value"]
+    pictures = points["pictures above their baselines"]
+    assert {row["holds"] for row in pictures} == {"yes"} and all("simulated" in row["measure"] for row in pictures)
+
+
+def test_simulated_runs_hold_no_point_for_others(tmp_path):
+    write_decode(tmp_path / "animal", "hand.velocity", 0.52, 0.5)
+    write_decode(tmp_path / "virtual", "hand.velocity", 0.8, 0.5, simulated=True)
+    rows = by_point(check(tmp_path))["velocity decoded better than from random weights"]
+    assert [(row["measure"], row["holds"]) for row in rows] == [
+        ("hand.velocity, R2", "not sure"),
+        ("hand.velocity, R2, simulated", "yes"),
+    ]
+
+
+def test_the_best_of_many_runs_is_told_with_how_many_hold(tmp_path):
+    for k, value in enumerate((0.4, 0.7, 0.6)):
+        write_decode(tmp_path / f"decode_{k}", "hand.velocity", value, 0.5)
+    (row,) = by_point(check(tmp_path))["velocity decoded better than from random weights"]
+    assert (row["run"], row["holds in"]) == ("decode_1", "2 of 3 runs")
+
+
+def test_several_targets_of_one_run_are_told_from_their_own_folders(tmp_path):
+    write_decode(tmp_path / "decode" / "hand.velocity", "hand.velocity", 0.8, 0.5)
+    rows = [{"target": "hand.velocity", "decoder": "latents", "R2": {"value": 0.8}}]
+    (tmp_path / "decode" / "metrics.json").write_text(json.dumps({"job": "decode", "rows": rows}))
+    (row,) = by_point(check(tmp_path))["velocity decoded better than from random weights"]
+    assert row["holds in"] == "1 of 1 runs"
 
 
 def test_top_5_is_held_against_each_stages_bar(tmp_path):

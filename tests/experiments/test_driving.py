@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from neurobridge_tb.errors import InputError, MissingExtraError
+from neurobridge_tb.experiments.experiment import settle_experiment
 from neurobridge_tb.experiments.job import Job
 from neurobridge_tb.experiments.launchers import LauncherConfig, launch
+from neurobridge_tb.experiments.recipe import read_recipe
 from neurobridge_tb.experiments.run import drive
 
 # Workers import this file's functions by value: they know nothing of the tests.
@@ -171,6 +173,23 @@ def test_a_killed_driver_goes_on_with_what_was_not_done(tmp_path):
 def test_an_unknown_launcher_is_refused():
     with pytest.raises(InputError, match=r"launcher=basic\|joblib\|ray"):
         launch(LauncherConfig("dask"), Path("logs"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"launcher": "slurm"}, r"launcher=basic\|joblib\|ray"),
+        ({"launcher": None}, "values that fit launcher"),
+        ({"launcher.workers": "many"}, "'launcher.workers': 'many'"),
+        ({"launcher.workers": 0}, "launcher.workers of 1 or more"),
+        ({"launcher.gpus": -1}, "launcher.gpus of 0 or more"),
+        ({"launcher.wrokers": 2}, "workers, cpus"),
+    ],
+)
+def test_wrong_settings_of_a_launcher_are_refused_before_anything_is_planned(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        settle_experiment(read_recipe("masks"), {"workspace": tmp_path, **settings}, "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra(monkeypatch, tmp_path):

@@ -88,6 +88,29 @@ def test_a_folder_of_something_else_is_refused(ran, tmp_path, binned_root):
     assert (tmp_path / "masks_of_mine" / "notes.txt").read_text() == "mine"
 
 
+def test_a_recipe_of_the_same_name_does_not_take_an_experiments_folder(ran, tmp_path):
+    folder, arguments, _ = ran
+    before = (folder / "runs" / "masks_of_mine" / "plan.json").read_bytes()
+    (tmp_path / "masks_of_mine.yaml").write_text(RECIPE)
+    result = CliRunner().invoke(main, ["experiment", str(tmp_path / "masks_of_mine.yaml"), *arguments[2:]])
+    assert result.exit_code != 0 and "the experiment of another recipe" in str(result.exception)
+    assert (folder / "runs" / "masks_of_mine" / "plan.json").read_bytes() == before
+
+
+def test_a_workspace_that_is_a_file_is_refused(ran, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    result = CliRunner().invoke(main, [*ran[1][:3], f"workspace={tmp_path}/file"])
+    assert "a file, " in str(result.exception) and (tmp_path / "file").read_text() == "mine"
+
+
+def test_nothing_is_made_of_an_experiment_without_a_finished_run(ran, tmp_path):
+    CliRunner().invoke(main, [*ran[1][:3], f"workspace={tmp_path}", "--dry-run"])
+    for command in ("table", "plot"):
+        result = CliRunner().invoke(main, [command, str(tmp_path / "masks_of_mine")])
+        assert "at least one finished run of score" in str(result.exception), command
+        assert "not run yet" in str(result.exception)
+
+
 def test_what_an_older_version_left_is_named(ran, tmp_path):
     import shutil
 

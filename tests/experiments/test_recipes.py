@@ -97,6 +97,9 @@ def test_levels_and_seeds_can_be_chosen(tmp_path, binned_root):
         ('held_out: "${units}"', "held_out: many", "a value that fits held_out"),
         ("seeds: [0, 1]", "seeds: [a]", "seeds"),
         ("units: [4, 8]", "units: 4", "levels of the factor units"),
+        ("units: [4, 8]", "units: [0, 8]", "held_out 1 or more"),
+        ("  units:", "  epochs:", "epochs for two things"),
+        ("  masks:", "  workspace:", "workspace for two things"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(tmp_path, binned_root, old, new, message):
@@ -121,8 +124,17 @@ def test_unknown_names_are_refused(tmp_path):
         override(recipe, {"root": "x", "epoch": 3})
     with pytest.raises(InputError, match="a value for root"):
         override(recipe, {})
-    with pytest.raises(InputError, match="levels of masks"):
-        override(recipe, {"root": "x", "masks": ["nouron"]})
+    for wrong in (["nouron"], [], None, 5, {"neuron": 1}):
+        with pytest.raises(InputError, match="levels of masks"):
+            override(recipe, {"root": "x", "masks": wrong})
+    with pytest.raises(InputError, match="levels of units"):
+        override(recipe, {"root": "x", "units": []})
+    for empty in ({"root": None}, {"root": "x", "epochs": None}):
+        with pytest.raises(InputError, match="a value for (root|epochs)"):
+            override(recipe, empty)
+    for seeds in ([], [-1], [0.5], [True], "all"):
+        with pytest.raises(InputError, match="seeds"):
+            override(recipe, {"root": "x", "seeds": seeds})
 
 
 @pytest.mark.parametrize("name", names_of_recipes())
@@ -134,8 +146,14 @@ def test_the_recipes_of_the_package_expand(name, tmp_path, binned_root):
     sessions = {"ours": "session0", "others": "session1", "new": "session1", "few": ["session0"], "many": ["session0"]}
     values |= {n: its for n, its in sessions.items() if n in {*recipe.settings, *recipe.factors}}
     expansion = expand(override(recipe, values), Inputs(tmp_path / "inputs.json"))
-    assert recipe.question.endswith("?") and recipe.table.measures and len(recipe.seeds) == 3
+    assert recipe.question.endswith("?") and len(recipe.seeds) == 3
     assert len(expansion.cells) >= 9 and all(set(cell.jobs) == set(recipe.steps) for cell in expansion.cells)
+
+
+def test_checksums_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "inputs.json").write_text("{")
+    with pytest.raises(InputError, match=r"inputs\.json"):
+        Inputs(tmp_path / "inputs.json")
 
 
 def test_levels_that_the_user_has_to_give_are_asked_for():

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from neurobridge_tb.cli.main import main
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.experiments.measured import read_measured, sources_of_folders
-from neurobridge_tb.experiments.plot import curves
+from neurobridge_tb.experiments.plot import curves, save_figure
 from neurobridge_tb.experiments.recipe import TableSpec
 from neurobridge_tb.experiments.table import table_rows, to_csv, to_latex, to_markdown
 from neurobridge_tb.metrics.seed_intervals import mean_over_queries, mean_over_seeds
@@ -115,6 +115,13 @@ def test_what_runs_do_not_have_is_named(tmp_path, spec, message):
         read_measured(sources_of_folders([tmp_path / "a"]), spec)
 
 
+def test_a_column_that_is_not_there_cannot_be_compared(tmp_path):
+    write_run(tmp_path / "a", np.random.default_rng(5), 0.5)
+    measured = read_measured(sources_of_folders([tmp_path / "a"]), SPEC)
+    with pytest.raises(InputError, match="a column among run"):
+        table_rows(measured, TableSpec(compare="masks"))
+
+
 def test_a_folder_that_is_no_run_or_named_twice_is_refused(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(InputError, match="none in"):
@@ -160,6 +167,23 @@ def test_curves_stand_at_their_numbers_and_names_side_by_side():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["share 0.01", "share 0.1", "share 1.0"]
     with pytest.raises(InputError, match="one of model, share"):
         curves(rows, "shares", "top1")
+
+
+def test_a_baseline_that_all_levels_share_is_drawn_once_with_chance_and_what_it_is(tmp_path):
+    rows = [
+        {"weights": weights, "model": model, "pairs": pairs, "top1": {"value": times * base, "low": 0.0, "high": 1.0}}
+        for pairs, base in (("10 %", 0.1), ("100 %", 0.2))
+        for model, weights, times in (("ours", "a", 3), ("ours", "b", 2), ("ridge", "a", 1), ("ridge", "b", 1))
+    ]
+    figure = curves(rows, "pairs", "top1", label="top-1, simulated", chance=0.01)
+    axes = figure.axes[0]
+    assert axes.get_legend_handles_labels()[1] == ["chance", "a, ours", "b, ours", "ridge"]
+    assert axes.get_ylabel() == "top-1, simulated (95 % interval)"
+    runs = [{"chance": {"top1": 0.01, "top5": 0.05}, "simulated": True}]
+    text = save_figure(rows, "pairs", "top1", tmp_path, runs).read_text()
+    assert "top-1, simulated" in text and "chance" in text
+    text = save_figure(rows, "pairs", "top1", tmp_path, [*runs, {"chance": {"top1": 0.02}}]).read_text()
+    assert "chance" not in text  # not one for all
 
 
 def test_the_command_makes_a_table_of_folders(tmp_path):
