@@ -183,7 +183,7 @@ def test_an_unknown_launcher_is_refused():
         ({"launcher.workers": "many"}, "'launcher.workers': 'many'"),
         ({"launcher.workers": 0}, "launcher.workers of 1 or more"),
         ({"launcher.gpus": -1}, "launcher.gpus of 0 or more"),
-        ({"launcher.wrokers": 2}, "workers, cpus"),
+        ({"launcher.processes": 2}, "workers, cpus"),
     ],
 )
 def test_wrong_settings_of_a_launcher_are_refused_before_anything_is_planned(tmp_path, settings, message):
