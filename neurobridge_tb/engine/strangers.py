@@ -1,6 +1,5 @@
 """Simulated strangers: in training, units are identified by another reference window than the whole of their past."""
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +14,11 @@ from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.data.forecast_windows import ForecastLoaders, ForecastSampler
 from neurobridge_tb.datasets.reference_features import window_features
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.estimators.smoothed_rate import SmoothedRate
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.scoring.forecasts import rolled_out_loss
 
 SHARES = (0.3, 0.5, 0.7, 0.85)  # of the training intervals that may be a reference window
 GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the population regression, at the start
-_FIT_EPOCHS, _FIT_RATE = 4, 0.1
 
 
 @dataclass
@@ -165,47 +162,3 @@ def divide(intervals: Interval, seconds: float) -> tuple[Interval, Interval]:
     parts = (slice(0, max(first, 1)), slice(max(first, 1), None))
     early, later = (Interval(start=intervals.start[part], end=intervals.end[part]) for part in parts)
     return early, later
-
-
-def fit_rate_filter(
-    model: NeuroHorizonModel,
-    train: DataLoader,
-    valid: DataLoader,
-    baseline: SmoothedRate,
-    strangers: SimulatedStrangers | None,
-    *,
-    processes: int = 1,
-) -> None:
-    """Find the weights of the model's rate filter, where the training starts, by the likelihood of training windows.
-
-    They begin at the smoothed rate drawn to the recent mean, and stay there if that is better in validation.
-
-    Args:
-        model: Its units are known. Nothing but its filter learns.
-        train: Training windows.
-        valid: Validation windows.
-        baseline: That smoothed rate, its settings chosen on the validation windows.
-        strangers: Draws references in each pass, where units are identified by features.
-        processes: That many batches make a step, as they do in a training by so many processes. Default 1.
-    """
-    assert baseline.constant is not None
-    rates = model.rate_filter
-    rates.set_to(constant=baseline.constant, prior=baseline.prior, decay=baseline.decay, strength=baseline.strength)
-    first, loss = copy.deepcopy(rates.state_dict()), rolled_out_loss(model, valid, start=True)
-    optimizer = torch.optim.Adam(rates.parameters(), lr=_FIT_RATE)
-    steps = _FIT_EPOCHS * max(len(train) // processes, 1)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
-    for epoch in range(_FIT_EPOCHS):
-        if strangers is not None:
-            strangers.begin(epoch)
-        for batches in zip(*[iter(train)] * processes, strict=False):  # what is left over makes no step
-            cells = [batch["target_mask"].sum() for batch in batches]
-            optimizer.zero_grad()
-            for batch, n in zip(batches, cells, strict=True):
-                (model.loss(model.start(**batch["model_inputs"]), batch) * (n / sum(cells))).backward()
-            optimizer.step()
-            schedule.step()
-    if strangers is not None:
-        strangers.end()
-    if rolled_out_loss(model, valid, start=True) > loss:
-        rates.load_state_dict(first)

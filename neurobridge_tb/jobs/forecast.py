@@ -17,10 +17,11 @@ from neurobridge_tb.datasets.reference_features import recording_features, refer
 from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
+from neurobridge_tb.engine.forecast_fits import fit_rate_filter, fit_residual_gain
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
-from neurobridge_tb.engine.strangers import Reference, SimulatedStrangers, fit_rate_filter
+from neurobridge_tb.engine.strangers import Reference, SimulatedStrangers
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
@@ -85,6 +86,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
 
     say("Scoring beside the baselines")
     best = NeuroHorizonModel.load_pretrained(run.best_checkpoint).eval()
+    fit_residual_gain(place(best, config), valid)
     losses = {
         name: rolled_out_loss(place(its.eval(), config), valid) for name, its in (("trained", best), ("start", start))
     }
@@ -113,6 +115,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
             "simulated": is_simulated(trained),
             "command": config.command,
             "validation loss": losses,
+            "residual gain": [] if best is start else best.residual_gain.tolist(),
             "rows": rows,
             "seconds": time.monotonic() - began,
         },

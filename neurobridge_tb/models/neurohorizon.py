@@ -32,6 +32,7 @@ from neurobridge_tb.registry_ext import PoissonNLLLoss
 _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
 _LARGEST = 10.0  # standard deviations above the mean: what is fed back is clipped there
 ROLLED_OUT = 0.25  # of the training windows feed back what was predicted; the others, what was observed
+_GAIN_PARTS = 4  # of the future, each with a gain of its own
 
 
 class _Rows(NamedTuple):
@@ -80,8 +81,9 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
        features a regression on the population's past is added, fitted to their reference window
        (:class:`RateModulation`) and weighted by one gain. To this :class:`PerNeuronHead` adds a residual that starts at
        zero, from the bin's state, the unit's embedding, how its rate has drifted, that regression, and how its own and
-       the population's recent activity compare with what was expected (:class:`OwnHistory`). The loss is the Poisson
-       negative log-likelihood of the counts.
+       the population's recent activity compare with what was expected (:class:`OwnHistory`). It is multiplied by
+       ``residual_gain``, one for each quarter of the future: 1 in training, afterwards what is best in validation. The
+       loss is the Poisson negative log-likelihood of the counts.
 
     Units have trained embeddings, or, with ``unit_identity="features"``, everything about a unit comes from its
     reference features (:mod:`neurobridge_tb.datasets.reference_features`): then units that were never trained can be
@@ -164,6 +166,9 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             dim_hidden=dim_hidden,
             dropout=settings["lin_dropout"],
         )
+        self.register_buffer("residual_gain", torch.ones(_GAIN_PARTS))
+        self.residual_gain: Tensor
+        self.register_load_state_dict_pre_hook(_with_gain)
         self.rate_filter = RateFilter(self.n_past, self.n_future, bin_size)
         self.loss_fn = PoissonNLLLoss()
         self.identity: UnitIdentity | None = None
@@ -189,6 +194,11 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
     def bins_of(self, horizon: float) -> int:
         """Number of bins of a horizon in s."""
         return _whole_bins("horizon", horizon, self.bin_size)
+
+    def gain_parts(self, first: int, n_bins: int) -> Tensor:
+        """(n_bins,) which entry of ``residual_gain`` is that of each future bin from the ``first`` on."""
+        bins = torch.arange(first, first + n_bins, device=self.residual_gain.device).clamp_max(self.n_future - 1)
+        return bins * len(self.residual_gain) // self.n_future
 
     def _tables(self) -> dict[str, InfiniteVocabEmbedding]:
         return {name: m for name, m in self.named_modules() if isinstance(m, InfiniteVocabEmbedding)}
@@ -466,7 +476,8 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         """Of the bins from the ``first`` on."""
         bins = slice(first, first + states.shape[1])
         own = torch.cat([own, rows.modulation[:, bins]], dim=-1)
-        return rows.start[:, bins] + self.head(states, rows.head, own, rows.drift)
+        gain = self.residual_gain[self.gain_parts(first, states.shape[1]), None]
+        return rows.start[:, bins] + gain * self.head(states, rows.head, own, rows.drift)
 
     def _standardize(self, counts: Tensor, rows: _Rows) -> Tensor:
         return ((counts - rows.mean) / rows.std).clamp_max(_LARGEST)
@@ -480,6 +491,11 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         """(B, T, 2d) rotary embeddings of the middles of future bins."""
         bins = self.n_past + first + torch.arange(n_bins, device=like.device) + 0.5
         return self.encoder.rotary_emb(bins * self.bin_size).expand(len(like), -1, -1)
+
+
+def _with_gain(module: NeuroHorizonModel, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Models from before the residual had a gain."""
+    state.setdefault(f"{prefix}residual_gain", torch.ones(_GAIN_PARTS))
 
 
 def _whole_bins(name: str, length: float, bin_size: float) -> int:

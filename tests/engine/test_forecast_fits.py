@@ -1,0 +1,51 @@
+"""The residual's gain: kept where the residual helps in validation, 0 where it does harm."""
+
+import pytest
+import torch
+from torch import nn
+
+from neurobridge_tb import NeuroHorizonModel
+from neurobridge_tb._upstream import DatasetIndex, collate
+from neurobridge_tb.datasets import BinnedRecordings
+from neurobridge_tb.engine.forecast_fits import fit_residual_gain
+
+
+class _Constant(nn.Module):
+    def forward(self, states, units, own, drift):
+        return torch.full((*own.shape[:3],), 2.0)
+
+
+@pytest.fixture
+def model_and_batch(binned_root):
+    dataset = BinnedRecordings(root=binned_root)
+    torch.manual_seed(0)
+    model = NeuroHorizonModel(
+        modality="spike_counts", history=0.5, horizon=0.4, bin_size=0.05,
+        encoder={"dim": 16, "depth": 1, "dim_head": 8, "dim_population": 8},
+    )  # fmt: skip
+    model.init_vocabs(dataset)
+    model.fit_units(dataset, dataset.get_sampling_intervals("train"))
+    window = dataset[DatasetIndex(dataset.recording_ids[0], 1.0, 1.9)]
+    return model.eval(), collate([model.tokenize_with_targets(window)])
+
+
+def test_it_is_chosen_for_each_quarter_of_the_future(model_and_batch):
+    model, batch = model_and_batch
+    model.head = _Constant()
+    start = model.start(**batch["model_inputs"]).detach()
+    right = torch.tensor([2.0, 2.0, 0.0, 0.0, 1.0, 1.0, -1.0, -1.0])[:, None]
+    batch["target_values"] = (start + right).exp()
+    fit_residual_gain(model, [batch])
+    assert model.residual_gain.tolist() == [1.0, 0.0, 0.5, 0.0]
+    torch.testing.assert_close(model.generate(**batch["model_inputs"]), start + right.clamp_min(0))
+    longer = model.generate(**batch["model_inputs"], horizon=0.6)  # like the last bins
+    torch.testing.assert_close(longer[:, 8:], start[:, -1:].expand(-1, 4, -1))
+
+
+def test_models_from_before_have_a_gain_of_one(model_and_batch):
+    model, _ = model_and_batch
+    state = model.state_dict()
+    del state["residual_gain"]
+    model.residual_gain.zero_()
+    model.load_state_dict(state)
+    assert model.residual_gain.tolist() == [1.0] * 4
