@@ -12,7 +12,7 @@ from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.scoring.forecasts import rolled_out_loss
 
 _FIT_EPOCHS, _FIT_RATE = 4, 0.1
-_GAINS = (1.0, 0.75, 0.5, 0.25, 0.0)
+GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def fit_rate_filter(
@@ -61,23 +61,27 @@ def fit_rate_filter(
 
 @torch.no_grad()
 def fit_residual_gain(model: NeuroHorizonModel, valid: DataLoader) -> None:
-    """Set the residual's gain in each quarter of the future to the one of least loss, of ``1, .75, .5, .25, 0``.
+    """Set the residual's gain in each quarter of the future: the least that is as good as the best, of ``GAINS``.
 
-    So a residual that has learned what comes next but is too sure of what comes later does no harm there. Rolled out
-    with the gains, a bin reads other rates of the bins before it than those that the choice was made with.
+    As good is a loss within one standard error, over windows, of the best one (Breiman et al. 1984): validation windows
+    are few, and a residual that is too sure costs more than one that is too cautious. Rolled out with the gains, a bin
+    reads other rates of the bins before it than those that the choice was made with.
 
     Args:
         model: Trained, in evaluation mode; its gains are 1.
         valid: Validation windows.
     """
-    parts = model.gain_parts(0, model.n_future).cpu()
-    losses = torch.zeros(len(_GAINS), len(model.residual_gain), dtype=torch.float64)
+    parts = torch.nn.functional.one_hot(model.gain_parts(0, model.n_future).cpu(), len(model.residual_gain)).double()
+    losses = []
     for batch in valid:
         inputs, counts = batch["model_inputs"], batch["target_values"]
         start = compute(model.start, **inputs)
         residual = compute(model.generate, **inputs) - start
-        for loss, gain in zip(losses, _GAINS, strict=True):
-            log_rates = start + gain * residual
-            cells = (log_rates.exp() - counts * log_rates) * batch["target_mask"]
-            loss.index_add_(0, parts, cells.sum((0, 2)).double())
-    model.residual_gain.copy_(torch.tensor(_GAINS)[losses.argmin(0)])
+        tried = (start + gain * residual for gain in GAINS)
+        cells = torch.stack([(x.exp() - counts * x) * batch["target_mask"] for x in tried])
+        losses.append(cells.sum(3).double() @ parts)
+    loss = torch.cat(losses, dim=1)  # (gains, windows, parts)
+    best = loss.sum(1).argmin(0)
+    worse = loss - loss.gather(0, best.expand(1, loss.shape[1], -1))
+    as_good = worse.sum(1) <= worse.std(1, correction=0) * loss.shape[1] ** 0.5
+    model.residual_gain.copy_(torch.tensor(GAINS)[as_good.int().argmax(0)])

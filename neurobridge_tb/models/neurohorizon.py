@@ -82,7 +82,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
        (:class:`RateModulation`) and weighted by one gain. To this :class:`PerNeuronHead` adds a residual that starts at
        zero, from the bin's state, the unit's embedding, how its rate has drifted, that regression, and how its own and
        the population's recent activity compare with what was expected (:class:`OwnHistory`). It is multiplied by
-       ``residual_gain``, one for each quarter of the future: 1 in training, afterwards what is best in validation. The
+       ``residual_gain``, one for each quarter of the future: 1 in training, afterwards what validation supports. The
        loss is the Poisson negative log-likelihood of the counts.
 
     Units have trained embeddings, or, with ``unit_identity="features"``, everything about a unit comes from its

@@ -42,6 +42,18 @@ def test_it_is_chosen_for_each_quarter_of_the_future(model_and_batch):
     torch.testing.assert_close(longer[:, 8:], start[:, -1:].expand(-1, 4, -1))
 
 
+def test_the_least_gain_within_a_standard_error_is_taken(model_and_batch):
+    model, batch = model_and_batch
+    model.head = _Constant()
+    start = model.start(**batch["model_inputs"]).detach()
+    unsure = [batch | {"target_values": (start + right).exp()} for right in (2.0, -2.0, 0.0, 2.0)]
+    fit_residual_gain(model, unsure)
+    assert model.residual_gain.tolist() == [0.0] * 4
+    model.residual_gain.fill_(1.0)
+    fit_residual_gain(model, [batch | {"target_values": (start + right).exp()} for right in (1.9, 2.0, 2.1)])
+    assert model.residual_gain.tolist() == [1.0] * 4
+
+
 def test_models_from_before_have_a_gain_of_one(model_and_batch):
     model, _ = model_and_batch
     state = model.state_dict()
