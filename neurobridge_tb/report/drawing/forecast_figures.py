@@ -116,7 +116,7 @@ def decay_curves(arrays: Mapping[str, np.ndarray]) -> "Figure":
 def unit_scatter(arrays: Mapping[str, np.ndarray]) -> "Figure":
     """Each unit: its score against that of the smoothed rate drawn to the recent mean, against its rate, and its PSTH.
 
-    Scores beyond the axes, which hold 98 % of the units, are drawn at their edges.
+    Scores beyond the axes, which hold 90 % of the units, are drawn at their edges.
 
     Args:
         arrays: ``bits_per_spike``, ``bits_per_spike_smoothed``, ``mean_rate`` (Hz), ``psth_r2``, ``rate_correlation``,
@@ -134,16 +134,17 @@ def unit_scatter(arrays: Mapping[str, np.ndarray]) -> "Figure":
     left, middle, right = figure.subplots(1, 3)
     dots = {"s": 14 if len(bits) < 300 else 5, "color": style.BLUE, "alpha": 0.6, "linewidth": 0}
     both = np.concatenate([bits, baseline])
-    low, high = np.nanpercentile(both, [1, 99]) if np.isfinite(both).any() else (0.0, 1.0)
+    low, high = np.nanpercentile(both, [5, 95]) if np.isfinite(both).any() else (0.0, 1.0)
     bits, baseline = np.clip(bits, low, high), np.clip(baseline, low, high)
     left.scatter(baseline, bits, **dots)
     margin = 0.1 * (high - low) + 1e-3
     left.plot([low, high], [low, high], color=style.MUTED, linewidth=1, linestyle="--")
     left.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
     left.set(xlabel="bits/spike, smoothed rate\ndrawn to the recent mean", ylabel="bits/spike, forecast")
-    middle.scatter(np.maximum(np.asarray(arrays["mean_rate"]), 1e-2), bits, **dots)
+    rate = np.maximum(np.asarray(arrays["mean_rate"]), 1e-2)
+    middle.scatter(rate, bits, **dots)
     middle.set_xscale("log")
-    middle.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    middle.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if rate.max() < 300 * rate.min() else (1,)))
     middle.xaxis.set_major_formatter("{x:g}")
     middle.xaxis.set_minor_formatter(NullFormatter())
     middle.set(xlabel="mean rate (Hz)", ylabel="bits/spike, forecast", ylim=(low - margin, high + margin))
