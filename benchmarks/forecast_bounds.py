@@ -59,7 +59,7 @@ def drift(session: Session, time_constant: float, after: bool) -> Floats:
 def smoothed(session: Session, mean: Floats) -> Floats:
     """(trials, bins, units) the last smoothed rate drawn to ``mean``, for each bin of the second half."""
     weight = np.exp(-np.arange(session.half - 1, -1, -1) / DECAY)
-    past = np.einsum("btu,t->bu", session.counts[:, : session.half], weight)
+    past = np.tensordot(session.counts[:, : session.half], weight, (1, 0))
     return np.repeat(((SMOOTHING * mean + past) / (SMOOTHING + weight.sum()))[:, None], session.half, 1)
 
 
