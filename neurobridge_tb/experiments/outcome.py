@@ -6,19 +6,20 @@ import shlex
 import socket
 import time
 import traceback
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from neurobridge_tb import __version__
 from neurobridge_tb.errors import InputError, NeuroBridgeError
 from neurobridge_tb.experiments.job import Job
 from neurobridge_tb.files import write_json
+from neurobridge_tb.progress import say
 
 _FILE, _STARTS = "outcome.json", "starts.txt"
 
@@ -84,7 +85,7 @@ def run_job(job: Job, jobs: Path, threads: int | None = None) -> None:
     """
     folder = jobs / job.key
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".job.lock"):
+    with _alone(folder):
         ended = outcome_of(folder)
         if ended is not None and ended.done:
             return
@@ -103,6 +104,16 @@ def run_job(job: Job, jobs: Path, threads: int | None = None) -> None:
                 traceback.print_exc()
         ended = Outcome(not error, error, time.monotonic() - began, __version__, job.settings)
         write_json(folder / _FILE, asdict(ended))
+
+
+def _alone(folder: Path) -> AbstractContextManager:
+    """Hold the folder of a job; another process that does is waited for."""
+    lock = FileLock(folder / ".job.lock")
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        say(f"Another process runs {folder.name}: waiting for it")
+        return lock.acquire()
 
 
 def _call(job: Job, jobs: Path, threads: int | None) -> None:

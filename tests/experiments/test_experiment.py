@@ -3,11 +3,14 @@
 import json
 import re
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from click.testing import CliRunner
 
 from neurobridge_tb.cli.main import main
+from neurobridge_tb.experiments import outcome
+from neurobridge_tb.experiments.job import Job
 from neurobridge_tb.experiments.outcome import outcome_of, starts_of
 from neurobridge_tb.experiments.plan import read_plan
 
@@ -50,6 +53,19 @@ def test_each_job_ran_once_and_failed_ones_are_tried_again(ran):
     for key in plan.expansion.jobs:
         ended = outcome_of(plan.jobs / key)
         assert starts_of(plan.jobs / key) == (1 if ended.done else 2)
+
+
+def test_two_drivers_at_once_run_a_job_once_and_the_second_says_that_it_waits(tmp_path, monkeypatch):
+    calls, said, waits = [], [], Event()
+    monkeypatch.setattr(outcome, "say", lambda text: said.append(text) or waits.set())
+    monkeypatch.setattr(outcome, "_call", lambda *of: calls.append(of) or waits.wait(60))
+    drivers = [Thread(target=outcome.run_job, args=(Job("score-1", "score", {}), tmp_path)) for _ in range(2)]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert said == ["Another process runs score-1: waiting for it"]
+    assert len(calls) == starts_of(tmp_path / "score-1") == 1 and outcome_of(tmp_path / "score-1").done
 
 
 def test_the_dry_run_tells_jobs_and_their_time_and_runs_nothing(ran):
