@@ -39,7 +39,7 @@ def settle_experiment(recipe: Recipe, arguments: Mapping[str, Any], command: str
         command: The call, to be noted.
 
     Raises:
-        InputError: As :func:`override` and :func:`expand` do, and of a launcher's settings.
+        InputError: As :func:`override` and :func:`expand` do, of a launcher's settings, and of a folder that is taken.
     """
     rest = dict(arguments)
     workspace = Path(str(rest.pop("workspace", WORKSPACE)))
@@ -47,13 +47,14 @@ def settle_experiment(recipe: Recipe, arguments: Mapping[str, Any], command: str
     recipe, inputs = override(recipe, rest), Inputs(workspace / "inputs.json")
     expansion = expand(recipe, inputs)
     plan = plan_of(recipe, expansion, workspace, command)
-    plan.save()
+    plan.check_folder()
     inputs.save()
     return plan, launcher
 
 
 def run_experiment(plan: Plan, launcher: LauncherConfig, say: Callable[[str], None] = print) -> dict[str, str]:
     """Run the jobs of a plan that are not done; returns the state of each."""
+    plan.save()
     total, ended = len(plan.expansion.jobs), 0
 
     def tell(key: str, state: str) -> None:

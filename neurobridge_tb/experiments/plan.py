@@ -50,11 +50,11 @@ class Plan:
         """How each job ended; None where it was cut, or not started."""
         return {key: outcome_of(self.jobs / key) for key in self.expansion.jobs}
 
-    def save(self) -> None:
-        """Write ``plan.json``.
+    def check_folder(self) -> None:
+        """Refuse a folder that is of something else, or cannot be made.
 
         Raises:
-            InputError: The folder is of something else, or cannot be made.
+            InputError: It is.
         """
         if found := self._occupied():
             raise InputError(
@@ -62,6 +62,9 @@ class Plan:
                 found=found,
                 fix="Name another one with workspace=FOLDER, or call the recipe otherwise.",
             )
+
+    def save(self) -> None:
+        """Write ``plan.json``."""
         content = {
             "version": __version__,
             "name": self.name,

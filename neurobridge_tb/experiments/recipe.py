@@ -98,6 +98,8 @@ def read_recipe(name: str) -> Recipe:
     names = [*settings, *factors, *steps, "seed", "seeds", "workspace", "launcher"]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise _wrong(path, "another name for each setting, factor and step", f"{twice} for two things")
+    plot = str(content.get("plot", ""))
+    _check_names(path, [plot] if plot else [], factors, "factors to plot")
     return Recipe(
         name=path.stem,
         source=name if path.parent == RECIPES else str(path.absolute()),
@@ -107,7 +109,7 @@ def read_recipe(name: str) -> Recipe:
         seeds=_seeds(content.get("seeds", [0])),
         steps={step: _mapping(path, steps, step) for step in steps},
         table=_table(path, _mapping(path, content, "table"), steps, factors),
-        plot=str(content.get("plot", "")),
+        plot=plot,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from threading import Event, Thread
 
@@ -70,11 +71,12 @@ def test_two_drivers_at_once_run_a_job_once_and_the_second_says_that_it_waits(tm
 
 def test_the_dry_run_tells_jobs_and_their_time_and_runs_nothing(ran):
     folder, arguments, _ = ran
-    before = {path: path.read_text() for path in folder.rglob("starts.txt")}
+    plan = folder / "runs" / "masks_of_mine" / "plan.json"
+    before = {path: path.read_text() for path in folder.rglob("*.txt")} | {plan: plan.read_text()}
     output = CliRunner().invoke(main, [*arguments, "seeds=[0,1,2]", "--dry-run"]).output
     assert "18 jobs for 12 cells (24 without sharing), 8 done, 10 to run: about" in output
     assert "not measured" not in output
-    assert {path: path.read_text() for path in folder.rglob("starts.txt")} == before
+    assert {path: path.read_text() for path in folder.rglob("*.txt")} | {plan: plan.read_text()} == before
 
 
 def test_a_table_and_a_figure_are_made_of_the_folder_again(ran):
@@ -120,7 +122,7 @@ def test_a_workspace_that_is_a_file_is_refused(ran, tmp_path):
 
 
 def test_nothing_is_made_of_an_experiment_without_a_finished_run(ran, tmp_path):
-    CliRunner().invoke(main, [*ran[1][:3], f"workspace={tmp_path}", "--dry-run"])
+    shutil.copytree(ran[0] / "runs" / "masks_of_mine", tmp_path / "masks_of_mine")
     for command in ("table", "plot"):
         result = CliRunner().invoke(main, [command, str(tmp_path / "masks_of_mine")])
         assert "at least one finished run of score" in str(result.exception), command
@@ -128,8 +130,6 @@ def test_nothing_is_made_of_an_experiment_without_a_finished_run(ran, tmp_path):
 
 
 def test_what_an_older_version_left_is_named(ran, tmp_path):
-    import shutil
-
     folder = shutil.copytree(ran[0] / "runs", tmp_path / "runs")
     plan = read_plan(folder / "masks_of_mine")
     (plan.jobs / next(iter(plan.expansion.jobs)) / "outcome.json").write_text('{"status": "ok"}')

@@ -100,6 +100,7 @@ def test_levels_and_seeds_can_be_chosen(tmp_path, binned_root):
         ("units: [4, 8]", "units: [0, 8]", "held_out 1 or more"),
         ("  units:", "  epochs:", "epochs for two things"),
         ("  masks:", "  workspace:", "workspace for two things"),
+        ("table:", "plot: unit\ntable:", "Did you mean units"),
     ],
 )
 def test_a_wrong_recipe_is_refused_by_name(tmp_path, binned_root, old, new, message):
