@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 
@@ -26,17 +27,27 @@ def test_signals_of_terminals_and_clusters_have_a_sentence_of_the_job_alone(numb
     assert job.stderr.strip() == f"Stopped by {number.name}. Run the same command again to go on."
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_stopped_training_says_so_and_can_go_on(binned_root, tmp_path, number):
-    command = [
-        sys.executable, "-m", "neurobridge_tb.cli", "pretrain", "dataset=binned", f"dataset.root={binned_root}",
-        f"run_dir={tmp_path}/run", "model=tiny", "trainer.max_epochs=3", "loader.batch_size=8",
+def pretraining(root, run, *settings):
+    """The command of a short training on the CPU."""
+    return [
+        sys.executable, "-m", "neurobridge_tb.cli", "pretrain", "dataset=binned", f"dataset.root={root}", "device=cpu",
+        f"run_dir={run}", "model=tiny", "loader.batch_size=8", *settings,
     ]  # fmt: skip
+
+
+def started(command, run):
+    """A training that has finished its first epoch."""
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    checkpoint, deadline = run / "checkpoints" / "last.ckpt", time.monotonic() + 300
     while not checkpoint.exists() and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
+    return job
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_stopped_training_says_so_and_can_go_on(binned_root, tmp_path, number):
+    command = pretraining(binned_root, tmp_path / "run", "trainer.max_epochs=3")
+    job = started(command, tmp_path / "run")
     job.send_signal(number)
     _, errors = job.communicate(timeout=60)
     assert job.returncode == 128 + number, errors
@@ -44,3 +55,15 @@ def test_a_stopped_training_says_so_and_can_go_on(binned_root, tmp_path, number)
     assert not (tmp_path / "run" / "model").exists()
     subprocess.run(command, check=True, capture_output=True)
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"]
+
+
+def test_processes_that_share_a_training_end_with_its_first_one(binned_root, tmp_path):
+    shared = ["trainer.max_epochs=500", "trainer.devices=2", "trainer.strategy=ddp"]
+    job = started(pretraining(binned_root, tmp_path / "run", *shared), tmp_path / "run")
+    others = psutil.Process(job.pid).children(recursive=True)
+    assert others
+    job.terminate()
+    _, errors = job.communicate(timeout=120)  # the pipe is closed when all have ended
+    assert job.returncode == 128 + signal.SIGTERM and "Traceback" not in errors, errors
+    assert errors.count("Stopped by SIGTERM. Run the same command again to go on.") == 1
+    assert not psutil.wait_procs(others, timeout=60)[1]

@@ -7,6 +7,7 @@ _HINTS = (
     r"The number of training batches",  # few batches make short epochs; epochs are logged all the same
     r"Checkpoint directory .* exists and is not empty",  # a run that goes on
     r"The '\w+' does not have many workers",
+    r"It is recommended to use .*sync_dist=True",  # a metric that is summed over processes itself
 )
 
 
