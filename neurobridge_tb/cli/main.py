@@ -1,5 +1,7 @@
 """The `neurobridge` command."""
 
+import io
+import os
 import sys
 from typing import NoReturn
 
@@ -47,6 +49,7 @@ for _command in [*job_commands(), *_FILES, *_MANY, demo, rate, report, models, p
 
 def run() -> None:
     """Entry point: what NeuroBridge raises on purpose, and what the system refuses, is printed without a traceback."""
+    _print_anyway()
     command = main.commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
     runs_for_long = isinstance(command, JobCommand) or command in (demo, experiment)
     if runs_for_long and not {"-h", "--help"} & set(sys.argv):
@@ -62,6 +65,16 @@ def run() -> None:
         if not lacks_memory(error):
             raise
         _fail(f"There is not enough memory: {first_line(error)}\nLower loader.batch_size, or take a smaller model.")
+
+
+def _print_anyway() -> None:
+    """What the encoding of a terminal or log lacks is replaced by "?"; what is printed to a closed output is lost."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def _fail(text: str) -> NoReturn:

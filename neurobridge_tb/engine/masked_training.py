@@ -71,7 +71,7 @@ def train_masked(
     trainer = run.trainer(config.trainer, callbacks, monitor="val/loss")
     at_start = run.path / "start.json"
     say(f"Training in batches of {train.batch_size} windows, {len(train)} an epoch")
-    if not run.last_checkpoint.exists():
+    if run.resumed is None:
         trainer.validate(module, list(valid.values()), verbose=False)
         for metric in module.valid_losses:
             metric.reset()  # its tensors are those of inference mode
@@ -83,8 +83,7 @@ def train_masked(
         return run.path  # the first process alone goes on
 
     say("Scoring beside the baselines")
-    trained = run.best_checkpoint.exists()  # not with trainer.max_epochs=0
-    improved = trained and run.best_score() < read_json(at_start)["val/loss"]
+    improved = run.has_trained and run.best_score() < read_json(at_start)["val/loss"]
     best = place(NeuroBridgeModel.load_pretrained(run.best_checkpoint if improved else run.start).eval(), config)
     best.save_pretrained(run.model)
     with write_aside(run.path / "masked_example.npz") as aside, aside.open("wb") as file:

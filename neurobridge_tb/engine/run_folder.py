@@ -16,29 +16,38 @@ from torch.utils.data import DataLoader
 from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.devices import allow_tf32, computing_dtype, find_device
-from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
+from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, find_fault, latest_readable
 from neurobridge_tb.engine.modules.window_module import WindowModule
+from neurobridge_tb.engine.own_signals import OwnSignals
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.engine.run_log.loggers import run_loggers
 from neurobridge_tb.engine.run_log.progress_lines import ProgressLines
 from neurobridge_tb.engine.run_log.quiet import quiet_lightning
 from neurobridge_tb.engine.saved_settings import Settings
-from neurobridge_tb.errors import InputError, first_line
+from neurobridge_tb.errors import InputError, NeuroBridgeError, first_line
 from neurobridge_tb.files import read_json, write_aside, write_json
 from neurobridge_tb.models.pretrained import check_model_folder
 from neurobridge_tb.processes import is_first_process
 
 _OF_OTHER_PARAMETERS = ("parameter group", "loading state_dict")  # in PyTorch's errors
+_OF_LOST_PROCESSES = ("by peer", "remote process exited", "Broken pipe")  # in those of gloo and NCCL
+
+
+class ProcessError(NeuroBridgeError):
+    """One of several processes of a training has ended before the others."""
 
 
 class RunFolder:
     """Folder of one run; running again with the same config resumes from its last checkpoint.
 
-    What may change: settings of the trainer, e.g. more epochs, and where things lie. A folder without a checkpoint is
-    new, whatever was tried in it.
+    What may change: settings of the trainer, e.g. more epochs, and where things lie. A folder without a checkpoint that
+    can be read is new, whatever was tried in it.
 
     Args:
         config: The run's config; ``config.run_dir`` is the folder.
+
+    Attributes:
+        resumed: The checkpoint that the run goes on from; None where it begins.
 
     Raises:
         InputError: The folder holds a run with other settings.
@@ -49,7 +58,8 @@ class RunFolder:
         lock_run(self.path)
         check_model_folder(self.model)
         settings = Settings(config)
-        if self.last_checkpoint.exists() and (other := settings.differences(self.path)):
+        self.resumed = latest_readable(self._checkpoints / "last.ckpt")
+        if self.resumed is not None and (other := settings.differences(self.path)):
             raise InputError(
                 expected=f"a new run folder, or one of a run with the same config (to resume it), at {self.path}",
                 found=f"a run with other settings: {', '.join(other)}",
@@ -69,14 +79,29 @@ class RunFolder:
         return self.path / "model_start"
 
     @property
-    def last_checkpoint(self) -> Path:
-        """The checkpoint of the last epoch that was finished; a run that was cut goes on from there."""
-        return self.path / "checkpoints" / "last.ckpt"
+    def has_trained(self) -> bool:
+        """Whether an epoch was finished, by this start or one before it."""
+        return (self._checkpoints / "last.ckpt").exists()
 
     @property
     def best_checkpoint(self) -> Path:
-        """The checkpoint with the lowest monitored metric."""
-        return self.path / "checkpoints" / "best.ckpt"
+        """The checkpoint with the lowest monitored metric, of a run that has trained.
+
+        Raises:
+            InputError: It is missing or damaged.
+        """
+        path = self._checkpoints / "best.ckpt"
+        if fault := find_fault(path) if path.exists() else "it is missing":
+            raise InputError(
+                expected=f"the checkpoint of the best epoch, {path}",
+                found=fault,
+                fix="Restore the file, or delete the folder that it lies in to train anew.",
+            )
+        return path
+
+    @property
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     def best_score(self) -> float:
         """The monitored metric of the best checkpoint."""
@@ -113,7 +138,7 @@ class RunFolder:
         """
         quiet_lightning()
         attempt = len(list((self.path / "logs").glob("version_*")))
-        folder = self.path / "checkpoints"
+        folder = self._checkpoints
         common: dict[str, Any] = {"enable_version_counter": False, "every_n_epochs": every_n_epochs}
         best = RunCheckpoint(folder, filename="best", monitor=monitor, **common)
         last = RunCheckpoint(folder, filename="last", **common)  # best or not
@@ -127,10 +152,10 @@ class RunFolder:
         allow_tf32(self.config.precision)
         loggers = run_loggers(arguments.pop("logger"), self.path, attempt)
         try:
-            return L.Trainer(
+            trainer = L.Trainer(
                 default_root_dir=self.path,
                 logger=loggers,
-                callbacks=[best, last, *callbacks],
+                callbacks=[best, last, OwnSignals(), *callbacks],
                 plugins=[SafeCheckpointIO()],
                 check_val_every_n_epoch=every_n_epochs,
                 use_distributed_sampler=False,  # our loaders share out their windows themselves
@@ -142,6 +167,13 @@ class RunFolder:
                 found=first_line(error),
                 fix="Correct the settings of trainer, e.g. trainer.devices or trainer.strategy.",
             ) from error
+        if trainer.world_size == 1 and not is_first_process():
+            raise InputError(
+                expected="a process of its own, as the settings of trainer share the training among none",
+                found="one of several, by SLURM_PROCID, RANK or LOCAL_RANK, of which the first alone writes",
+                fix="Set trainer.devices, trainer.num_nodes and trainer.strategy=ddp, or start it alone (srun -n 1).",
+            )
+        return trainer
 
     def _placement(self, settings: TrainerConfig) -> dict[str, Any]:
         """Lightning's arguments for the config's device and precision."""
@@ -155,8 +187,13 @@ class RunFolder:
         }
 
     def fit(self, trainer: L.Trainer, module: WindowModule, train: Any, valid: Any) -> None:
-        """Fit, from the last checkpoint where there is one, and gather the logs of all attempts."""
-        last = latest_readable(self.last_checkpoint)
+        """Fit, from the last checkpoint where there is one, and gather the logs of all attempts.
+
+        Raises:
+            InputError: The checkpoint is of another version.
+            ProcessError: Another process of this training has ended.
+        """
+        last = self.resumed
         if getattr(self.config, "compile", False):
             module.compile_networks()
         for loader in (x for x in tree_leaves((train, valid)) if isinstance(x, DataLoader)):
@@ -164,6 +201,12 @@ class RunFolder:
         try:
             trainer.fit(module, train, valid, ckpt_path=last, weights_only=True)
         except (ValueError, RuntimeError) as error:
+            if trainer.world_size > 1 and any(part in str(error) for part in _OF_LOST_PROCESSES):
+                raise ProcessError(
+                    f"Another process of this training has ended ({first_line(error)}).\n"
+                    "Its message stands above, unless the system ended it (e.g. for want of memory).\n"
+                    "Run the same command again to go on."
+                ) from error
             if last is None or not any(part in str(error) for part in _OF_OTHER_PARAMETERS):
                 raise
             raise InputError(

@@ -45,7 +45,7 @@ def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
     known, train = set(model.unit_emb.vocab), dataset.get_sampling_intervals("train")
     model.extend_vocabs(dataset)
     model.fit_unit_statistics(dataset, train)
-    if not run.last_checkpoint.exists():
+    if run.resumed is None:
         run.note("factors.json", start_from_factor_analysis(model, dataset, train, known=known, seed=config.seed))
     if config.mode == "units":
         groups = units_alone(model, lr=config.optimizer.lr, factor_lr=config.optimizer.factor_lr)

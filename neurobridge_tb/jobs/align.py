@@ -78,7 +78,7 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
         of_train, of_valid = (list(zip(p.recordings, p.targets, strict=True)) for p in (train, valid))
         found, train.linear = fit_linear_path(model, of_train, of_valid, seed=config.seed)
         module.temperature.set(found["temperature"])
-        if not run.last_checkpoint.exists():
+        if run.resumed is None:
             run.note("linear_start.json", found)
             if is_first_process():
                 model.save_pretrained(run.start)

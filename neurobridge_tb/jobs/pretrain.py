@@ -35,10 +35,8 @@ def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
     config = settle_size(config, dataset, group="model", seconds=config.model.sequence_length)
     run = RunFolder(config)
     L.seed_everything(config.seed, verbose=False)
-    if run.last_checkpoint.exists():
-        model = NeuroBridgeModel.load_pretrained(run.start)
-    else:
-        model = _new_model(config, dataset, run)
+    resumed = run.resumed is not None
+    model = NeuroBridgeModel.load_pretrained(run.start) if resumed else _new_model(config, dataset, run)
     return train_masked(config, run, dataset, model, began=began)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -103,3 +104,27 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(entry, "main", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         entry.run()
+
+
+@pytest.mark.parametrize("redirection", ["", ">&-", "2>&-"], ids=["latin-1", "closed output", "closed errors"])
+def test_outputs_that_cannot_take_all_that_is_said_end_nothing(redirection, tmp_path):
+    (tmp_path / "job.py").write_text(
+        "import sys\n"
+        "from neurobridge_tb.cli.main import run\n"
+        "from neurobridge_tb.progress import progress_bars, say\n"
+        "def describe():\n"
+        "    say('looking')\n"
+        "    with progress_bars() as show: show('stage', 1, 1)\n"
+        "    return {'scores': 'R² 0.5 – 0.6', 'sign': '→'}\n"
+        "import neurobridge_tb.cli.environment\n"
+        "neurobridge_tb.cli.environment.describe = describe\n"
+        "sys.argv = ['neurobridge', 'info']\n"
+        "run()\n"
+    )
+    done = subprocess.run(
+        f"exec {sys.executable} {tmp_path}/job.py {redirection}",
+        shell=True, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    if redirection != ">&-":
+        assert b"looking ?" in done.stdout and "R² 0.5 ? 0.6".encode("latin-1") in done.stdout

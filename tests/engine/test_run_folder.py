@@ -6,6 +6,7 @@ import sys
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -69,6 +70,15 @@ def test_what_lightning_refuses_is_an_error_with_words(setting, binned_root, tmp
         RunFolder(config).trainer(config.trainer, [], monitor="val/loss")
 
 
+def test_a_process_that_would_write_nothing_is_refused(binned_root, tmp_path, monkeypatch):
+    config = settle(PretrainConfig, None, {**SHORT, "root": binned_root, "run_dir": tmp_path})
+    monkeypatch.setenv("RANK", "captain")  # not a launcher's
+    RunFolder(config).trainer(config.trainer, [], monitor="val/loss")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with pytest.raises(InputError, match=r"SLURM_PROCID[\s\S]*srun -n 1"):
+        RunFolder(config).trainer(config.trainer, [], monitor="val/loss")
+
+
 def test_a_run_goes_on_where_it_was_moved_and_keeps_its_best_epoch(finished, binned_root, tmp_path, monkeypatch):
     moved, data = shutil.copytree(finished, tmp_path / "moved"), shutil.copytree(binned_root, tmp_path / "data")
     monkeypatch.chdir(tmp_path)
@@ -92,6 +102,36 @@ def test_a_run_of_another_version_is_refused_in_words(finished, binned_root, tmp
     SafeCheckpointIO().save_checkpoint(checkpoint, last)
     with pytest.raises(InputError, match="this version of neurobridge-tb began"):
         pretrain(**SHORT | {"max_epochs": 3}, root=binned_root, run_dir=old)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_begins_anew_with_all_that_a_beginning_does(
+    finished, binned_root, tmp_path
+):
+    damaged = shutil.copytree(finished, tmp_path / "damaged")
+    for path in (damaged / "checkpoints").glob("last.ckpt*"):
+        path.write_bytes(path.read_bytes()[:-1000])
+    (damaged / "start.json").unlink()
+    (damaged / "factors.json").unlink()
+    pretrain(**SHORT, root=binned_root, run_dir=damaged)
+    for name in ("start.json", "factors.json"):
+        assert (damaged / name).read_text() == (finished / name).read_text()
+    losses = [pd.read_csv(run / "metrics.csv")["val/loss"].dropna().to_numpy() for run in (damaged, finished)]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-99])])
+def test_without_its_best_checkpoint_a_run_exports_nothing_in_its_place(damage, finished, binned_root, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    damage(run / "checkpoints" / "best.ckpt")
+    with pytest.raises(InputError, match=r"checkpoint of the best epoch[\s\S]*train anew"):
+        pretrain(**SHORT, root=binned_root, run_dir=run)
+
+
+def test_other_settings_are_refused_where_only_the_checkpoint_before_is_left(finished, binned_root, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "checkpoints" / "last.ckpt").unlink()  # killed between two renames
+    with pytest.raises(InputError, match=r"seed \(0, now 1\)"):
+        pretrain(**SHORT, seed=1, root=binned_root, run_dir=run)
 
 
 def test_other_settings_and_another_source_are_refused(finished, binned_root, tmp_path):

@@ -140,6 +140,22 @@ def test_other_settings_do_not_resume_a_training_state(tmp_path):
         Schedule(0)
 
 
+def test_a_training_that_left_no_checkpoint_is_begun_anew_with_whatever_settings(tmp_path):
+    with pytest.raises(InputError, match="finite loss at the first step"):
+        line_fit(tmp_path / "run", spoil=0)
+    assert line_fit(tmp_path / "run", steps=41)[1] == {"steps": 41}
+
+
+def test_damaged_states_are_trained_anew_or_named(tmp_path, caplog):
+    expected = line_fit(tmp_path / "run")
+    trained = tmp_path / "run" / "trained.pt"
+    trained.write_bytes(trained.read_bytes()[:-50])
+    assert line_fit(tmp_path / "run") == expected and str(trained) in caplog.text
+    (tmp_path / "run" / "settings.json").write_text("{")
+    with pytest.raises(InputError, match="a JSON object in .*settings.json"):
+        line_fit(tmp_path / "run")
+
+
 def test_batches_depend_on_their_step_alone(pictures):
     one, two = (StoredPictures(pictures, torch.arange(64.0)[:, None], 8, seed=1) for _ in range(2))
     assert torch.equal(one[5]["codes"], two[5]["codes"]) and not torch.equal(one[5]["codes"], one[6]["codes"])

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_aside, write_json
+from neurobridge_tb.files import read_json, write_aside, write_json
 
 Progress = Callable[[str, float, float], None]
 _log = logging.getLogger(__name__)
@@ -107,11 +107,14 @@ def train_steps(
     Raises:
         InputError: A training state that other settings have left, or a loss that is not finite from the first step on.
     """
-    work.mkdir(parents=True, exist_ok=True)
     lock_run(work)
-    _check_settings(work / "settings.json", {**settings, "steps": schedule.steps, "seed": seed})
-    done = work / "trained.pt"
-    if done.exists():
+    done, resumed = work / "trained.pt", latest_readable(work / "checkpoints" / "last.ckpt")
+    is_done = latest_readable(done) is not None
+    noted = {**settings, "steps": schedule.steps, "seed": seed}
+    if is_done or resumed is not None:
+        _check_settings(work / "settings.json", noted)
+    write_json(work / "settings.json", noted)
+    if is_done:
         state = torch.load(done, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         return state["notes"]
@@ -130,7 +133,7 @@ def train_steps(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, ckpt_path=latest_readable(work / "checkpoints" / "last.ckpt"), weights_only=True)
+    trainer.fit(module, ckpt_path=resumed, weights_only=True)
     model.load_state_dict(module.averaged.state_dict())
     model.to(device)
     notes = {"steps": module.step} | ({"diverged at step": module.diverged} if module.diverged is not None else {})
@@ -240,12 +243,8 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float, finite: Tensor
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Note the settings, or compare them with those noted before."""
-    ours = json.loads(json.dumps(settings))
-    if not path.exists():
-        write_json(path, ours)
-        return
-    noted = json.loads(path.read_text(encoding="utf-8"))
+    """Compare the settings with those noted before."""
+    ours, noted = json.loads(json.dumps(settings)), read_json(path)
     other = [name for name in noted.keys() | ours.keys() if noted.get(name) != ours.get(name)]
     if other:
         raise InputError(
