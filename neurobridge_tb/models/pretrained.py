@@ -1,5 +1,6 @@
 """Saving and loading models: ``model.safetensors`` (weights) and ``config.json`` (settings and vocabularies)."""
 
+import hashlib
 import json
 import tempfile
 from collections import OrderedDict
@@ -7,16 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import check_folder, write_folder
 from neurobridge_tb.hub import CARD, model_folder, push_model
 from neurobridge_tb.models.checkpoints import read_checkpoint
 
-_VOCAB = ".vocab"
+_VOCAB, _CHECKSUM = ".vocab", "sha256"
 _FILES = ("config.json", "model.safetensors", "factors.h5", CARD)
 
 
@@ -36,7 +38,7 @@ class PretrainedModel(nn.Module):
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.endswith(_VOCAB)}
         config = {"class": type(self).__name__, "config": self.config, "vocabs": vocabs}
         with write_folder(folder, _FILES, is_ours=_is_ours) as aside:
-            save_file(tensors, aside / "model.safetensors")
+            save_file(tensors, aside / "model.safetensors", metadata={_CHECKSUM: _checksum(tensors)})
             (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         return Path(folder)
 
@@ -135,6 +137,15 @@ def _is_ours(folder: Path) -> bool:
     return "vocabs" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors and their names; files of safetensors have no checksum of their own."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
     """Settings of a model, or of the encoder in it, from before there were factor models."""
     if "dim_population" in config:
@@ -146,6 +157,10 @@ def _read_folder(folder: Path, class_name: str) -> tuple[str, dict, dict]:
     try:
         content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         state: dict[str, Any] = dict(load_file(folder / "model.safetensors"))
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            noted = (file.metadata() or {}).get(_CHECKSUM)  # older versions and other programs note none
+        if noted not in (None, _checksum(state)):
+            raise ValueError("the weights in model.safetensors are damaged: they are not those that were saved")
         name, config, vocabs = content["class"], content["config"], content["vocabs"]
         state |= {k: OrderedDict((word, i) for i, word in enumerate(words)) for k, words in vocabs.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:

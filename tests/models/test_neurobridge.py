@@ -246,8 +246,17 @@ def test_wrong_or_damaged_models_are_refused(model, tmp_path):
         NeuroBridgeModel.load_pretrained(tmp_path / "model")
 
 
+def test_weights_of_which_a_bit_has_flipped_are_refused(model, tmp_path):
+    path = model.save_pretrained(tmp_path / "model") / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="weights in model.safetensors are damaged"):
+        NeuroBridgeModel.load_pretrained(tmp_path / "model")
+
+
 def test_a_failed_save_leaves_nothing_under_the_final_name(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("neurobridge_tb.models.pretrained.save_file", lambda *_: 1 / 0)
+    monkeypatch.setattr("neurobridge_tb.models.pretrained.save_file", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())
