@@ -89,10 +89,11 @@ def _network(
 MODELS: dict[str, Preset] = {
     # `laptop` or `small`, by the number of training windows; the job says which.
     "auto": _network(128, None, (2, 4), None),
-    # For a GPU: about 13 M parameters.
+    # For a GPU: 13 M parameters, and some hundred numbers a unit.
     "base": _network(256, 8, (4, 8), 0.2),
-    # For GPUs and much data: 59 M parameters, and about 1,100 numbers a unit (100 M in all with 37,000 units).
-    "large": _network(512, 12, (8, 8), 0.2),
+    # For GPUs and much data: 100 M parameters, and about 1,100 numbers a unit. Its self-attentions are four times as
+    # wide as `dim`, as POYO-1's are.
+    "large": _network(512, 12, (8, 32), 0.2),
     # Minutes on a laptop's processor: two layers. The demo's model.
     "laptop": _network(128, 2, (2, 4), 0.1),
     # About 3 M parameters, and some hundred numbers a unit: trains on a laptop.
