@@ -204,7 +204,7 @@ def make_step(name: str, case: Case, forward: Forward) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        with torch.autocast(case.device, dtype=torch.bfloat16, enabled=case.precision == "bf16"):
+        with torch.autocast(torch.device(case.device).type, dtype=torch.bfloat16, enabled=case.precision == "bf16"):
             predictions = forward(name, model, inputs)
         predictions.float().square().mean().backward()
         optimizer.step()
@@ -332,7 +332,7 @@ def write_markdown(
     title: str, how: str, columns: Sequence[str], rows: Sequence[Sequence[str]], out: Path, *, device: str = "cpu"
 ) -> None:
     """Write a table to ``out``, with the command, the machine, the versions and how it was measured."""
-    machine = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
+    machine = torch.cuda.get_device_name() if device.startswith("cuda") else f"{platform.machine()} CPU"
     about = (
         f"{machine}, {torch.get_num_threads()} threads; torch {torch.__version__}, torch_brain {version('torch_brain')}"
     )

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ _TIMES = ("seconds", "command", "dir", "peak_memory_mb")  # what differs between
 
 # Settings of each job, in which {w} is the workspace; {b} the batch size, of each process.
 JOBS: dict[str, list[str]] = {
-    "pretrain": ["dataset=binned", "dataset.root={w}/binned/first", "model=tiny", "trainer.max_epochs=4"],
+    "pretrain": ["dataset=binned", "dataset.root={w}/binned/first", "model=tiny", "trainer.max_epochs=4"]
+    + ["ema=0.9"],
     "adapt": ["dataset=binned", "dataset.root={w}/binned/second", "pretrained={w}/model", "trainer.max_epochs=4"],
     "finetune": ["dataset.root={w}/binned/first", "windows=trial", "pretrained={w}/model", "target=hand.velocity"]
     + ["steps=40", "history=2", "unit_dropout=0", "rows=[pretrained, scratch]"],
@@ -24,7 +27,7 @@ JOBS: dict[str, list[str]] = {
     + ["stage1.epochs=3", "stage2.epochs=3", "stage2.free_layers=1", "stage2.replay_batch={b}", "readout.dim_hidden=32"]
     + ["readout.dropout=0", "augment.unit_dropout=0"],
     "train-decoder": ["images={w}/images", "embeddings={w}/features.h5", "steps=12", "batch_size=4"],
-    "embed": ["images={w}/images", "image_size=32"],
+    "embed": ["images={w}/many_images", "image_size=32"],
 }  # fmt: skip
 
 
@@ -43,6 +46,8 @@ def make_workspace(folder: Path) -> None:
     from neurobridge_tb.jobs.embed import embed
 
     make_shown(folder)
+    for k in range(12):  # as many as are embedded in three parts
+        shutil.copytree(folder / "images", folder / "many_images" / str(k), copy_function=os.link)
     for seed, name in enumerate(("first", "second")):
         _binned(folder / "binned" / name / f"{name}.h5", seed)
     _pretrain(folder, "binned", "binned/first", "model")
