@@ -63,7 +63,7 @@ def test_an_unknown_precision_is_refused_before_anything_is_trained(binned_root,
 def test_presets_have_the_sizes_that_they_are_said_to_have(preset, million, monkeypatch):
     shape = {"small": (128, 6), "base": (256, 8), "large": (512, 12)}[preset]
     assert (MODELS[preset]["dim"], MODELS[preset]["depth"]) == shape
-    config = compose_config("pretrain", ["dataset.root=x", f"model={preset}"]).model
+    config = compose_config("pretrain", ["dataset.root=x", f"model={preset}", "model.num_factors=64"]).model
     monkeypatch.setattr(
         "neurobridge_tb.models.neurobridge.TimeEmbedding", lambda **sizes: nn.Identity()
     )  # no parameters, and reads values
