@@ -17,8 +17,8 @@ from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.devices import allow_tf32, computing_dtype, find_device
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, find_fault, latest_readable
+from neurobridge_tb.engine.endings import LastValidation, OwnSignals
 from neurobridge_tb.engine.modules.window_module import WindowModule
-from neurobridge_tb.engine.own_signals import OwnSignals
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.engine.run_log.loggers import run_loggers
 from neurobridge_tb.engine.run_log.progress_lines import ProgressLines
@@ -155,7 +155,7 @@ class RunFolder:
             trainer = L.Trainer(
                 default_root_dir=self.path,
                 logger=loggers,
-                callbacks=[best, last, OwnSignals(), *callbacks],
+                callbacks=[best, last, OwnSignals(), LastValidation(), *callbacks],
                 plugins=[SafeCheckpointIO()],
                 check_val_every_n_epoch=every_n_epochs,
                 use_distributed_sampler=False,  # our loaders share out their windows themselves

@@ -127,6 +127,15 @@ def test_without_its_best_checkpoint_a_run_exports_nothing_in_its_place(damage, 
         pretrain(**SHORT, root=binned_root, run_dir=run)
 
 
+def test_a_training_that_stops_within_an_epoch_is_validated_and_exported_as_it_is_then(binned_root, tmp_path):
+    run = pretrain(
+        **SHORT | {"max_epochs": 5, "max_steps": 2, "batch_size": 8}, lr=0.01, root=binned_root, run_dir=tmp_path
+    )
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert metrics.dropna(subset="val/loss")["step"].tolist()[-1] == 1  # the second step
+    assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 2
+
+
 def test_other_settings_are_refused_where_only_the_checkpoint_before_is_left(finished, binned_root, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "checkpoints" / "last.ckpt").unlink()  # killed between two renames

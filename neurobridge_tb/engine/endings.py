@@ -1,4 +1,4 @@
-"""What ends a training that is told to stop."""
+"""How a training ends that is told to stop, or that stops within an epoch."""
 
 import signal
 import threading
@@ -32,3 +32,11 @@ class OwnSignals(Callback):
     def _restore(self) -> None:
         if callable(self._handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._handler)
+
+
+class LastValidation(Callback):
+    """Validate at ``trainer.max_steps`` too, where it falls within an epoch: Lightning ends there without a checkpoint."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
