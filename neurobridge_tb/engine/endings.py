@@ -35,7 +35,7 @@ class OwnSignals(Callback):
 
 
 class LastValidation(Callback):
-    """Validate at ``trainer.max_steps`` too, where it falls within an epoch: Lightning ends there without a checkpoint."""
+    """Validate at ``trainer.max_steps`` too: within an epoch, Lightning would end there without a checkpoint."""
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if 0 < trainer.max_steps <= trainer.global_step:
