@@ -188,6 +188,7 @@ class Pipeline(BrainsetPipeline):
         store_path = self.processed_dir / f"{session}.h5"
         with locked(store_path, self.update_status):
             if self.is_finished(session):
+                check_options(store_path, self.options())
                 self.update_status("Skipped Processing")
                 return
             with open_readable(nwb_path(self.raw_dir, session)) as file:
@@ -268,8 +269,18 @@ class Pipeline(BrainsetPipeline):
                 f"{len(missing)} of {len(shown)} pictures are not in {folder}: --templates fetches them"
             )
 
+    def options(self):
+        """What the call says of the content of a file, noted in it."""
+        good = (
+            f"quality good, isi_violations < {ISI_VIOLATIONS}, amplitude_cutoff < {AMPLITUDE_CUTOFF}, "
+            f"presence_ratio > {PRESENCE_RATIO}, in the brain"
+        )
+        return {
+            "unit_filter": "none" if self.args.all_units else good,
+            "split_by": self.args.split_by,
+        }
+
     def describe_brainset(self, simulated):
-        args = self.args
         return BrainsetDescription(
             id=self.brainset_id,
             origin_version="simulated" if simulated else "brain_observatory_1.1",
@@ -281,11 +292,7 @@ class Pipeline(BrainsetPipeline):
             )
             + "spikes of mouse visual cortex, thalamus and hippocampus while the animal sees natural scenes, natural "
             "movies, gratings, Gabor patches and flashes.",
-            unit_filter="none"
-            if args.all_units
-            else f"quality good, isi_violations < {ISI_VIOLATIONS}, amplitude_cutoff < {AMPLITUDE_CUTOFF}, "
-            f"presence_ratio > {PRESENCE_RATIO}, in the brain",
-            split_by=args.split_by,
+            **self.options(),
             valid_fraction=VALID_FRACTION,
             test_fraction=TEST_FRACTION,
             block_seconds=STRETCH_S,
@@ -294,6 +301,23 @@ class Pipeline(BrainsetPipeline):
 
 
 # Where the raw files are, and how they are fetched
+
+
+def check_options(path, options):
+    """Refuse to take a file of other options for the one that is asked for."""
+    with h5py.File(path) as file:
+        noted = dict(file["brainset"].attrs)
+    other = [
+        f"{name} {noted.get(name)} (now {value})"
+        for name, value in options.items()
+        if noted.get(name) != value
+    ]
+    if other:
+        raise RawFileError(
+            expected=f"no {path.name}, or one made with the options of this call",
+            found=f"{path} with {', '.join(other)}",
+            fix="Add --reprocess to make it anew, or choose another --processed-dir.",
+        )
 
 
 def nwb_path(raw_dir, session):

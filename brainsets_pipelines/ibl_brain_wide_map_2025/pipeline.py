@@ -198,6 +198,8 @@ class Pipeline(BrainsetPipeline):
         args, session = self.args, session_id(path)
         store_path = self.processed_dir / f"{session}.h5"
         if store_path.exists() and not args.reprocess:
+            if not args.skip_behavior:
+                check_behavior(store_path)
             self.update_status("Skipped Processing")
             return
 
@@ -308,6 +310,18 @@ class Pipeline(BrainsetPipeline):
 
 
 # Sessions and their files
+
+
+def check_behavior(path):
+    """Refuse to take a file without wheel and trials for one with them."""
+    with h5py.File(path) as file:
+        complete = {"wheel", "trials"} <= set(file)
+    if not complete:
+        raise RawFileError(
+            expected=f"no {path.name}, or one with wheel and trials",
+            found=f"{path}, made with --skip-behavior",
+            fix="Add --reprocess to make it anew, or --skip-behavior again.",
+        )
 
 
 def session_id(path):

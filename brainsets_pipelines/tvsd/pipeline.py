@@ -191,6 +191,7 @@ class Pipeline(BrainsetPipeline):
         path = self.processed_dir / f"monkey{monkey}_{variant}.h5"
         with locked(path, self.update_status):
             if path.exists() and not self.args.reprocess:
+                check_options(path, self.options(variant))
                 self.update_status("Skipped Processing")
                 return
             raw = raw_paths(self.raw_dir, monkey, variant)
@@ -218,7 +219,7 @@ class Pipeline(BrainsetPipeline):
         mua = np.ascontiguousarray(mua[:, units["channel"]])
         start = NORM_STEP_S * np.arange(len(mua) + 1)
         data = Data(
-            **self.descriptions(path, monkey),
+            **self.descriptions(path, monkey, "norm"),
             mua=RegularTimeSeries(value=mua, sampling_rate=1 / NORM_STEP_S),
             presentations=presentations,
             units=ArrayDict(**units, is_dead=is_dead[units["channel"]]),
@@ -281,7 +282,7 @@ class Pipeline(BrainsetPipeline):
             value=np.empty((len(bins), 0), np.float32),
         )
         return Data(
-            **self.descriptions(path, monkey, bin_size=self.args.bin_size),
+            **self.descriptions(path, monkey, "trials"),
             mua=mua,
             presentations=Interval(start=image_on, end=end, **columns),
             units=ArrayDict(**units),
@@ -289,10 +290,14 @@ class Pipeline(BrainsetPipeline):
             **split_domains(columns["split"], start, end),
         )
 
-    def descriptions(self, path, monkey, **options):
+    def options(self, variant):
+        """What the call says of the content of a file, noted in it."""
+        names = ["valid_by_concept", "exclude_test_concepts", "min_reliability"]
+        names += ["bin_size"] if variant == "trials" else []
+        return {name: getattr(self.args, name) for name in names}
+
+    def descriptions(self, path, monkey, variant):
         simulated = (self.raw_dir / "simulation.json").exists()
-        for name in ("valid_by_concept", "exclude_test_concepts", "min_reliability"):
-            options[name] = getattr(self.args, name)
         return {
             "brainset": BrainsetDescription(
                 id=self.brainset_id,
@@ -308,7 +313,7 @@ class Pipeline(BrainsetPipeline):
                 "nominal time axis.",
                 valid_fraction=VALID_FRACTION,
                 split_seed=SEED,
-                **options,
+                **self.options(variant),
             ),
             "subject": SubjectDescription(
                 id=f"monkey{monkey}", species="MACACA_MULATTA"
@@ -318,6 +323,23 @@ class Pipeline(BrainsetPipeline):
                 id=f"monkey{monkey}_16_arrays", recording_tech="UTAH_ARRAY_MUA"
             ),
         }
+
+
+def check_options(path, options):
+    """Refuse to take a file of other options for the one that is asked for."""
+    with reading(path), h5py.File(path) as file:
+        noted = dict(file["brainset"].attrs)
+    other = [
+        f"{name.replace('_', '-')} {noted.get(name)} (now {value})"
+        for name, value in options.items()
+        if (noted.get(name) or None) != (value or None)
+    ]
+    if other:
+        raise RawFileError(
+            expected=f"no {path.name}, or one made with the options of this call",
+            found=f"{path} with {', '.join(other)}",
+            fix="Add --reprocess to make it anew, or choose another --processed-dir.",
+        )
 
 
 def named_items():

@@ -234,6 +234,12 @@ def images_of(data):
     return {split: set(scenes.image_id[(scenes.split == split) & ~scenes.blank]) for split in SPLITS}
 
 
+def test_a_finished_session_of_other_options_is_not_taken_for_the_one_asked_for(prepare):
+    prepare("--split-by=image")
+    with pytest.raises(ValueError, match=r"split_by image \(now presentation\)[\s\S]*--reprocess"):
+        prepare()
+
+
 def test_split_by_image_keeps_all_repeats_together_in_every_session(prepare, tmp_path):
     simulate(tmp_path, session_id=2)
     first, second = prepare("--split-by=image"), prepare("--split-by=image", session=2)

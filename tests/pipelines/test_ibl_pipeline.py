@@ -266,6 +266,13 @@ def test_behaviour_may_be_left_out(raw, alf, prepare):
     assert data.train_domain.start[0] == data.domain.start[0]
 
 
+def test_a_file_without_behaviour_is_not_taken_for_one_with_it(prepare):
+    prepare("--skip-behavior")
+    with pytest.raises(ValueError, match=r"made with --skip-behavior[\s\S]*--reprocess"):
+        prepare()
+    prepare("--skip-behavior")
+
+
 def test_description_says_simulated_only_for_sessions_that_are(raw, prepare):
     assert not is_simulated(IblBrainWideMap2025(prepare().parent))
     (raw / "simulation.json").write_text(f'{{"{SESSION}": {{}}}}')

@@ -105,3 +105,14 @@ def test_finished_item_is_kept_unless_reprocess(raw_trials, prepare, variant):
     assert os.stat(path).st_ino == made
     prepare("--reprocess", **item_of(variant), SEED=3)
     assert os.stat(path).st_ino != made
+
+
+@VARIANTS
+def test_a_finished_item_of_other_options_is_not_taken_for_the_one_asked_for(raw_trials, prepare, variant):
+    path = prepare(**item_of(variant)) / f"monkeyF_{variant}.h5"
+    made = os.stat(path).st_ino
+    with pytest.raises(Exception, match=r"min-reliability None \(now 0\.2\)[\s\S]*--reprocess"):
+        prepare("--min-reliability", "0.2", **item_of(variant))
+    assert os.stat(path).st_ino == made
+    prepare("--min-reliability", "0.2", "--reprocess", **item_of(variant))
+    prepare("--min-reliability", "0.2", **item_of(variant))
