@@ -48,7 +48,7 @@ def start(job: str, workspace: Path, run: Path) -> psutil.Process:
     command = command_of(job, workspace, run)
     if process := os.fork():
         return psutil.Process(process)
-    os.setsid()  # a job that is killed takes its stages and workers along
+    os.setpgid(0, 0)  # a job that is killed takes its stages and workers along
     output = os.open(_log(run), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
