@@ -56,6 +56,12 @@ _REMEDIES = {
 }
 
 
+_MARKED = (
+    "It is open for writing elsewhere, or the program that wrote it was stopped: close it there, or clear the mark in "
+    "a copy with `h5clear -s COPY`."
+)
+
+
 def remedy(error: BaseException, otherwise: str) -> str:
     """What a user can do about a file that could not be opened.
 
@@ -66,6 +72,8 @@ def remedy(error: BaseException, otherwise: str) -> str:
         error: What was raised.
         otherwise: The advice where the system reports nothing else.
     """
+    if "already open for" in str(error):  # HDF5's mark of a writer, of which the system knows nothing
+        return _MARKED
     return _REMEDIES.get(getattr(error, "errno", None) or 0, otherwise)
 
 

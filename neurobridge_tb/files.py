@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, remedy
 
 _STALE_S = 3600.0  # a part that is older than this, and whose process is gone, is left over
 _HOST = socket.gethostname().replace(".", "-")
@@ -156,15 +156,16 @@ def read_json(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: It cannot be read, or holds something else.
     """
+    fix = "The file is damaged, or not of NeuroBridge: delete the folder's run to start over, or restore it."
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        content = f"{type(error).__name__}: {error}"
+        content, fix = f"{type(error).__name__}: {error}", remedy(error, fix)
     if not isinstance(content, dict):
         raise InputError(
             expected=f"a JSON object in {path}",
             found=content if isinstance(content, str) else f"a {type(content).__name__}",
-            fix="The file is damaged, or not of NeuroBridge: delete the folder's run to start over, or restore it.",
+            fix=fix,
         )
     return content
 

@@ -116,6 +116,8 @@ def test_a_sound_file_that_cannot_be_opened_is_never_to_be_removed(tmp_path):
     for number in (errno.EAGAIN, errno.EACCES, errno.EMFILE, errno.ENOLCK):
         advice = remedy(OSError(number, os.strerror(number)), "Remove the file.")
         assert "emove the" not in advice
+    marked = OSError("unable to open file (file is already open for write (may use <h5clear file> to clear the flags))")
+    assert "h5clear" in remedy(marked, "Remove the file.") and "emove the" not in remedy(marked, "Remove the file.")
     assert remedy(OSError("truncated file"), "Prepare it again.") == "Prepare it again."
     writer.close()
 

@@ -1,5 +1,6 @@
 """The downloader of all pipelines here; ``sync.py`` copies it into each, as upstream runs a pipeline from one file."""
 
+import errno
 import hashlib
 import os
 import re
@@ -19,6 +20,24 @@ class RawFileError(ValueError):
 
 # ---- copied from here on ----
 RETRY_WAITS_S = (1, 2, 4, 8, 16)
+ADVICE = {  # about a sound file that cannot be opened
+    errno.EAGAIN: "It is open for writing elsewhere: close it there.",
+    errno.EACCES: "You may not read it: check the permissions of the file and of its folder.",
+    errno.EMFILE: "Too many files are open: raise the limit with `ulimit -n 4096`.",
+    errno.ENOLCK: "The file system gives no locks: set HDF5_USE_FILE_LOCKING=FALSE.",
+    errno.EIO: "The disk or the network reported a fault: try again.",
+    errno.ESTALE: "The network file system lost it: try again.",
+}
+
+
+def unopened(path, error, *, expected, fix):
+    """The error for a file that cannot be opened; ``fix`` is for one that is itself at fault."""
+    advice = ADVICE.get(error.errno)
+    if "already open for" in str(error):  # HDF5's mark of a writer
+        advice = "It is open for writing elsewhere, or its writer was stopped: close it there, or `h5clear -s` a copy."
+    state = "cannot be opened" if advice else "is damaged or truncated"
+    found = f"{path.stat().st_size:,} bytes of a file that {state} ({error})"
+    return RawFileError(expected=expected, found=found, fix=advice or fix)
 
 
 @contextmanager

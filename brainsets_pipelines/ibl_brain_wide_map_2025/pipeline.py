@@ -44,6 +44,7 @@ what an item prints, and its errors, are in ``<processed-dir>/ibl_brain_wide_map
 """
 
 import datetime
+import errno
 import hashlib
 import json
 import os
@@ -617,6 +618,24 @@ def parse_listing(content):
 # Download (a copy of ../_shared/download.py, made by sync.py)
 
 RETRY_WAITS_S = (1, 2, 4, 8, 16)
+ADVICE = {  # about a sound file that cannot be opened
+    errno.EAGAIN: "It is open for writing elsewhere: close it there.",
+    errno.EACCES: "You may not read it: check the permissions of the file and of its folder.",
+    errno.EMFILE: "Too many files are open: raise the limit with `ulimit -n 4096`.",
+    errno.ENOLCK: "The file system gives no locks: set HDF5_USE_FILE_LOCKING=FALSE.",
+    errno.EIO: "The disk or the network reported a fault: try again.",
+    errno.ESTALE: "The network file system lost it: try again.",
+}
+
+
+def unopened(path, error, *, expected, fix):
+    """The error for a file that cannot be opened; ``fix`` is for one that is itself at fault."""
+    advice = ADVICE.get(error.errno)
+    if "already open for" in str(error):  # HDF5's mark of a writer
+        advice = "It is open for writing elsewhere, or its writer was stopped: close it there, or `h5clear -s` a copy."
+    state = "cannot be opened" if advice else "is damaged or truncated"
+    found = f"{path.stat().st_size:,} bytes of a file that {state} ({error})"
+    return RawFileError(expected=expected, found=found, fix=advice or fix)
 
 
 @contextmanager
@@ -838,7 +857,9 @@ def load_npy(path, kinds, length=None):
     fix = f"Copy the file again, or remove {path} and run with the network on."
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
+        raise unopened(path, error, expected=expected, fix=fix) from error
+    except (ValueError, EOFError) as error:
         found = f"a damaged, truncated or pickled file of {bytes_of(path):,} bytes ({error})"
         raise RawFileError(expected=expected, found=found, fix=fix) from error
     shape = array.shape
@@ -867,7 +888,9 @@ def read_table(path, needed, optional=()):
                     columns=[name for name in (*needed, *optional) if name in there]
                 )
                 return {name: table[name].to_numpy() for name in table.column_names}
-    except (OSError, pa.ArrowException) as error:
+    except OSError as error:
+        raise unopened(path, error, expected=expected, fix=fix) from error
+    except pa.ArrowException as error:
         raise RawFileError(
             expected=expected, found=f"a damaged file ({error})", fix=fix
         ) from error

@@ -47,6 +47,7 @@ In a parallel run an item's errors are in ``<processed-dir>/tvsd/pipeline_logs/<
 The file is long because upstream runs a pipeline from one file.
 """
 
+import errno
 import hashlib
 import math
 import os
@@ -391,6 +392,24 @@ def new_file(path, n_bytes):
 # Download (a copy of ../_shared/download.py, made by sync.py)
 
 RETRY_WAITS_S = (1, 2, 4, 8, 16)
+ADVICE = {  # about a sound file that cannot be opened
+    errno.EAGAIN: "It is open for writing elsewhere: close it there.",
+    errno.EACCES: "You may not read it: check the permissions of the file and of its folder.",
+    errno.EMFILE: "Too many files are open: raise the limit with `ulimit -n 4096`.",
+    errno.ENOLCK: "The file system gives no locks: set HDF5_USE_FILE_LOCKING=FALSE.",
+    errno.EIO: "The disk or the network reported a fault: try again.",
+    errno.ESTALE: "The network file system lost it: try again.",
+}
+
+
+def unopened(path, error, *, expected, fix):
+    """The error for a file that cannot be opened; ``fix`` is for one that is itself at fault."""
+    advice = ADVICE.get(error.errno)
+    if "already open for" in str(error):  # HDF5's mark of a writer
+        advice = "It is open for writing elsewhere, or its writer was stopped: close it there, or `h5clear -s` a copy."
+    state = "cannot be opened" if advice else "is damaged or truncated"
+    found = f"{path.stat().st_size:,} bytes of a file that {state} ({error})"
+    return RawFileError(expected=expected, found=found, fix=advice or fix)
 
 
 @contextmanager
@@ -632,10 +651,7 @@ def open_mat73(path):
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        found = (
-            f"a damaged or truncated file of {path.stat().st_size:,} bytes ({error})"
-        )
-        raise RawFileError(expected=expected, found=found, fix=fix) from error
+        raise unopened(path, error, expected=expected, fix=fix) from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neurobridge_tb.alignment.layers import FINAL
 from neurobridge_tb.alignment.source import describe_source, same_source
-from neurobridge_tb.errors import InputError
+from neurobridge_tb.errors import InputError, remedy
 from neurobridge_tb.files import check_replaceable, write_aside
 
 _VERSION = 2
@@ -167,7 +167,7 @@ class EmbeddingCache:
             raise InputError(
                 expected=f"an embedding cache (version {_VERSION})",
                 found=f"{path}: {error}",
-                fix="Make it anew with 'neurobridge embed'.",
+                fix=remedy(error, "Make it anew with 'neurobridge embed'."),
             ) from error
         return cls(ids, embeddings, encoder=made_by[0], preprocessing_hash=made_by[1])
 

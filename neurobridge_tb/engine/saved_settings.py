@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from neurobridge_tb.configs.settings import RunConfig
-from neurobridge_tb.errors import InputError, first_line
+from neurobridge_tb.errors import InputError, first_line, remedy
 from neurobridge_tb.files import check_replaceable, read_json, write_aside, write_json
 
 _MAY_CHANGE = {"trainer", "command", "device", "precision", "compile", "loader.num_workers"}
@@ -98,15 +98,16 @@ def load_settings(path: Path) -> DictConfig:
     Raises:
         InputError: It cannot be read, or holds no settings.
     """
+    fix = "Restore the file, name another run folder, or delete this one to start over."
     try:
         saved: Any = OmegaConf.load(path)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError) as error:
-        saved = first_line(error)
+        saved, fix = first_line(error), remedy(error, fix)
     if not isinstance(saved, DictConfig):
         raise InputError(
             expected=f"the settings of a run in {path}",
             found=saved if isinstance(saved, str) else "a list",
-            fix="Restore the file, name another run folder, or delete this one to start over.",
+            fix=fix,
         )
     return saved
 

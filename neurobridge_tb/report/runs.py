@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neurobridge_tb.errors import InputError, NeuroBridgeError, first_line
+from neurobridge_tb.errors import InputError, NeuroBridgeError, first_line, remedy
 from neurobridge_tb.files import visible
 
 RESULTS = ("metrics.json", "retrieval.json")
@@ -73,10 +73,11 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 def unreadable(path: Path, expected: str, found: object) -> InputError:
     """The error for a result that cannot be read."""
+    fix = "Run the stage that writes it again, or remove its folder."
     return InputError(
         expected=expected,
         found=f"{path}: {found}",
-        fix="Run the stage that writes it again, or remove its folder.",
+        fix=remedy(found, fix) if isinstance(found, Exception) else fix,
     )
 
 

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tracemalloc
 
 import h5py
@@ -491,3 +493,15 @@ def test_pipeline_needs_neither_this_package_nor_torch():
 def test_a_session_on_disk_is_in_the_manifest(functions, nwb):
     pipeline, parse = functions["Pipeline"], functions["parser"].parse_args
     assert pipeline.get_manifest(nwb.parents[1], parse([])).index.tolist()[0] == "1"
+
+
+def test_a_file_that_is_open_for_writing_elsewhere_is_not_called_damaged(nwb, functions):
+    code = "import h5py, sys; f = h5py.File(sys.argv[1], 'r+'); print('open', flush=True); sys.stdin.read()"
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code, nwb], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout.readline() == "open\n"
+    with pytest.raises(ValueError, match=r"cannot be opened[\s\S]*open for writing elsewhere") as caught:
+        functions["open_nwb"](nwb)
+    assert "emove" not in str(caught.value)
+    writer.communicate()
