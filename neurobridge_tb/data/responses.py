@@ -269,6 +269,41 @@ def shared_test_images(splits: Mapping[str, Responses]) -> list[str]:
     return np.intersect1d(splits["test"].image_ids, shown).tolist()
 
 
+def shown_elsewhere(shown: Mapping[str, Mapping[str, NDArray[np.str_]]]) -> dict[str, list[str]]:
+    """Test images of each recording that other recordings show in training or validation, sorted.
+
+    Args:
+        shown: Image ids of each split, by recording.
+    """
+    trained = {recording: np.concatenate([ids["train"], ids["valid"]]) for recording, ids in shown.items()}
+    return {
+        recording: np.intersect1d(ids["test"], np.concatenate(others)).tolist()
+        for recording, ids in shown.items()
+        if (others := [its for other, its in trained.items() if other != recording])
+    }
+
+
+def check_between_recordings(splits: Mapping[str, Mapping[str, Responses]], config: PairsConfig) -> None:
+    """Refuse test images of one recording that another one trains on, unless ``shared_test_images`` is set.
+
+    Args:
+        splits: From :func:`pair_splits`, by recording.
+        config: As :func:`pair_splits` takes it.
+
+    Raises:
+        InputError: There are some.
+    """
+    found = shown_elsewhere({r: {s: part.image_ids for s, part in of.items()} for r, of in splits.items()})
+    shared = [(recording, image) for recording, images in found.items() for image in images]
+    if shared and not config.shared_test_images:
+        raise InputError(
+            expected="test images that no other recording shows in training or validation",
+            found=f"{len(shared)} that one does, e.g. {shared[0][1]}, a test image of {shared[0][0]}",
+            fix="Split all recordings by the same images, or align each by itself. With shared_test_images=true they are "
+            "scored all the same, and counted.",
+        )
+
+
 def pair_splits(
     dataset: Dataset, model: NeuroBridgeModel, recording_id: str, config: PairsConfig, *, over_steps: bool = False
 ) -> dict[str, Responses]:

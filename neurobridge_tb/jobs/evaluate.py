@@ -7,7 +7,7 @@ import numpy as np
 
 from neurobridge_tb.alignment.source import describe_source
 from neurobridge_tb.configs.evaluate import EvaluateConfig
-from neurobridge_tb.data.responses import pair_splits, shared_test_images
+from neurobridge_tb.data.responses import pair_splits, shared_test_images, shown_elsewhere
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.devices import find_device, place
 from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned, unfinished
@@ -50,11 +50,12 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     options: dict[str, Any] = {"resamples": config.resamples, "permutations": config.permutations, "seed": config.seed}
     options["device"] = find_device(config.device)
     notes = [note] if (note := unfinished(config.aligned)) else []
-    surplus, shared, candidates, queries = 0, 0, {}, Queries()
+    surplus, shared, candidates, shown, queries = 0, 0, {}, {}, Queries()
     for recording_id in dataset.recording_ids:
         say(f"Retrieval from {recording_id}, beside its baselines")
         splits = pair_splits(dataset, model.encoder, recording_id, config, over_steps=True)
         shared += len(shared_test_images(splits))
+        shown[recording_id] = {split: responses.image_ids for split, responses in splits.items()}
         surplus += len(splits["test"].values) - splits["test"].by_repeat().size
         name = f" ({recording_id})" if len(dataset.recording_ids) > 1 else ""
         test_images = np.unique(splits["test"].image_ids).tolist()
@@ -69,6 +70,8 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     first = next(iter(candidates.values()))
     if shared:
         notes.append(f"{shared} of the test images are trained on too: what is found again may be learnt by heart.")
+    if elsewhere := sum(map(len, shown_elsewhere(shown).values())):
+        notes.append(f"{elsewhere} test images of one recording are trained on in another.")
     if surplus:
         notes.append(f"{surplus} test presentations of images shown more often than others are in averages only.")
     queries.save(Path(config.run_dir))

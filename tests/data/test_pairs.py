@@ -12,6 +12,7 @@ from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.data import responses as responses_module
 from neurobridge_tb.data.pairs import PairBatches
 from neurobridge_tb.data.responses import (
+    check_between_recordings,
     collect_responses,
     embed_responses,
     pair_splits,
@@ -425,3 +426,12 @@ def test_test_images_that_are_trained_on_are_counted_and_refused_unless_wanted(t
         pair_splits(dataset, encoder, "a", PairsConfig())
     splits = pair_splits(dataset, encoder, "a", PairsConfig(shared_test_images=True))
     assert shared_test_images(splits) == [test]
+
+
+def test_test_images_that_another_recording_trains_on_are_refused_unless_wanted(dataset, encoder):
+    splits = {r: pair_splits(dataset, encoder, r, PairsConfig()) for r in dataset.recording_ids}
+    check_between_recordings(splits, PairsConfig())  # both are split by the same images
+    splits["b"]["train"], splits["b"]["test"] = splits["b"]["test"], splits["b"]["train"]
+    with pytest.raises(InputError, match=r"a test image of a\.\nSplit all recordings by the same images"):
+        check_between_recordings(splits, PairsConfig())
+    check_between_recordings(splits, PairsConfig(shared_test_images=True))
