@@ -299,8 +299,8 @@ def check_between_recordings(splits: Mapping[str, Mapping[str, Responses]], conf
         raise InputError(
             expected="test images that no other recording shows in training or validation",
             found=f"{len(shared)} that one does, e.g. {shared[0][1]}, a test image of {shared[0][0]}",
-            fix="Split all recordings by the same images, or align each by itself. With shared_test_images=true they are "
-            "scored all the same, and counted.",
+            fix="Split all recordings by the same images, or align each by itself. With shared_test_images=true they "
+            "are scored all the same, and counted.",
         )
 
 
