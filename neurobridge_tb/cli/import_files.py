@@ -93,6 +93,8 @@ def _write_all(
                 found=f"{written[path]} and {source}, both {recording.session.id}",
                 fix="Import them one by one, each with --session NAME.",
             )
+        if path.exists():
+            notes.assumed.append(f"{path.name} was there and is replaced; another recording needs --session NAME")
         save_recording(recording, path)
         written[path] = source
         _print_notes(console, notes, path)

@@ -340,6 +340,9 @@ def test_the_command_says_what_was_taken_left_and_assumed(tmp_path):
     assert "[/b]" in result.output
     for text in ("sampling rate 30000 Hz, as given", "2 of 6 units: group=good", "no areas"):
         assert text in result.output
+    assert "is replaced" not in result.output
+    again = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert "a.h5 was there and is replaced; another recording needs --session NAME" in again.output
     with pytest.raises(InputError, match="one source for --session"):
         CliRunner().invoke(main, [*arguments, "--session", "x"], catch_exceptions=False)
 
