@@ -45,8 +45,9 @@ def embed(config: EmbedConfig | None = None, /, **settings: Any) -> Path:
     chunks = [ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK)]
     paths = [parts / f"{k:05d}.h5" for k in range(len(chunks))]
     names = [str(layer) for layer in encoder.layers(config.layers)]
-    missing = [k for k, path in enumerate(paths) if not _is_done(path, chunks[k], names, encoder)]
-    images = _Chunks(StimulusImages(config.images, ids), [chunks[k] for k in missing], encoder.image_size)
+    stimuli = StimulusImages(config.images, ids)
+    missing = [k for k, path in enumerate(paths) if not _is_done(path, chunks[k], names, encoder, stimuli)]
+    images = _Chunks(stimuli, [chunks[k] for k in missing], encoder.image_size)
     loader = DataLoader(images, batch_size=None, num_workers=config.num_workers)
     for k, pictures in zip(missing, tracked(loader, "Embedding images"), strict=True):
         _cache(chunks[k], encoder.targets(pictures, encoder.layers(config.layers)), encoder).save(paths[k])
@@ -77,8 +78,9 @@ def _cache(ids: list[str], embeddings: dict[str, Tensor], encoder: ImageEncoder)
     return EmbeddingCache(ids, embeddings, encoder=encoder.name, preprocessing_hash=encoder.preprocessing_hash)
 
 
-def _is_done(path: Path, ids: list[str], layers: list[str], encoder: ImageEncoder) -> bool:
-    if not path.exists():
+def _is_done(path: Path, ids: list[str], layers: list[str], encoder: ImageEncoder, images: StimulusImages) -> bool:
+    """Whether a part holds these images, none of which has changed since."""
+    if not path.exists() or max(images.path(id_).stat().st_mtime for id_ in ids) > path.stat().st_mtime:
         return False
     try:
         part = EmbeddingCache.load(path, encoder.name, encoder.preprocessing_hash)
