@@ -15,7 +15,7 @@ from neurobridge_tb.devices import allow_tf32, find_device
 from neurobridge_tb.engine.config import settle
 from neurobridge_tb.engine.pictures.adapter_training import BACKENDS, train_adapter
 from neurobridge_tb.engine.pictures.flow_training import AUTOENCODER_BATCH, FLOW_BATCH, StoredPictures, train_flow
-from neurobridge_tb.engine.pictures.step_training import Progress, Schedule
+from neurobridge_tb.engine.pictures.step_training import Progress, Schedule, contents_of
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import FACTOR
 from neurobridge_tb.generation.flow import SHIPPED, FlowDecoder, FlowModel
@@ -101,7 +101,7 @@ def _train_flow(config: TrainDecoderConfig, cache: EmbeddingCache, stimuli: Stim
         autoencoder_batch=config.batch_size or AUTOENCODER_BATCH,
         flow_batch=config.batch_size or FLOW_BATCH,
         lr=config.lr or 1e-3,
-        settings={"images": len(pictures)},
+        settings={"images": len(pictures), "contents": contents_of(stimuli, features)},
         described={"image_files": sorted(stimuli.fingerprints())},
         device=find_device(config.device),
         dtype=_DTYPES[config.precision],

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.datasets.stimuli import StimulusImages
-from neurobridge_tb.engine.pictures.step_training import RandomRows, Schedule, train_steps
+from neurobridge_tb.engine.pictures.step_training import RandomRows, Schedule, contents_of, train_steps
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.generation.autoencoder import to_signed
 from neurobridge_tb.generation.conditions import degrade, whitening
@@ -78,6 +78,7 @@ def train_adapter(
         "stable_diffusion": diffusion.weights,
         "encoder": cache.encoder,
         "images": len(images),
+        "contents": contents_of(images, embeddings),
         "image_size": diffusion.image_size,
         "batch_size": batch_size,
         "lr": schedule.lr,

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import hashlib
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from neurobridge_tb.datasets.stimuli import StimulusImages
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.errors import InputError
@@ -54,6 +56,13 @@ class Schedule:
         """Learning rate of a step, relative to the peak."""
         done = step / self.steps
         return min(1, 0.03 + done / 0.03) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+
+
+def contents_of(images: StimulusImages, features: Tensor) -> str:
+    """Checksum of what a decoder learns from, whatever it is called: image files, and their features (n, d)."""
+    digest = hashlib.sha256("".join(sorted(images.fingerprints())).encode())
+    digest.update(features.contiguous().numpy())
+    return digest.hexdigest()[:16]
 
 
 class RandomRows(Dataset):
