@@ -25,10 +25,13 @@ def end_with_a_sentence() -> None:
     owner = os.getpid()
     names = [*_STOPPING, *(() if "SLURM_JOB_ID" in os.environ else _OF_USERS)]
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows lacks some
+    stopping = False
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in numbers:
-            signal.signal(other, signal.SIG_IGN)  # the way out is not stopped once more
+        nonlocal stopping
+        if stopping:  # the way out is not stopped once more
+            return
+        stopping = True
         if os.getpid() == owner and is_first_process():
             sentence = f"\nStopped by {signal.Signals(number).name}. Run the same command again to go on.\n"
             with suppress(OSError):  # closed, or its reader has gone
@@ -37,7 +40,8 @@ def end_with_a_sentence() -> None:
                 process.send_signal(number)
         end = threading.Timer(_PATIENCE_S, os._exit, [128 + number])
         end.daemon = True
-        end.start()
+        with suppress(RuntimeError):  # the process is ending anyway
+            end.start()
         sys.exit(128 + number)
 
     for number in numbers:

@@ -266,7 +266,7 @@ def test_behaviour_may_be_left_out(raw, alf, prepare):
     assert data.train_domain.start[0] == data.domain.start[0]
 
 
-def test_a_file_without_behaviour_is_not_taken_for_one_with_it(prepare):
+def test_a_file_without_behaviour_is_not_taken_for_one_with_it(alf, prepare):
     prepare("--skip-behavior")
     with pytest.raises(ValueError, match=r"made with --skip-behavior[\s\S]*--reprocess"):
         prepare()
