@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-_OF_FACTORS = ("factors.loading_rows.", "factors.log_noise_rows.", "factor_update.")
+_OF_FACTORS = ("factors.loading_rows.", "factors.log_noise_rows.")
 _UNDECAYED = ("_emb.", "_rows.", "quer")  # one row a unit, session, latent or query
 
 
@@ -31,7 +31,7 @@ def factors_apart(parameters: Iterable[tuple[str, nn.Parameter]], lr: float, fac
     Args:
         parameters: ``module.named_parameters()``.
         lr: Highest learning rate of everything else.
-        factor_lr: That of loadings, own variances and the factors' update; 0: they stay as they were fitted.
+        factor_lr: That of loadings and own variances; 0: they stay as they were fitted.
     """
     named = list(parameters)
     of_factors = [(n, p) for n, p in named if any(part in n for part in _OF_FACTORS)]

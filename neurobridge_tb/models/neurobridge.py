@@ -489,13 +489,16 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         factors: Factors | None,
         inputs: dict[str, Tensor],
     ) -> Tensor:
-        """Standardised activity (B, K, M) that the updated factors predict; 0 without a factor model."""
+        """Standardised activity (B, K, M) that the updated factors predict; 0 without a factor model.
+
+        A factor moves by as much as it is uncertain: what the units seen tell well stays as it is.
+        """
         if self.factors is None or self.factor_update is None:
             return torch.zeros(len(unit_index), 1, 1, device=unit_index.device)
         if factors is None:
             factors = self.infer_factors(**inputs)
-        mean = factors.at(timestamps, self._bin_times(inputs))
-        return self.factors.predict(mean + self.factor_update(states).to(mean), unit_index)
+        mean, variance = factors.at(timestamps, self._bin_times(inputs))
+        return self.factors.predict(mean + variance * self.factor_update(states).to(mean), unit_index)
 
     @property
     def dim_features(self) -> int:
@@ -524,7 +527,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         )
         if factors is None:
             return states
-        return torch.cat([states, factors.at(output_timestamps, self._bin_times(inputs)).to(states)], dim=-1)
+        return torch.cat([states, factors.at(output_timestamps, self._bin_times(inputs)).mean.to(states)], dim=-1)
 
     def _bin_times(self, inputs: dict[str, Tensor]) -> Tensor:
         """(B, T) when the bins begin that the factors are inferred from, in s."""

@@ -39,14 +39,15 @@ class Factors(NamedTuple):
     mean: Tensor
     variance: Tensor
 
-    def at(self, timestamps: Tensor, bin_times: Tensor) -> Tensor:
-        """(B, K', K) mean in the bins nearest to times (B, K') of bins that begin at (B, T) times, in s."""
+    def at(self, timestamps: Tensor, bin_times: Tensor) -> "Factors":
+        """Both (B, K', K) in the bins nearest to times (B, K') of bins that begin at (B, T) times, in s."""
         n_bins = bin_times.shape[1]
         if n_bins == 1:
-            return self.mean.expand(-1, timestamps.shape[1], -1)
+            return Factors(*(x.expand(-1, timestamps.shape[1], -1) for x in self))
         gap = (timestamps[:, :, None] - bin_times[:, None]).abs()
         gap = gap + 1e-6 * torch.arange(n_bins, device=gap.device)  # the first bin before padding, which has time 0
-        return self.mean[torch.arange(len(gap), device=gap.device)[:, None], gap.argmin(-1)]
+        window, nearest = torch.arange(len(gap), device=gap.device)[:, None], gap.argmin(-1)
+        return Factors(*(x[window, nearest] for x in self))
 
 
 class FactorModel(nn.Module):
