@@ -18,7 +18,7 @@ RECORDINGS = 500
 DIM = 64  # of the image embeddings
 
 
-def make_trials(folder: Path) -> None:
+def make_trials(folder: Path, trials: int = TRIALS) -> None:
     """A recording of TVSD's trials, embeddings and pictures of its images, and an aligned model."""
     from neurobridge_tb import ImageAligner, NeuroBridgeModel
     from neurobridge_tb._upstream import Interval
@@ -28,15 +28,15 @@ def make_trials(folder: Path) -> None:
     from neurobridge_tb.simulation import write_procedural_images
 
     rng = np.random.default_rng(0)
-    train = [f"train/{k // 12:04d}/{k:05d}.png" for k in range(TRIALS)]
+    train = [f"train/{k // 12:04d}/{k:05d}.png" for k in range(trials)]
     test = [f"test/{k:04d}/{k:05d}.png" for k in range(TEST)]
     ids = [*train, *test]
     codes = rng.normal(size=(len(ids), DIM)).astype(np.float32)
     EmbeddingCache(ids, codes, encoder="random", preprocessing_hash="none").save(folder / "embeddings.h5")
-    shown = np.array([*range(TRIALS), *np.tile(np.arange(TRIALS, len(ids)), REPEATS)])
+    shown = np.array([*range(trials), *np.tile(np.arange(trials, len(ids)), REPEATS)])
     starts = np.arange(len(shown)) * 0.3
-    valid = round(0.95 * TRIALS)
-    cuts = {"train": slice(0, valid), "valid": slice(valid, TRIALS), "test": slice(TRIALS, None)}
+    valid = round(0.95 * trials)
+    cuts = {"train": slice(0, valid), "valid": slice(valid, trials), "test": slice(trials, None)}
     data = build_recording(
         brainset_id="tvsd",
         session_id="large_trials",
@@ -48,7 +48,7 @@ def make_trials(folder: Path) -> None:
     )
     data.presentations = Interval(
         start=starts, end=starts + 0.2, image_id=np.array(ids)[shown],
-        repeat=np.concatenate([np.zeros(TRIALS, int), np.repeat(np.arange(REPEATS), TEST)]), timekeys=["start", "end"],
+        repeat=np.concatenate([np.zeros(trials, int), np.repeat(np.arange(REPEATS), TEST)]), timekeys=["start", "end"],
     )  # fmt: skip
     path = folder / "processed" / "tvsd" / "large_trials.h5"
     save_recording(data, path)
@@ -176,8 +176,9 @@ def _in(folder: Path, arguments: list[str]) -> list[str]:
 @click.command(context_settings={"show_default": True})
 @click.option("--case", "cases", type=click.Choice(list(CASES)), multiple=True, default=list(CASES))
 @click.option("--folder", type=click.Path(path_type=Path), required=True, help="Where files of 4 GB can be made.")
+@click.option("--trials", default=TRIALS, help="Training trials; fewer of them show how memory grows.")
 @click.option("--child", hidden=True)
-def main(cases: tuple[str, ...], folder: Path, child: str | None) -> None:
+def main(cases: tuple[str, ...], folder: Path, trials: int, child: str | None) -> None:
     """Print seconds and peak memory of each case; files are made once in --folder."""
     if child:
         CASES[child][1](folder)
@@ -189,7 +190,8 @@ def main(cases: tuple[str, ...], folder: Path, child: str | None) -> None:
         make = CASES[case][0]
         done = folder / f"{make.__name__}.done"
         if not done.exists():
-            make(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            make(folder, trials) if make is make_trials else make(folder)
             done.touch()
         began = time.monotonic()
         command = [sys.executable, __file__, "--folder", str(folder), "--child", case]
