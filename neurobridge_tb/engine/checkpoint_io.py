@@ -21,7 +21,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         path = Path(path)
         with write_aside(path) as part:
-            torch.save(checkpoint, part)
+            save_whole(checkpoint, part)
             if path.exists():
                 os.replace(path, previous(path))
 
@@ -44,6 +44,21 @@ class RunCheckpoint(ModelCheckpoint):
                 "best_k_models": {moved(path): score for path, score in state_dict.get("best_k_models", {}).items()},
             }
         )
+
+
+def save_whole(content: Any, path: Path) -> None:
+    """``torch.save``, which of a full disk says nothing but that its own positions are wrong.
+
+    Raises:
+        OSError: What the system said while the file was written.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def previous(path: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from neurobridge_tb.errors import InputError
@@ -38,7 +38,8 @@ class PretrainedModel(nn.Module):
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.endswith(_VOCAB)}
         config = {"class": type(self).__name__, "config": self.config, "vocabs": vocabs}
         with write_folder(folder, _FILES, is_ours=_is_ours) as aside:
-            save_file(tensors, aside / "model.safetensors", metadata={_CHECKSUM: _checksum(tensors)})
+            content = save(tensors, metadata={_CHECKSUM: _checksum(tensors)})
+            (aside / "model.safetensors").write_bytes(content)  # save_file's own errors are none of the system's
             (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
         return Path(folder)
 

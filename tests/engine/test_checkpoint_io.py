@@ -1,5 +1,6 @@
 """Checkpoints: the one before is kept, damage is found, a moved folder keeps its best score; one run a folder."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import torch
 
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, find_fault, latest_readable, previous
 from neurobridge_tb.engine.run_lock import lock_run
+from neurobridge_tb.models import NeuroBridgeModel
 
 
 @pytest.fixture
@@ -28,6 +30,29 @@ def test_the_checkpoint_before_is_kept(saved):
     assert latest_readable(saved) == saved and step_of(saved) == 2
     assert find_fault(previous(saved)) is None and step_of(previous(saved)) == 1
     assert latest_readable(saved.with_name("never.ckpt")) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="uses resource limits")
+def test_on_a_full_disk_the_error_is_the_systems_and_what_was_there_stays(saved, tmp_path):
+    import resource
+
+    model = NeuroBridgeModel(modality="spikes", sequence_length=1.0, latent_step=0.5, dim=32, depth=1)
+    model.unit_emb.initialize_vocab(["a"])
+    model.session_emb.initialize_vocab(["s"])
+    folder = model.save_pretrained(tmp_path / "model")
+    big = {"step": 3, "w": torch.zeros(200, 200)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # writing beyond fails, as on a full disk
+    try:
+        for write in (lambda: SafeCheckpointIO().save_checkpoint(big, saved), lambda: model.save_pretrained(folder)):
+            with pytest.raises(OSError, match="too large") as caught:
+                write()
+            assert caught.value.errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert latest_readable(saved) == saved and step_of(saved) == 2
+    assert NeuroBridgeModel.load_pretrained(folder).unit_emb.vocab == {"NA": 0, "a": 1}
+    assert not list(tmp_path.glob(".*"))
 
 
 def flip(content, at):

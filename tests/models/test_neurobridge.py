@@ -258,7 +258,7 @@ def test_weights_of_which_a_bit_has_flipped_are_refused(model, tmp_path):
 
 
 def test_a_failed_save_leaves_nothing_under_the_final_name(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("neurobridge_tb.models.pretrained.save_file", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("neurobridge_tb.models.pretrained.save", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.save_pretrained(tmp_path / "model")
     assert not list(tmp_path.iterdir())

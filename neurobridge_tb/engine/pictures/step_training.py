@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from neurobridge_tb.datasets.stimuli import StimulusImages
-from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable
+from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable, save_whole
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import read_json, write_aside, write_json
@@ -147,7 +147,7 @@ def train_steps(
     model.to(device)
     notes = {"steps": module.step} | ({"diverged at step": module.diverged} if module.diverged is not None else {})
     with write_aside(done) as aside:
-        torch.save({"model": {k: v.cpu() for k, v in model.state_dict().items()}, "notes": notes}, aside)
+        save_whole({"model": {k: v.cpu() for k, v in model.state_dict().items()}, "notes": notes}, aside)
     return notes
 
 

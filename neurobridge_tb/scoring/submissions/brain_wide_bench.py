@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from neurobridge_tb._upstream import Data, SequentialFixedWindowSampler, collate
@@ -85,7 +85,7 @@ def write_bench_predictions(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(path) as aside:
-        save_file(tensors, aside, metadata=metadata)
+        aside.write_bytes(save(tensors, metadata=metadata))
     return path
 
 
