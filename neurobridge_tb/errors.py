@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from types import ModuleType
+from typing import overload
 
 
 class NeuroBridgeError(Exception):
@@ -34,10 +35,17 @@ class InputError(NeuroBridgeError, ValueError):
         expected: What was expected, e.g. ``"variable 'train_MUA' of shape (images, channels)"``.
         found: What was found instead, with its place, e.g. ``"shape (22248,) in /data/x.mat"``.
         fix: What the user can do about it, as a whole sentence.
+        text: All of the message, in place of these: of an error in another process, as a loader's worker hands it on
+            (below its traceback) or as pickle does.
     """
 
-    def __init__(self, *, expected: str, found: str, fix: str):
-        super().__init__(printable(f"Expected {expected}.\nFound {found.removesuffix('.')}.\n{fix}"))
+    @overload
+    def __init__(self, *, expected: str, found: str, fix: str) -> None: ...
+    @overload
+    def __init__(self, text: str, /) -> None: ...
+    def __init__(self, text: str = "", /, *, expected: str = "", found: str = "", fix: str = ""):
+        own = printable(f"Expected {expected}.\nFound {found.removesuffix('.')}.\n{fix}")
+        super().__init__(text.rpartition(f"{type(self).__name__}: ")[2].rstrip() or own)
         self.expected, self.found, self.fix = expected, found, fix
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pickle
 import subprocess
 import sys
 
@@ -89,3 +90,22 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal():
     error = InputError(expected="a name", found="\x1b]0;owned\x07\x1b[2Jmüller\u202e", fix="Rename it.")
     assert "\x1b" not in str(error) and "\x07" not in str(error) and "\u202e" not in str(error)
     assert "\\x1b[2Jmüller" in str(error)
+
+
+class Faulty:
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, k):
+        raise InputError(expected="a window", found="none", fix="Look at it.")
+
+
+def test_an_error_comes_whole_out_of_another_process():
+    from torch.utils.data import DataLoader
+
+    said = "Expected a window.\nFound none.\nLook at it."
+    with pytest.raises(InputError) as caught:
+        list(DataLoader(Faulty(), num_workers=1))
+    assert str(caught.value) == said
+    error = pickle.loads(pickle.dumps(InputError(expected="a window", found="none", fix="Look at it.")))
+    assert str(error) == said and error.found == "none"

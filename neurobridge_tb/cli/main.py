@@ -62,6 +62,11 @@ def run() -> None:
     except OSError as error:
         _fail(f"{error}\n{remedy(error, 'Check the path, and whether you may write there.')}")
     except (MemoryError, RuntimeError) as error:
+        if "DataLoader worker" in str(error) and "Caught" not in str(error):  # in which nothing was raised
+            _fail(
+                f"{first_line(error)}\nIt may lack memory, or shared memory (of a container: --shm-size).\n"
+                "Lower loader.num_workers (0: none) or loader.batch_size, and run the same command again to go on."
+            )
         if not lacks_memory(error):
             raise
         _fail(f"There is not enough memory: {first_line(error)}\nLower loader.batch_size, or take a smaller model.")

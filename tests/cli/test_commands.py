@@ -83,6 +83,7 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments, message, tmp_path):
         (FileNotFoundError(errno.ENOENT, "No such file", "/proc/x"), "Check the path, and whether you may write there"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough memory: [enforce"),
         (MemoryError(), "not enough memory: MemoryError"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "shared memory (of a container"),
     ],
 )
 def test_what_the_system_refuses_is_one_message(error, message, monkeypatch, capsys):
