@@ -80,10 +80,10 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
        reference window, followed through the running past, and the last bins. For units that are identified by
        features a regression on the population's past is added, fitted to their reference window
        (:class:`RateModulation`) and weighted by one gain. To this :class:`PerNeuronHead` adds a residual that starts at
-       zero, from the bin's state, the unit's embedding, how its rate has drifted, that regression, and how its own and
-       the population's recent activity compare with what was expected (:class:`OwnHistory`). It is multiplied by
-       ``residual_gain``, one for each quarter of the future: 1 in training, afterwards what validation supports. The
-       loss is the Poisson negative log-likelihood of the counts.
+       zero, from the bin's state, the unit's embedding, how its rate has drifted, that regression (for trained units:
+       what the filter makes of the last bins), and how its own and the population's recent activity compare with what
+       was expected (:class:`OwnHistory`). It is multiplied by ``residual_gain``, one for each quarter of the future: 1
+       in training, afterwards what validation supports. The loss is the Poisson negative log-likelihood of the counts.
 
     Units have trained embeddings, or, with ``unit_identity="features"``, everything about a unit comes from its
     reference features (:mod:`neurobridge_tb.datasets.reference_features`): then units that were never trained can be
@@ -157,18 +157,19 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         )
         self.feedback = PopulationFeedback(dim=dim, dim_population=dim_feedback)
         self.own_history = OwnHistory(_OWN_TIME_CONSTANTS, bin_size)
-        self.unit_rows = InfiniteVocabEmbedding(dim, init_scale=0.02)
         by_features = unit_identity == "features"
+        self.unit_rows = InfiniteVocabEmbedding(dim, init_scale=0.02 if by_features else 0.0)
         self.head = PerNeuronHead(
             dim=dim,
-            dim_own=2 * len(_OWN_TIME_CONSTANTS) + by_features,
+            dim_own=2 * len(_OWN_TIME_CONSTANTS) + 1,
             dim_drift=len(RECENT) + 2 + by_features * VARIABILITY,
             dim_hidden=dim_hidden,
             dropout=settings["lin_dropout"],
+            read_out=0.0 if by_features else 1.0,
         )
         self.register_buffer("residual_gain", torch.ones(_GAIN_PARTS))
         self.residual_gain: Tensor
-        self.register_load_state_dict_pre_hook(_with_gain)
+        self.register_load_state_dict_pre_hook(_completed)
         self.rate_filter = RateFilter(self.n_past, self.n_future, bin_size)
         self.loss_fn = PoissonNLLLoss()
         self.identity: UnitIdentity | None = None
@@ -438,10 +439,10 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         return reference, recent, self.rate_filter.drifted_mean(reference, *recent)
 
     def _before_residual(self, mean: Tensor, n_bins: int, past: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(B, T, N) log-rates, and (B, T, N, 1) what the regression adds to them, or (B, T, N, 0) without one."""
+        """(B, T, N) log-rates, and (B, T, N, 1) what the regression adds to them, or, without one, the last bins."""
         start = self.rate_filter(mean, past["past"], past["past_mask"], n_bins)
         if self.modulation is None:
-            return start, start.new_zeros(*start.shape, 0)
+            return start, (start - mean.log())[..., None]
         added = self.modulation.modulation(past["unit_index"], past["past"], past["past_mask"], mean, n_bins)
         return start + self.modulation_gain * added, added[..., None]
 
@@ -493,9 +494,13 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         return self.encoder.rotary_emb(bins * self.bin_size).expand(len(like), -1, -1)
 
 
-def _with_gain(module: NeuroHorizonModel, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Models from before the residual had a gain."""
+def _completed(module: NeuroHorizonModel, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Models from before the residual had a gain, and, of trained units, read what the filter says of the last bins."""
     state.setdefault(f"{prefix}residual_gain", torch.ones(_GAIN_PARTS))
+    for name in ("own", "from_own"):
+        key = f"{prefix}head.{name}.weight"
+        if key in state and state[key].shape[1] == 2 * len(_OWN_TIME_CONSTANTS):
+            state[key] = nn.functional.pad(state[key], (0, 1))
 
 
 def _whole_bins(name: str, length: float, bin_size: float) -> int:

@@ -54,10 +54,16 @@ def test_the_least_gain_within_a_standard_error_is_taken(model_and_batch):
     assert model.residual_gain.tolist() == [1.0] * 4
 
 
-def test_models_from_before_have_a_gain_of_one(model_and_batch):
-    model, _ = model_and_batch
+def test_models_from_before_load_and_forecast_what_they_did(model_and_batch):
+    model, batch = model_and_batch
+    for name in ("own", "from_own"):
+        weight = getattr(model.head, name).weight
+        nn.init.normal_(weight, 0, 0.1)
+        weight.data[:, -1] = 0
+    before = model.generate(**batch["model_inputs"])
     state = model.state_dict()
     del state["residual_gain"]
+    state |= {k: state[k][:, :-1] for k in ("head.own.weight", "head.from_own.weight")}
     model.residual_gain.zero_()
     model.load_state_dict(state)
-    assert model.residual_gain.tolist() == [1.0] * 4
+    torch.testing.assert_close(model.generate(**batch["model_inputs"]), before)

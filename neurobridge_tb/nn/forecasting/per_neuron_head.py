@@ -23,9 +23,12 @@ class PerNeuronHead(nn.Module):
         dim_drift: Numbers about how a unit's rate drifts.
         dim_hidden: Hidden width of the MLP.
         dropout: Dropout of the bin states.
+        read_out: Factor of the linear read-out at the start, 0 where unit embeddings do not start at 0. Default 0.
     """
 
-    def __init__(self, *, dim: int, dim_own: int, dim_drift: int, dim_hidden: int, dropout: float):
+    def __init__(
+        self, *, dim: int, dim_own: int, dim_drift: int, dim_hidden: int, dropout: float, read_out: float = 0.0
+    ):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
@@ -37,7 +40,7 @@ class PerNeuronHead(nn.Module):
         self.own = nn.Linear(dim_own, 1, bias=False)
         for parameter in (self.out.weight, self.out.bias, self.own.weight):
             nn.init.zeros_(parameter)
-        self.shared = nn.Parameter(torch.zeros(()))  # of the linear read-out
+        self.shared = nn.Parameter(torch.tensor(read_out))  # of the linear read-out
 
     def forward(self, states: Tensor, units: Tensor, own: Tensor, drift: Tensor) -> Tensor:
         """What is added to each unit's log-rate.
