@@ -61,7 +61,7 @@ class Schedule:
 def contents_of(images: StimulusImages, features: Tensor) -> str:
     """Checksum of what a decoder learns from, whatever it is called: image files, and their features (n, d)."""
     digest = hashlib.sha256("".join(sorted(images.fingerprints())).encode())
-    digest.update(features.contiguous().numpy())
+    digest.update(features.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
