@@ -9,18 +9,21 @@
 # package with its extra `demo` and pytest; default: that of .venv, which `make test` sets up. POYO is measured with it;
 # CaPOYO where .venv-upstream01 exists (make compat).
 set -euo pipefail
+here=$PWD
 cd "$(dirname "$0")/.."
-device=cuda quick= peak=() out=gpu_results
+whole() { case "$1" in /*) echo "$1" ;; *) echo "$here/$1" ;; esac }
+device=cuda quick= peak=() out=$PWD/gpu_results
 while [ $# -gt 0 ]; do
   case "$1" in
     --device) device=$2; shift 2 ;;
     --quick) quick=1; shift ;;
     --peak-tflops) peak=(--peak-tflops "$2"); shift 2 ;;
-    --out) out=$2; shift 2 ;;
+    --out) out=$(whole "$2"); shift 2 ;;
     *) echo "benchmarks/gpu.sh [--device cuda] [--quick] [--peak-tflops 989] [--out gpu_results]" >&2; exit 2 ;;
   esac
 done
-python=${PYTHON:-.venv/bin/python}
+python=.venv/bin/python
+[ -z "${PYTHON:-}" ] || python=$(whole "$(command -v "$PYTHON" || (cd "$here" && command -v "$PYTHON") || echo "$PYTHON")")
 if ! "$python" -c "import hypothesis, neurobridge_tb, pytest, timm, torch_brain" 2> /dev/null; then
   echo "Expected a Python with neurobridge-tb, its extra 'demo', pytest and hypothesis; found $python without them." >&2
   echo "Run 'make test', or: pip install -c constraints.txt '.[demo]' pytest hypothesis, and PYTHON=... $0" >&2
