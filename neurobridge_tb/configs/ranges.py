@@ -21,10 +21,9 @@ FROM_0 = set(
     "image_weight permutations noise rate_jitter time_jitter steps_around gradient_clip_val guidance scale "
     "noise_level".split()
 )
-ABOVE_0 = set(
-    "sequence_length latent_step bin_size history horizon t_min t_max emb_init_scale reference_seconds "
-    "limit_train_batches limit_val_batches".split()
-)
+ABOVE_0 = set("t_min t_max emb_init_scale reference_seconds limit_train_batches limit_val_batches".split())
+WITHIN_A_DAY = set("sequence_length latent_step bin_size history horizon".split())  # windows are made of them
+_DAY = 86_400
 
 
 def check_ranges(config: Any, prefix: str = "") -> None:
@@ -52,6 +51,8 @@ def check_range(name: str, value: Any) -> None:
         fits, expected = value >= 1, "1 or more"
     elif last in SHARES:
         fits, expected = 0 <= value <= 1, "from 0 to 1"
+    elif last in WITHIN_A_DAY:
+        fits, expected = 0 < value <= _DAY, f"above 0 and at most {_DAY}"
     else:
         fits, expected = last not in ABOVE_0 or value > 0, "above 0"
     if not fits:

@@ -15,7 +15,7 @@ from neurobridge_tb.configs.listing import setting_lines
 from neurobridge_tb.configs.models import ForecasterConfig, ModelConfig, NetworkConfig
 from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.pretrain import PretrainConfig
-from neurobridge_tb.configs.ranges import ABOVE_0, FROM_0, FROM_1, SHARES
+from neurobridge_tb.configs.ranges import ABOVE_0, FROM_0, FROM_1, SHARES, WITHIN_A_DAY
 from neurobridge_tb.configs.reconstruct import (
     FlowConfig,
     IpAdapterConfig,
@@ -182,6 +182,7 @@ def test_a_job_that_there_is_not_is_named():
         ("pretrain", "loader.batch_size=-1", "loader.batch_size 0 or more"),
         ("forecast", "model.encoder.self_heads=-1", "model.encoder.self_heads 1 or more"),
         ("align", "stage2.replay_batch=0", "stage2.replay_batch 1 or more"),
+        ("forecast", "model.history=1e30", "model.history above 0 and at most 86400"),
         ("embed", "batch_size=0", "batch_size 1 or more"),
     ],
 )
@@ -196,7 +197,7 @@ def test_every_number_has_a_range_or_a_reason():
     """Those of ``free`` are checked elsewhere, or mean something below 0 too."""
     free = {"seed", "max_epochs", "max_steps", "num_sanity_val_steps"}
     free |= {"labels", "folds", "bins", "candidates", "train_share"}
-    ranged = {name.rpartition(".")[2] for name in SHARES | FROM_0 | FROM_1 | ABOVE_0} | free
+    ranged = {name.rpartition(".")[2] for name in SHARES | FROM_0 | FROM_1 | ABOVE_0 | WITHIN_A_DAY} | free
     assert {name for kind in JOBS.values() for name in _numbers_of(kind)} <= ranged
 
 
