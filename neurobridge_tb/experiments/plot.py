@@ -62,9 +62,11 @@ def curves(rows: Sequence[Row], x: str, measure: str, *, label: str = "", chance
     levels = list(dict.fromkeys(row[x] for row in rows))
     try:
         places = {level: float(level.removesuffix("%")) for level in levels}
-        numeric = True
+        numeric = len(levels) > 1
     except ValueError:
-        places, numeric = {level: float(k) for k, level in enumerate(levels)}, False
+        numeric = False
+    if not numeric:
+        places = {level: float(k) for k, level in enumerate(levels)}
     named = any(name for name, _ in drawn) or chance is not None
     figure = style.new_figure(_WIDTH, 2.9 + 0.18 * (len(drawn) // 2))
     axes = figure.add_subplot()

@@ -92,7 +92,8 @@ def _difference(these: BySeed, those: BySeed) -> dict[str, float]:
     pairs = [(these[seed], those[seed]) for seed in seeds]
     if all(len(a.by_query) and a.queries == b.queries for a, b in pairs):
         same = len({a.queries for a, _ in pairs}) == 1
-        return mean_over_queries([a.by_query - b.by_query for a, b in pairs], same=same)
+        found = mean_over_queries([a.by_query - b.by_query for a, b in pairs], same=same)
+        return {name: round(value, 12) for name, value in found.items()}  # 0 where what is gained is lost again
     return mean_over_seeds([a.value - b.value for a, b in pairs])
 
 

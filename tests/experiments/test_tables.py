@@ -169,6 +169,12 @@ def test_curves_stand_at_their_numbers_and_names_side_by_side():
         curves(rows, "shares", "top1")
 
 
+def test_a_single_level_has_its_curves_side_by_side():
+    rows = [{"model": model, "pairs": "100 %", "top1": {"value": value}} for model, value in (("a", 0.1), ("b", 0.2))]
+    first, second = curves(rows, "pairs", "top1").axes[0].containers
+    assert float(first.lines[0].get_xdata()[0]) < float(second.lines[0].get_xdata()[0])
+
+
 def test_a_baseline_that_all_levels_share_is_drawn_once_with_chance_and_what_it_is(tmp_path):
     rows = [
         {"weights": weights, "model": model, "pairs": pairs, "top1": {"value": times * base, "low": 0.0, "high": 1.0}}
