@@ -467,11 +467,12 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             predicted[:, 1:] = ~observed[:, None]
         feedback = self.feedback(values, present, predicted, rows.feedback)
         states, _ = self.decoder(feedback, self._rotary(0, future.shape[1], future), context)
-        histories, counts = [self.own_history.read(own)], self._bounded(future, rows)
+        histories, counts = [own], self._bounded(future, rows)
         for step in range(1, future.shape[1]):
             own = self.own_history.step(own, counts[:, step - 1], present[:, step], rows.mean[:, 0])
-            histories.append(self.own_history.read(own))
-        return self._log_rates(states, rows, torch.stack(histories, dim=1), 0)
+            histories.append(own)
+        observed_of, expected_of = (torch.stack(x, dim=1) for x in zip(*histories, strict=True))
+        return self._log_rates(states, rows, self.own_history.read((observed_of, expected_of)), 0)
 
     def _log_rates(self, states: Tensor, rows: _Rows, own: Tensor, first: int) -> Tensor:
         """Of the bins from the ``first`` on."""

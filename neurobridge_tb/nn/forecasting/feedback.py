@@ -83,10 +83,10 @@ class OwnHistory:
 
     @staticmethod
     def read(state: tuple[Tensor, Tensor]) -> Tensor:
-        """(B, N, 2 C) log-ratios: each unit's own, and those of all units together."""
+        """(..., N, 2 C) log-ratios: each unit's own, and those of all units together; of states (..., N, C)."""
         observed, expected = state
         own, shared = (
             ((_PRIOR_SPIKES + o) / (_PRIOR_SPIKES + e)).log()
-            for o, e in (state, (observed.sum(1, keepdim=True), expected.sum(1, keepdim=True)))
+            for o, e in (state, (observed.sum(-2, keepdim=True), expected.sum(-2, keepdim=True)))
         )
         return torch.cat([own, shared.expand_as(own)], dim=-1)
