@@ -22,7 +22,9 @@ FROM_0 = set(
     "noise_level".split()
 )
 ABOVE_0 = set("t_min t_max emb_init_scale reference_seconds limit_train_batches limit_val_batches".split())
-WITHIN_A_DAY = set("sequence_length latent_step bin_size history horizon".split())  # windows are made of them
+WITHIN_A_DAY = set(
+    "sequence_length latent_step bin_size history horizon glm_horizons".split()
+)  # windows are made of them
 _DAY = 86_400
 
 
@@ -33,7 +35,8 @@ def check_ranges(config: Any, prefix: str = "") -> None:
         InputError: A number out of its range; it is named.
     """
     for name, value in _values(config, prefix):
-        check_range(name, value)
+        for one in value if isinstance(value, list) else [value]:
+            check_range(name, one)
 
 
 def check_range(name: str, value: Any) -> None:

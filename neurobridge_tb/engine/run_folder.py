@@ -111,7 +111,7 @@ class RunFolder:
     def processes(self, settings: TrainerConfig) -> int:
         """How many processes share a training."""
         quiet_lightning()
-        return L.Trainer(
+        return _lightning_trainer(
             **self._placement(settings), logger=False, enable_checkpointing=False, enable_model_summary=False
         ).world_size
 
@@ -151,22 +151,21 @@ class RunFolder:
             placement["strategy"] = "ddp_find_unused_parameters_true"
         allow_tf32(self.config.precision)
         loggers = run_loggers(arguments.pop("logger"), self.path, attempt)
-        try:
-            trainer = L.Trainer(
-                default_root_dir=self.path,
-                logger=loggers,
-                callbacks=[best, last, OwnSignals(), LastValidation(), *callbacks],
-                plugins=[SafeCheckpointIO()],
-                check_val_every_n_epoch=every_n_epochs,
-                use_distributed_sampler=False,  # our loaders share out their windows themselves
-                **arguments | placement,
-            )
-        except (MisconfigurationException, ValueError, TypeError) as error:
+        if settings.max_steps < 0 and (settings.max_epochs or 0) < 0:
             raise InputError(
-                expected="settings that lightning.Trainer takes",
-                found=first_line(error),
-                fix="Correct the settings of trainer, e.g. trainer.devices or trainer.strategy.",
-            ) from error
+                expected="a length of the training, over which the learning rate is laid out",
+                found=f"trainer.max_epochs={settings.max_epochs} and trainer.max_steps={settings.max_steps}",
+                fix="Set one of them; trainer.max_time may stop it before.",
+            )
+        trainer = _lightning_trainer(
+            default_root_dir=self.path,
+            logger=loggers,
+            callbacks=[best, last, OwnSignals(), LastValidation(), *callbacks],
+            plugins=[SafeCheckpointIO()],
+            check_val_every_n_epoch=every_n_epochs,
+            use_distributed_sampler=False,  # our loaders share out their windows themselves
+            **arguments | placement,
+        )
         if trainer.world_size == 1 and not is_first_process():
             raise InputError(
                 expected="a process of its own, as the settings of trainer share the training among none",
@@ -235,6 +234,22 @@ class RunFolder:
             rows = pd.concat([rows[rows["step"] < new["step"].min()] if len(rows) else rows, new])
         with write_aside(self.path / "metrics.csv") as aside:
             rows.to_csv(aside, index=False)
+
+
+def _lightning_trainer(**arguments: Any) -> L.Trainer:
+    """A Trainer.
+
+    Raises:
+        InputError: Lightning refuses the arguments.
+    """
+    try:
+        return L.Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise InputError(
+            expected="settings that lightning.Trainer takes",
+            found=first_line(error),
+            fix="Correct the settings of trainer, e.g. trainer.devices or trainer.strategy.",
+        ) from error
 
 
 def read_metrics(run_dir: str | Path) -> dict[str, Any]:

@@ -183,6 +183,7 @@ def test_a_job_that_there_is_not_is_named():
         ("forecast", "model.encoder.self_heads=-1", "model.encoder.self_heads 1 or more"),
         ("align", "stage2.replay_batch=0", "stage2.replay_batch 1 or more"),
         ("forecast", "model.history=1e30", "model.history above 0 and at most 86400"),
+        ("forecast", "glm_horizons=[0.1,nan]", "glm_horizons above 0 and at most 86400"),
         ("embed", "batch_size=0", "batch_size 1 or more"),
     ],
 )

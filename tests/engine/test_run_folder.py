@@ -63,10 +63,18 @@ def test_a_second_run_in_a_folder_is_refused_by_name(job, settings, tmp_path):
         job(**settings, run_dir=tmp_path / "run")
 
 
-@pytest.mark.parametrize("setting", [{"devices": "two"}, {"strategy": "quantum"}])
+@pytest.mark.parametrize("setting", [{"devices": "two"}, {"devices": 0}, {"devices": -1}, {"strategy": "quantum"}])
 def test_what_lightning_refuses_is_an_error_with_words(setting, binned_root, tmp_path):
     config = settle(PretrainConfig, None, {**SHORT, **setting, "root": binned_root, "run_dir": tmp_path})
     with pytest.raises(InputError, match=r"settings that lightning\.Trainer takes"):
+        RunFolder(config).trainer(config.trainer, [], monitor="val/loss")
+    with pytest.raises(InputError, match=r"settings that lightning\.Trainer takes"):
+        RunFolder(config).processes(config.trainer)
+
+
+def test_a_training_without_an_end_is_refused(binned_root, tmp_path):
+    config = settle(PretrainConfig, None, {**SHORT, "max_epochs": -1, "root": binned_root, "run_dir": tmp_path})
+    with pytest.raises(InputError, match=r"max_epochs=-1 and trainer\.max_steps=-1"):
         RunFolder(config).trainer(config.trainer, [], monitor="val/loss")
 
 
