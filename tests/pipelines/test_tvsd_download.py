@@ -156,7 +156,7 @@ def test_another_length_than_announced_is_tried_again(download, server, mat, mon
 
 def test_shorter_file_on_the_server_is_not_kept(download, server, mat, tmp_path):
     server.troubles = [mat[:100_000]]
-    with pytest.raises(ValueError, match="truncated file of 100,000 bytes"):
+    with pytest.raises(ValueError, match="100,000 bytes of a file that is damaged or truncated"):
         download()
     assert files(tmp_path / "raw") == []
     assert download().read_bytes() == mat

@@ -126,7 +126,8 @@ def test_wrong_variables_are_named_before_anything_is_read(raw, prepare, arrays,
 def test_truncated_file_is_named(raw, prepare):
     path = raw / "monkeyF" / "THINGS_normMUA.mat"
     path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(SystemExit, match=r"truncated file of 100,000 bytes[\s\S]*Copy the file again"):
+    told = r"100,000 bytes of a file that is damaged or truncated[\s\S]*Copy the file again"
+    with pytest.raises(SystemExit, match=told):
         prepare()
 
 
