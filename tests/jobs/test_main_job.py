@@ -252,7 +252,7 @@ def test_reconstruction_and_report(workspace, evaluated, aligned, tmp_path, monk
     settings = config(
         "reconstruct", workspace, f"aligned={aligned}", f"embeddings={workspace}/embeddings.h5",
         f"images={workspace}/images", f"flow.weights={workspace}/decoder", "flow.steps=2", "flow.candidates=1",
-        "judge.image_size=64", "num_samples=2", "modules=[my_generator]",
+        "flow.guidance=0", "judge.image_size=64", "num_samples=2", "modules=[my_generator]",
         "backends=[nearest, ridge_pixels, flow, halved]", "options.halved.by=2",
     )  # fmt: skip
     decoder = FlowDecoder(model, encoder_name="random", preprocessing_hash="none")
