@@ -9,6 +9,7 @@ from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb._upstream import Interval, collate
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.engine.config import compose_config
+from neurobridge_tb.engine.modules import decoding
 from neurobridge_tb.engine.run_folder import read_metrics
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.jobs.finetune import finetune, first_intervals
@@ -98,6 +99,27 @@ def test_a_bin_reads_its_neighbours_within_the_window_alone(root):
     torch.testing.assert_close(before[:, 0], at[:, 0])
     torch.testing.assert_close(after[:, -1], at[:, -1])
     torch.testing.assert_close(decoder.states(**batch)[:1, :6], states)
+
+
+class Given(BehaviorDecoder):
+    def states(self, *, x):
+        return x
+
+
+def test_factors_are_read_where_they_help(root, monkeypatch):
+    decoder = Given(encoder=NeuroBridgeModel.load_pretrained(root / "model").config, dim_out=1, bins_around=0)
+    dim, width = decoder.encoder.dim, decoder.encoder.dim_features
+    monkeypatch.setattr(decoding, "_batches", lambda tokenizer, windows: windows)
+    rng = torch.Generator().manual_seed(0)
+    for told_by in (0, dim):  # a bin state, a factor
+        windows = []
+        for n in (40, 400):  # few labels, more to choose by
+            x = torch.randn(1, n, width, generator=rng)
+            target = x[..., told_by : told_by + 1]
+            mask = torch.ones(1, n, dtype=torch.bool)
+            windows.append({"model_inputs": {"x": x}, "target_mask": mask, "target_values": target})
+        decoding.fit_readout(decoder, None, windows[:1], windows[1:])
+        assert bool(decoder.readout.weight[:, dim:].any()) == (told_by == dim)
 
 
 def test_a_finished_run_is_not_trained_again(root, tmp_path):

@@ -102,13 +102,15 @@ def predict_behavior(decoder: nn.Module, tokenizer: LabelledTokenizer, windows: 
 def fit_readout(
     decoder: BehaviorDecoder, tokenizer: LabelledTokenizer, train: list[Data], valid: list[Data]
 ) -> BehaviorDecoder:
-    """Set the linear layer by ridge regression from the decoder's bin states and factors as they are.
+    """Set the linear layer by ridge regression from the decoder's bin states as they are, with or without factors.
+
+    A model whose states tell all does better without factors where labels are few: its weights of them are then 0.
 
     Args:
         decoder: With a pretrained encoder.
         tokenizer: Makes its inputs and standardised targets.
         train: Windows to fit on.
-        valid: Windows that choose the penalty.
+        valid: Windows that choose the penalty, and whether factors are read.
     """
     decoder.eval()
 
@@ -119,8 +121,16 @@ def fit_readout(
             targets.append(batch["target_values"][batch["target_mask"]].numpy())
         return np.concatenate(states), np.concatenate(targets)
 
-    ridge = fit_ridge(*samples(train), *samples(valid))
-    weights, bias = ridge.on_raw_inputs()
-    decoder.readout.weight.copy_(torch.from_numpy(weights.T))
-    decoder.readout.bias.copy_(torch.from_numpy(bias))
+    (x, y), (x_valid, y_valid) = samples(train), samples(valid)
+    width = decoder.encoder.dim_features
+    of_states = np.arange(x.shape[1]) % width < decoder.encoder.dim
+    least = np.inf
+    for read in (of_states, np.ones_like(of_states)):
+        weights, bias = fit_ridge(x[:, read], y, x_valid[:, read], y_valid).on_raw_inputs()
+        error = float(((x_valid[:, read] @ weights + bias - y_valid) ** 2).mean())
+        if error < least:
+            least = error
+            decoder.readout.weight.zero_()
+            decoder.readout.weight[:, torch.from_numpy(read)] = torch.from_numpy(weights.T).to(decoder.readout.weight)
+            decoder.readout.bias.copy_(torch.from_numpy(bias))
     return decoder
