@@ -213,6 +213,9 @@ def _on_scale_of(inputs: Standardizer, fitted: FactorAnalysis) -> FactorAnalysis
 
 def _patterns(observed: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Each set of units observed together, and the bins in which it is."""
+    if len(observed) and (observed == observed[0]).all():  # nothing to sort
+        yield np.flatnonzero(observed[0]), np.arange(len(observed))
+        return
     packed, which = np.unique(np.packbits(observed, axis=1), axis=0, return_inverse=True)
     order = np.argsort(which.reshape(-1), kind="stable")
     ends = np.cumsum(np.bincount(which.reshape(-1), minlength=len(packed)))
@@ -291,13 +294,9 @@ def _loadings(moment: Floats, cross: Floats, noise: Floats, prior: Floats) -> tu
 def _masked_error(model: FactorAnalysis, test: Floats, keep: NDArray[np.bool_]) -> float:
     """Mean squared error of hidden units, in variances."""
     squared, count = 0.0, 0
-    complete = not np.isnan(test).any()
     for kept in keep:
-        if complete:
-            factors = test @ model.gain(kept)
-        else:
-            factors = model.posterior(test, np.broadcast_to(kept, test.shape))[0]
         scored = ~kept & ~np.isnan(test)
-        squared += float(((factors @ model.loadings.T - test)[scored] ** 2).sum())
+        predicted = model.posterior(test, np.broadcast_to(kept, test.shape))[0] @ model.loadings.T
+        squared += float(((predicted - test)[scored] ** 2).sum())
         count += int(scored.sum())
     return squared / max(1, count)

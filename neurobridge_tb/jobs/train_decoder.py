@@ -88,6 +88,7 @@ def _train_flow(config: TrainDecoderConfig, cache: EmbeddingCache, stimuli: Stim
         _go_on_from(model, FlowDecoder.load(config.start or SHIPPED).model)
     model.codes.load_state_dict(fitted.state_dict())
     pictures, codes = stimuli.load(stimuli.ids, size), fitted(features)
+    image_files = sorted(stimuli.fingerprints())
     steps = config.steps or _FLOW_STEPS
     autoencoder_steps = round(_AUTOENCODER_SHARE * steps)
     train_flow(
@@ -101,8 +102,8 @@ def _train_flow(config: TrainDecoderConfig, cache: EmbeddingCache, stimuli: Stim
         autoencoder_batch=config.batch_size or AUTOENCODER_BATCH,
         flow_batch=config.batch_size or FLOW_BATCH,
         lr=config.lr or 1e-3,
-        settings={"images": len(pictures), "contents": contents_of(stimuli, features)},
-        described={"image_files": sorted(stimuli.fingerprints())},
+        settings={"images": len(pictures), "contents": contents_of(image_files, features)},
+        described={"image_files": image_files},
         device=find_device(config.device),
         dtype=_DTYPES[config.precision],
         seed=config.seed,

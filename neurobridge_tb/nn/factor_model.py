@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
 from neurobridge_tb.nn.factor_dynamics import smooth
-from neurobridge_tb.nn.unit_rows import FixedRows, batch_rows
+from neurobridge_tb.nn.unit_rows import FixedRows, batch_rows, sum_by_row
 
 _KNOWN = 40.0  # log of so many bins that loadings fitted to them are certain
 _SOFTNESS = 0.2  # of the floor of a predicted rate, in mean rates
@@ -144,7 +144,7 @@ class FactorModel(nn.Module):
             chance = torch.exp(-self.log_bins_rows(rows).to(exact))  # (R, 1)
             values, seen, patterns = values.to(exact) * keep, keep.to(exact), patterns.to(exact)
             if len(rows) <= 4 * index.shape[1]:  # all windows' activity laid out by rows costs less than rows for each
-                values, seen, patterns = (_by_row(x, index, len(rows)) for x in (values, seen, patterns))
+                values, seen, patterns = (sum_by_row(x, index, len(rows)) for x in (values, seen, patterns))
             else:
                 loadings, weighted, chance = loadings[index], weighted[index], chance[index]
             with torch.no_grad():
@@ -180,11 +180,6 @@ class FactorModel(nn.Module):
             assert self.curve_rows is not None, "made with predicts_units=False"
             drive = mean @ self.loading_rows(unit_index).to(mean.dtype).mT
             return drive + self.curve_rows(unit_index).to(drive).mT * ((1 + drive.square()).sqrt() - 1)
-
-
-def _by_row(x: Tensor, index: Tensor, n_rows: int) -> Tensor:
-    """(B, T, R) of (B, T, N), whose units are these rows (B, N)."""
-    return x.new_zeros(*x.shape[:2], n_rows).scatter_add(2, index[:, None].expand_as(x), x)
 
 
 def _precision(loadings: Tensor, weighted: Tensor, chance: Tensor, patterns: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.nn.step_embedding import StepEmbedding
+from neurobridge_tb.nn.unit_rows import sum_by_row
 
 
 class PopulationEmbedding(StepEmbedding):
@@ -48,8 +49,7 @@ class PopulationEmbedding(StepEmbedding):
         kept = keep.to(values.dtype)
         seen = torch.stack([values * kept, kept])  # (2, B, T, N)
         if len(rows) <= 4 * index.shape[1]:  # one product for the batch costs less than rows for each item
-            place = index[:, None].expand_as(seen)
-            seen = seen.new_zeros(*seen.shape[:3], len(rows)).scatter_add(3, place, seen)
+            seen = sum_by_row(seen, index, len(rows))
         else:
             rows = rows[index]
         vector = seen[0] @ self.value_rows(rows) + seen[1] @ self.presence_rows(rows)
@@ -61,8 +61,7 @@ class PopulationEmbedding(StepEmbedding):
         weight = self.membership(timestamps, n_steps).to(self.to_latents.dtype) * mask[:, None]  # (B, S, n)
         weight = weight / weight.sum(-1, keepdim=True).clamp_min(1).sqrt()
         if len(rows) * n_steps <= 64 * index.shape[1]:  # few rows: sum the events of each unit first
-            place = index[:, None].expand_as(weight)
-            weight = weight.new_zeros(*weight.shape[:2], len(rows)).scatter_add(2, place, weight)
+            weight = sum_by_row(weight, index, len(rows))
         else:
             rows = rows[index]
         return self.spread(weight @ (self.value_rows(rows) + self.presence_rows(rows)))

@@ -99,3 +99,17 @@ def batch_rows(index: Tensor, table: InfiniteVocabEmbedding) -> tuple[Tensor, Te
     if n_rows <= index.numel():
         return torch.arange(n_rows, device=index.device), index
     return index.flatten(), torch.arange(index.numel(), device=index.device).view_as(index)
+
+
+def sum_by_row(x: Tensor, index: Tensor, n_rows: int) -> Tensor:
+    """What a batch holds of each unit, or of each spike, laid out by rows.
+
+    Args:
+        x: (..., B, T, N).
+        index: (B, N) which of the rows each is of, see :func:`batch_rows`.
+        n_rows: R.
+
+    Returns:
+        (..., B, T, R) sums; 0 for rows that a window lacks.
+    """
+    return x.new_zeros(*x.shape[:-1], n_rows).scatter_add(-1, index[:, None].expand_as(x), x)

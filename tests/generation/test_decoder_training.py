@@ -237,8 +237,8 @@ def test_a_folder_is_trained_on_without_the_test_images_of_a_recording(tmp_path,
     model, batches, used, _, asked = given
     kept = [ids[k] for k in (0, 2, 3)]
     assert set(asked["described"]["image_files"]) == StimulusImages(tmp_path / "images", kept).fingerprints()
-    stimuli, noted = StimulusImages(tmp_path / "images", kept), asked["settings"]["contents"]
-    assert noted == contents_of(stimuli, features[[0, 2, 3]]) != contents_of(stimuli, features[[0, 2, 1]])
+    files, noted = StimulusImages(tmp_path / "images", kept).fingerprints(), asked["settings"]["contents"]
+    assert noted == contents_of(files, features[[0, 2, 3]]) != contents_of(files, features[[0, 2, 1]])
     stored = batches(5)
     assert stored.pictures.shape == (3, 3, 64, 64) and stored.pictures[1].unique().tolist() == [100]
     torch.testing.assert_close(stored.codes, model.codes(features[[0, 2, 3]]))

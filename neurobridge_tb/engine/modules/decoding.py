@@ -122,15 +122,15 @@ def fit_readout(
         return np.concatenate(states), np.concatenate(targets)
 
     (x, y), (x_valid, y_valid) = samples(train), samples(valid)
-    width = decoder.encoder.dim_features
-    of_states = np.arange(x.shape[1]) % width < decoder.encoder.dim
-    least = np.inf
-    for read in (of_states, np.ones_like(of_states)):
-        weights, bias = fit_ridge(x[:, read], y, x_valid[:, read], y_valid).on_raw_inputs()
-        error = float(((x_valid[:, read] @ weights + bias - y_valid) ** 2).mean())
-        if error < least:
-            least = error
-            decoder.readout.weight.zero_()
-            decoder.readout.weight[:, torch.from_numpy(read)] = torch.from_numpy(weights.T).to(decoder.readout.weight)
-            decoder.readout.bias.copy_(torch.from_numpy(bias))
+    of_states = np.arange(x.shape[1]) % decoder.encoder.dim_features < decoder.encoder.dim
+
+    def fitted(read: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        weights = np.zeros((x.shape[1], y.shape[1]))
+        weights[read], bias = fit_ridge(x[:, read], y, x_valid[:, read], y_valid).on_raw_inputs()
+        return float(((x_valid @ weights + bias - y_valid) ** 2).mean()), weights, bias
+
+    kinds = [of_states] if of_states.all() else [of_states, np.ones_like(of_states)]
+    _, weights, bias = min(map(fitted, kinds), key=lambda fit: fit[0])
+    decoder.readout.weight.copy_(torch.from_numpy(weights.T))
+    decoder.readout.bias.copy_(torch.from_numpy(bias))
     return decoder

@@ -73,12 +73,13 @@ def train_adapter(
     empty = diffusion.empty_prompt()
     mean, axes, spread = whitening(embeddings)
     scale = float(spread.square().mean().sqrt().clamp(min=1e-6))
+    image_files = sorted(images.fingerprints())
     settings = {
         "backend": backend,
         "stable_diffusion": diffusion.weights,
         "encoder": cache.encoder,
         "images": len(images),
-        "contents": contents_of(images, embeddings),
+        "contents": contents_of(image_files, embeddings),
         "image_size": diffusion.image_size,
         "batch_size": batch_size,
         "lr": schedule.lr,
@@ -132,7 +133,7 @@ def train_adapter(
         model, loss, RandomRows(len(latents), batch_size, seed), work, schedule, settings=settings, seed=seed,
         device=device, dtype=dtype, progress=progress,
     )  # fmt: skip
-    save({**settings, **notes, "image_files": sorted(images.fingerprints())})
+    save({**settings, **notes, "image_files": image_files})
     shutil.copyfile(work / "loss.csv", Path(out_dir) / "loss.csv")
     shutil.rmtree(work, ignore_errors=True)
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from neurobridge_tb.datasets.stimuli import StimulusImages
 from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, latest_readable, save_whole
 from neurobridge_tb.engine.run_lock import lock_run
 from neurobridge_tb.errors import InputError
@@ -58,9 +57,9 @@ class Schedule:
         return min(1, 0.03 + done / 0.03) * 0.5 * (1 + math.cos(math.pi * min(done, 1)))
 
 
-def contents_of(images: StimulusImages, features: Tensor) -> str:
-    """Checksum of what a decoder learns from, whatever it is called: image files, and their features (n, d)."""
-    digest = hashlib.sha256("".join(sorted(images.fingerprints())).encode())
+def contents_of(image_files: Iterable[str], features: Tensor) -> str:
+    """Checksum of what a decoder learns from: fingerprints of image files, and the images' features (n, d)."""
+    digest = hashlib.sha256("".join(sorted(image_files)).encode())
     digest.update(features.numpy().tobytes())
     return digest.hexdigest()[:16]
 
