@@ -20,7 +20,7 @@ import numpy as np
 from neurobridge_tb.datasets.columns import as_text
 from neurobridge_tb.datasets.containment import lie_within
 from neurobridge_tb.errors import InputError, remedy
-from neurobridge_tb.files import check_replaceable, files_below, write_json
+from neurobridge_tb.files import check_replaceable, files_below, visible, write_json
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif"}
 RASTER_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # PIL's names; nothing that runs a program
@@ -122,20 +122,33 @@ def image_paths(images: str | Path, image_ids: Sequence[str]) -> dict[str, Path]
     return {image_id: path for image_id, path in paths.items() if path.is_file()}
 
 
-def held_out_images(images: str | Path, recording: str | Path) -> set[str]:
-    """Which images of a folder or binding a recording shows in its test split: no decoder may learn from them.
+def held_out_images(images: str | Path, recordings: str | Path) -> set[str]:
+    """Which images of a folder or binding recordings show in their test splits: no decoder may learn from them.
 
     Args:
         images: Folder of the image files, or a binding.
-        recording: HDF5 file with presentations that have a column ``image_id``, and a ``test_domain`` or a column
-            ``split``.
+        recordings: HDF5 file with presentations that have a column ``image_id``, and a ``test_domain`` or a column
+            ``split``; or a folder of such files.
 
     Returns:
         Ids as :func:`find_images` names them.
 
     Raises:
-        InputError: No recording, no test presentations in it, or one whose image has no file, or several.
+        InputError: No recording, no test presentations in one, or one whose image has no file, or several.
     """
+    if not Path(recordings).is_dir():
+        return _held_out(images, Path(recordings))
+    found = visible(recordings, "*.h5")
+    if not found:
+        raise InputError(
+            expected=f"recordings (.h5) in {recordings}",
+            found="none",
+            fix="Name a recording, or the folder they lie in.",
+        )
+    return set[str]().union(*(_held_out(images, recording) for recording in found))
+
+
+def _held_out(images: str | Path, recording: Path) -> set[str]:
     recorded_image_ids(recording)  # it is one, and has images
     with h5py.File(recording, "r") as file:
         shown = {image_id for group in file.values() if _has_images(group) for image_id in _shown_in_test(file, group)}

@@ -240,6 +240,16 @@ def test_test_images_are_found_also_in_a_folder_further_down(tmp_path):
     assert held_out_images(images, recording) == {f"object_images/{THINGS[1]}"}
 
 
+def test_test_images_of_all_recordings_of_a_folder_are_found(tmp_path):
+    images = save(tmp_path / "images", *THINGS)
+    (tmp_path / "processed").mkdir()
+    with pytest.raises(InputError, match="recordings"):
+        held_out_images(images, tmp_path / "processed")
+    split(record(tmp_path / "processed" / "a.h5", [THINGS[0], THINGS[1], THINGS[1]]), 1)
+    split(record(tmp_path / "processed" / "b.h5", [THINGS[1], THINGS[0], THINGS[0]]), 1)
+    assert held_out_images(images, tmp_path / "processed") == set(THINGS[:2])
+
+
 def test_a_test_image_that_is_not_found_is_an_error(tmp_path):
     images = save(tmp_path / "images", THINGS[0])
     recording = split(record(tmp_path / "r.h5", THINGS), 0)
