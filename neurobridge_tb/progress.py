@@ -62,16 +62,18 @@ def duration(seconds: float) -> str:
 
 
 def _lines() -> Show:
-    began: dict[str, float] = {}
+    began: dict[str, tuple[float, float]] = {}
     last = time.monotonic()
 
     def show(stage: str, done: float, total: float) -> None:
         nonlocal last
         now, name = time.monotonic(), stage.partition(":")[0]
-        began.setdefault(name, now)
+        begin, done_before = began.setdefault(name, (now, done))
         if now - last > LINE_SECONDS and done:
-            left = (now - began[name]) / done * (total - done)
-            print(f"{stage}, {done / total:.0%}, {duration(left)} left", flush=True)
+            line = f"{stage}, {done / total:.0%}"
+            if done > done_before:  # a resumed stage does not begin at 0
+                line += f", {duration((now - begin) / (done - done_before) * (total - done))} left"
+            print(line, flush=True)
             last = now
 
     return show
