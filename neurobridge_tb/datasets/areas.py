@@ -21,6 +21,6 @@ AREA_COLUMNS = (
 def unit_areas(units: ArrayDict) -> NDArray[np.str_]:
     """Area of each unit, (N,) text; "" where a recording names none."""
     for column in AREA_COLUMNS:
-        if column in units.keys() and (values := np.asarray(getattr(units, column))).dtype.kind in "OSU":
+        if column in units.keys() and (values := np.asarray(getattr(units, column))).dtype.kind in "OSUiu":
             return values.astype(str, copy=False)
     return np.full(len(units), "")

@@ -19,7 +19,7 @@ from neurobridge_tb._upstream import (
     SessionDescription,
     SubjectDescription,
 )
-from neurobridge_tb.datasets.columns import Table, column_values, seconds
+from neurobridge_tb.datasets.columns import Table, column_values, table_columns
 from neurobridge_tb.datasets.provenance import PSEUDO_POPULATION
 from neurobridge_tb.datasets.spike_arrays import Spikes, spike_events
 from neurobridge_tb.datasets.validation.array_checks import (
@@ -28,12 +28,18 @@ from neurobridge_tb.datasets.validation.array_checks import (
     grid,
     interval_table,
     moment,
+    named,
     recording_id,
     require_input,
     split_domains,
     unit_table,
 )
-from neurobridge_tb.datasets.validation.clock_checks import grid_faults, idle_split_faults, spike_time_faults
+from neurobridge_tb.datasets.validation.clock_checks import (
+    grid_faults,
+    idle_split_faults,
+    spike_time_faults,
+    split_length_faults,
+)
 from neurobridge_tb.datasets.validation.contents import Fault
 from neurobridge_tb.datasets.validation.scans import stretches
 from neurobridge_tb.errors import InputError
@@ -101,15 +107,16 @@ def build_recording(
     """
     ids = {name: recording_id(name, given) for name, given in (("session_id", session_id), ("subject_id", subject_id))}
     rows = unit_table(units)
-    events = behavior_objects(behavior or {}, taken=(*OWN_NAMES, "spike_counts", "mua"))
+    events = behavior_objects(named("behavior", behavior), taken=(*OWN_NAMES, "spike_counts", "mua"))
     if spikes is not None:
         events["spikes"] = spike_events(spikes, rows.id)
-    tables = {name: table for name, table in {"trials": trials, **(intervals or {})}.items() if table is not None}
-    tables = {name: columns for name, columns in tables.items() if list(columns)}
+    given_tables = {"trials": trials, **named("intervals", intervals)}.items()
+    tables = {name: table_columns(name, table, Interval) for name, table in given_tables if table is not None}
+    tables = {name: columns for name, columns in tables.items() if columns}
     if start is None:
         start = 0.0
         _require_near_start({name: columns["timestamps"] for name, columns in events.items()})
-        _require_near_start({name: seconds(name, its["start"]) for name, its in tables.items() if "start" in its})
+        _require_near_start({name: columns["start"] for name, columns in tables.items() if "start" in columns})
     start = moment("start", start)
     series: dict[str, Any] = {}
     for name, given in (("spike_counts", counts), ("mua", mua)):
@@ -151,7 +158,7 @@ def build_recording(
         found=f"{(end - start) / _DAY_S:,.0f} days, {start:g} to {end:g} s",
         fix="Give times in seconds.",
     )
-    domains = split_domains(splits or {}, domain)
+    domains = split_domains(named("splits", splits), domain)
     series |= {name: IrregularTimeSeries(**columns, domain=domain) for name, columns in events.items()}
     series |= {name: interval_table(name, columns, domain) for name, columns in tables.items()}
     _point_out(_doubts(series, len(rows), domain, domains))
@@ -184,11 +191,15 @@ def _require_near_start(times: Mapping[str, np.ndarray]) -> None:
 
 
 def _doubts(series: Mapping[str, Any], n_units: int, domain: Interval, domains: Mapping[str, Interval]) -> list[Fault]:
-    faults = []
     splits = {name.removesuffix("_domain"): np.stack([s.start, s.end], 1) for name, s in domains.items()}
+    start = float(domain.start[0])
+    seconds = float(domain.end[-1]) - start
+    faults = split_length_faults(splits, seconds)
+    activity = {name: its for name, its in series.items() if name in ("spikes", "spike_counts", "mua")}
+    if not any(_is_active(name, its) for name, its in activity.items()):
+        faults.append(Fault(", ".join(activity), "no activity of any unit", "Check what was read as activity."))
     if "spikes" in series:
-        times, start = series["spikes"].timestamps, float(domain.start[0])
-        seconds = float(domain.end[-1]) - start
+        times = series["spikes"].timestamps
         faults += spike_time_faults(
             all_whole=bool((times == np.floor(times)).all()),
             spikes_per_unit=np.bincount(series["spikes"].unit_index, minlength=n_units),
@@ -201,10 +212,17 @@ def _doubts(series: Mapping[str, Any], n_units: int, domain: Interval, domains: 
         if name in series:
             its = series[name]
             idle = (np.isnan(its.value) | (its.value == 0)).all(1)
-            bounds = float(domain.start[0]) + stretches(idle) / its.sampling_rate
+            bounds = start + stretches(idle) / its.sampling_rate
             faults += grid_faults(f"{name}/value", its.value, 1 / its.sampling_rate)
             faults += idle_split_faults(f"{name}/value", bounds, splits)
     return faults
+
+
+def _is_active(name: str, its: Any) -> bool:
+    """Whether any unit has a spike, or a value that is not always the same."""
+    if name == "spikes":
+        return len(its.timestamps) > 0
+    return bool((np.fmax.reduce(its.value) > (0 if name == "spike_counts" else np.fmin.reduce(its.value))).any())
 
 
 def _point_out(faults: list[Fault]) -> None:

@@ -2,20 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
+from pathlib import PurePath
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from neurobridge_tb._upstream import ArrayDict
+from neurobridge_tb._upstream import ArrayDict, Interval
 from neurobridge_tb.errors import InputError
+
+_COARSEST_S = 5e-3  # to which times may be rounded
 
 Table: TypeAlias = Mapping[str, Any] | pd.DataFrame  # columns by name, each array-like
 
 
 def table_columns(owner: str, table: Table, kind: type[ArrayDict]) -> dict[str, NDArray]:
-    """Every column of a table, see :func:`column_values`.
+    """Every column of a table, see :func:`column_values`; those of an Interval's times in s.
 
     Args:
         owner: What the table holds, for messages, e.g. ``"units"``.
@@ -38,7 +41,13 @@ def table_columns(owner: str, table: Table, kind: type[ArrayDict]) -> dict[str, 
             found=f"twice: {', '.join(sorted(twice))}",
             fix="Rename one of them, or leave it out.",
         )
-    return {str(name): column_values(owner, str(name), table[name]) for name in table}
+    times = ("start", "end") if kind is Interval else ()
+    return {
+        str(name): seconds(f"{name} of {owner}", table[name])
+        if name in times
+        else column_values(owner, str(name), table[name])
+        for name in table
+    }
 
 
 def column_name(owner: str, name: str, kind: type[ArrayDict]) -> str:
@@ -121,7 +130,7 @@ def seconds(name: str, times: Any) -> NDArray[np.float64]:
     """Times or durations in s; durations with a unit of their own (timedeltas, neo's quantities) are converted.
 
     Raises:
-        InputError: Text, or dates.
+        InputError: Text, dates, or times that are rounded to more than 5 ms, as float32 has them after 18 hours.
     """
     if hasattr(times, "rescale"):  # of the package quantities
         times = times.rescale("s")
@@ -132,6 +141,13 @@ def seconds(name: str, times: Any) -> NDArray[np.float64]:
             expected=f"{name} in s, as numbers",
             found=text or f"type {_kind(times)}",
             fix="Of dates, give the seconds since the recording's start: (t - t[0]) / numpy.timedelta64(1, 's').",
+        )
+    latest = np.abs(array).max(initial=0, where=np.isfinite(array))
+    if array.dtype in (np.float16, np.float32) and np.spacing(latest) > _COARSEST_S:
+        raise InputError(
+            expected=f"{name} to a few milliseconds",
+            found=f"{array.dtype}, in which {latest:,.0f} s is rounded to {np.spacing(latest):.2g} s",
+            fix="Give them as float64 from where they are read, or from the recording's start on.",
         )
     return array.astype(np.float64)
 
@@ -163,7 +179,7 @@ def _plain(column: Any) -> NDArray | None:
 def _of_objects(array: NDArray) -> NDArray | None:
     values = list(array.ravel())
     given = [value for value in values if not _missing(value)]
-    if all(isinstance(value, str | bytes) for value in given):
+    if all(isinstance(value, str | bytes | PurePath) for value in given):
         return np.array([_text(value) for value in values], dtype=str).reshape(array.shape)
     if all(isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating) for value in given):
         known = [np.nan if _missing(value) else value for value in values]
@@ -182,6 +198,8 @@ def _missing(value: Any) -> bool:
 def _text(value: Any) -> str:
     if _missing(value):
         return ""
+    if isinstance(value, PurePath):
+        return value.as_posix()
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 

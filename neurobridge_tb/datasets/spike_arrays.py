@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neurobridge_tb.datasets.columns import seconds
+from neurobridge_tb.datasets.columns import as_text, seconds
 from neurobridge_tb.datasets.validation.array_checks import require_input, sorted_times
 
 Spikes = tuple[ArrayLike, ArrayLike] | Sequence[ArrayLike] | Mapping[Any, ArrayLike]
@@ -41,7 +41,7 @@ def spike_events(spikes: Spikes, ids: NDArray[np.str_]) -> dict[str, NDArray]:
 def _in_order(spikes: Any, ids: NDArray[np.str_]) -> list[Any]:
     if not hasattr(spikes, "keys"):
         return list(spikes)
-    named = {str(key): spikes[key] for key in spikes.keys()}
+    named = dict(zip(as_text(list(spikes.keys())).tolist(), (spikes[key] for key in spikes.keys()), strict=True))
     different = sorted(set(named) ^ set(ids.tolist()))
     require_input(
         not different,

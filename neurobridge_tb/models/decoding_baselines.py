@@ -40,7 +40,7 @@ class GRUDecoder(nn.Module):
         self.read = reader.grid_values
         ids = dataset.get_recording(dataset.recording_ids[0]).units.id.astype(str).tolist()
         mean, std = reader.unit_stats(torch.tensor(reader.unit_stats.tokenizer(ids))).numpy().T
-        self.mean, self.std = mean, np.maximum(std, 1e-6)
+        self.mean, self.std = mean, std
         self.gru = nn.GRU(len(ids), dim, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(dim, dim_out)

@@ -631,7 +631,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
     def standardize(self, values: Tensor, unit_index: Tensor) -> Tensor:
         """(B, T, N) values in units of each unit's training standard deviation around its training mean."""
         mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)
-        return (values - mean) / std.clamp_min(1e-6)
+        return (values - mean) / std
 
     def masked_losses(
         self, output: Tensor, batch: dict, unit_weights: Tensor | None = None

@@ -9,6 +9,8 @@ from neurobridge_tb.metrics.spikes import posterior_mean
 from neurobridge_tb.models.recording_grid import read_spans, spans_end_to_end
 from neurobridge_tb.models.window_tokens import WindowTokens
 
+_ROUNDING = 1e-13  # of the mean's square: less variance comes of the arithmetic, and of float32
+
 
 def pooled_statistics(
     reader: WindowTokens, dataset: Dataset, intervals: dict[str, Interval], max_windows: int
@@ -22,8 +24,9 @@ def pooled_statistics(
         max_windows: At most so many windows of each recording are read, spread evenly.
 
     Returns:
-        Unit ids, means and standard deviations, each of length N; a unit without any value has deviation 0. The
-        mean of counts is with half a spike added, see :func:`neurobridge_tb.metrics.spikes.posterior_mean`.
+        Unit ids, means and standard deviations, each of length N; a unit whose value is never there, or always the
+        same, has deviation 0. The mean of counts is with half a spike added, see
+        :func:`neurobridge_tb.metrics.spikes.posterior_mean`.
 
     Raises:
         InputError: A unit is read as MUA in one recording and as counts in another, or a recording has no spike.
@@ -60,5 +63,6 @@ def pooled_statistics(
             )
     total, square, count = sums.T
     mean = total / np.maximum(count, 1)
-    std = np.sqrt(np.maximum(square / np.maximum(count, 1) - mean**2, 0))
+    variance = square / np.maximum(count, 1) - mean**2
+    std = np.sqrt(np.where(variance > _ROUNDING * mean**2, variance, 0))
     return list(rows), np.where(np.array(modalities) == "mua", mean, posterior_mean(total, count)), std

@@ -1,6 +1,7 @@
 """Arrays as programs hold them go in; times and counts that are something else are pointed out."""
 
 import warnings
+from pathlib import PurePath
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from neurobridge_tb._upstream import Interval
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.datasets.areas import unit_areas
 from neurobridge_tb.datasets.image_binding import recorded_image_ids
 from neurobridge_tb.datasets.validation.examination import find_faults
 from neurobridge_tb.errors import InputError
@@ -43,6 +45,7 @@ class SpikeTrain(np.ndarray):
         [train[::-1] for train in TRAINS],
         np.array(TRAINS, dtype=object),
         dict(zip(IDS[::-1], TRAINS[::-1], strict=True)),
+        dict(zip([b"a", b"b", b"c"], TRAINS, strict=True)),
         [Ts(train) for train in TRAINS],
         [(1000 * train).view(SpikeTrain) for train in TRAINS],
         [(1e9 * train).astype("m8[ns]") for train in TRAINS],
@@ -54,6 +57,7 @@ class SpikeTrain(np.ndarray):
         "unsorted",
         "object array",
         "mapping",
+        "mapping by bytes",
         "pynapple",
         "neo in ms",
         "numpy's timedelta",
@@ -82,6 +86,7 @@ def test_spikes_of_other_units_are_named():
         (pd.Series(["V1", "V1", "V4"], dtype="category"), ["V1", "V1", "V4"]),
         (np.array([b"V1", b"V2", b"V4"]), ["V1", "V2", "V4"]),
         (np.array([b"V1", "V2", None], dtype=object), ["V1", "V2", ""]),
+        ([PurePath("a/1.jpg"), PurePath("a/2.jpg"), None], ["a/1.jpg", "a/2.jpg", ""]),
         (np.array(["V1", "V2", "V4"], dtype=np.dtypes.StringDType()), ["V1", "V2", "V4"]),
         ([1, None, 3], [1, np.nan, 3]),
         (pd.Series([1, None, 3], dtype="Int64"), [1, np.nan, 3]),
@@ -143,6 +148,15 @@ DATES = np.datetime64("2024-05-01") + (1e9 * CLOCK).astype("m8[ns]")
         ({"trials": {"start": [0.0], "end": [1.0], "_x": [1]}}, "names of trials columns[\\s\\S]*'_x'"),
         ({"intervals": {"train_domain": {"start": [0.0], "end": [1.0]}}}, "Found train_domain"),
         ({"intervals": {"keys": {"start": [0.0], "end": [1.0]}}}, "Found keys"),
+        ({"trials": {"start": [0.0], "end": [1.0], "x": 5}}, "trials column 'x' of length 1"),
+        ({"trials": {"start": [0.0], "end": [1.0], "image_id": [["a", "b"]]}}, "'image_id' of length 1[\\s\\S]*1, 2"),
+        ({"intervals": {"epochs": 5}}, "columns by name[\\s\\S]*int"),
+        ({"intervals": pd.DataFrame({"start": [0.0]})}, "intervals by name[\\s\\S]*DataFrame"),
+        ({"behavior": pd.DataFrame({"hand.x": CLOCK})}, "behavior by name[\\s\\S]*DataFrame"),
+        ({"behavior": {"hand.x": CLOCK}}, "as .timestamps, values.[\\s\\S]*ndarray"),
+        ({"units": {"id": IDS, "area": [["V1"], ["V4"], ["IT"]]}}, "'area' of length 3[\\s\\S]*3, 1"),
+        ({"spikes": [np.float32(train + 1e5) for train in TRAINS]}, "float32, in which 100,060 s is rounded to 0.0078"),
+        ({"spikes": [train.astype(np.float16) for train in TRAINS]}, "float16, in which 60 s is rounded to 0.031"),
         ({"units": ["a", "b", "c"]}, "columns by name[\\s\\S]*list"),
         ({"units": {"id": ["a", None, "c"]}}, "an id for each unit"),
         ({"units": pd.DataFrame([[1, 2, i] for i in IDS], columns=["x", "x", "id"])}, "twice: x"),
@@ -223,6 +237,11 @@ def test_sample_numbers_are_no_seconds(tmp_path):
         ({"spikes": [1000 * train + 0.1 for train in TRAINS], "end": None}, "no unit fires at more than"),
         ({"spikes": [*TRAINS[:2], [3000.5]], "end": None}, "no spike from 60 to 3,000 s, 98%"),
         ({"spikes": TRAINS, "end": None, "trials": {"start": [10_000.0], "end": [20_000.0]}}, "no spike from 60 to"),
+        ({"spikes": [train / 3600 for train in TRAINS], "end": None}, "spikes/s on average"),
+        (
+            {"spikes": TRAINS, "splits": {"train": (0.0, 0.8), "valid": (0.8, 1.0)}},
+            "all splits together are 1 s of 60 s",
+        ),
         (
             {"spikes": TRAINS, "end": 900.0, "splits": {"train": ([0.0], [60.0]), "test": ([100.0], [900.0])}},
             "test_domain: no spike",
@@ -235,6 +254,27 @@ def test_suspicious_times_are_pointed_out_by_builder_and_validate(changes, messa
     save_recording(recording, tmp_path / "s1.h5")
     found = [f"{fault.place}: {fault.found}" for fault in find_faults(tmp_path / "s1.h5")]
     assert any(message in text for text in found), found
+
+
+@pytest.mark.parametrize("none", [{"spikes": [[], [], []]}, {"mua": (np.full((600, 3), 7.0), 0.1)}])
+def test_no_activity_at_all_is_an_error_for_builder_and_validate(none, tmp_path):
+    with pytest.raises(InputError, match="no activity of any unit"):
+        build(**none)
+    save_recording(build(mua=(RNG.normal(size=(600, 3)), 0.1)), tmp_path / "s1.h5")
+    with h5py.File(tmp_path / "s1.h5", "r+") as file:
+        file["mua/value"][:] = 7.0
+    assert ("mua/value", True) in [(f.place, f.is_error) for f in find_faults(tmp_path / "s1.h5")]
+
+
+def test_areas_are_text_also_where_they_are_numbered(tmp_path):
+    save_recording(build(spikes=TRAINS, units={"id": IDS, "area": [3, 3, 7]}), tmp_path / "s1.h5")
+    assert unit_areas(BinnedRecordings(tmp_path).get_recording("s1").units).tolist() == ["3", "3", "7"]
+
+
+def test_times_of_tables_with_a_unit_of_their_own_are_converted():
+    start, end = (np.array(times).view(SpikeTrain) for times in ([1000.0, 3000.0], [2000.0, 4000.0]))
+    trials = build(spikes=TRAINS, trials={"start": start, "end": end}).trials
+    assert trials.start.tolist() == [1.0, 3.0] and trials.end.tolist() == [2.0, 4.0]
 
 
 def test_training_split_without_spikes_is_an_error():

@@ -68,6 +68,13 @@ def test_what_is_left_out_but_not_there_is_said():
     assert "trails: there is none; there are trials" in its.notes.left
 
 
+def test_numbers_are_chosen_by_value():
+    its = draft()
+    its.units["label"] = [0.0, 1.0, 1.0, 0.5, np.nan, 0.0]
+    assert len(its.recording(Choices(where=("label!=0", "label!=0.50"))).units) == 3
+    assert len(its.recording(Choices(where=("label=1,0.5",))).units) == 3
+
+
 def test_conditions_that_no_unit_meets_list_the_values():
     its = draft()
     its.units["group"] = ["mua"] * 4 + ["noise"] * 2
@@ -161,6 +168,14 @@ def test_alf_arrays_of_odd_types_and_missing_parts(tmp_path):
     (folder / "spikes.clusters.npy").unlink()
     with pytest.raises(InputError, match="spikes.clusters.npy[\\s\\S]*none"):
         read_alf(folder)
+
+
+def test_rows_of_alf_metrics_are_found_by_their_cluster(tmp_path):
+    pytest.importorskip("pyarrow")
+    folder, clusters = write_alf(tmp_path / "alf"), [7, 5, 6, 2, 3, 0]
+    pd.DataFrame({"cluster_id": clusters, "label": clusters}).to_parquet(folder / "clusters.metrics.pqt")
+    units = read_alf(folder).units
+    assert units.cluster.tolist() == units.label.tolist() == sorted(clusters)
 
 
 def test_matlab_structs_and_cells_that_do_not_fit(tmp_path):

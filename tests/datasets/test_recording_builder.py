@@ -120,7 +120,7 @@ def test_end_is_the_latest_event_unless_given():
         ),
         ({"trials": {"start": [5.0]}}, "'start' and 'end'"),
         ({"trials": {"start": [8.0, 5.0], "end": [9.0, 6.0]}}, "unsorted trials"),
-        ({"trials": {"start": [5.0], "end": [6.0], "target": [1, 2]}}, "lengths"),
+        ({"trials": {"start": [5.0], "end": [6.0], "target": [1, 2]}}, "column 'target' of length 1"),
         ({"splits": {"training": ([5.0], [6.0])}}, "splits named train, valid, test"),
         ({"splits": {"train": ([5.0], [99.0])}}, "split 'train' inside the recording"),
         ({"splits": {"train": ([6.0], [6.0])}}, "each end after its start"),

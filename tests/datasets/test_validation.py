@@ -127,6 +127,14 @@ def link_to_nothing(file):
     file["spike_counts/value"] = h5py.SoftLink("/elsewhere")
 
 
+def as_array(name):
+    def damage(file):
+        del file[name]
+        file[name] = np.zeros(3)
+
+    return damage
+
+
 def link_out_of_the_file(file):
     del file["spike_counts/value"]
     file["spike_counts/value"] = h5py.ExternalLink("/etc/secret.h5", "/x")
@@ -139,6 +147,14 @@ def blank(file):
 ERRORS = {
     "counts as text": (as_text, "spike_counts/value", "values of type |S3", "array of numbers"),
     "complex values": (as_complex, "mua/value", "values of type complex64", "array of numbers"),
+    "no rows": (lambda f: replace(f, "mua/value", np.empty((0, 4))), "mua/value", "no values", "(bins, units)"),
+    "beyond float32": (lambda f: replace(f, "mua/value", np.full((500, 4), 1e300)), "mua/value", "float32", "unit of"),
+    "rate as text": (put_attribute("mua", "sampling_rate", "50"), "mua", "sampling rate of '50'", "one number"),
+    "array for a split": (as_array("train_domain"), "train_domain", "no Interval", "Build it again"),
+    "array for units": (as_array("spikes"), "spikes", "no IrregularTimeSeries", "Build it again"),
+    "foreign text": (put("units/area", 1, b"\xff"), "units/area", "not ASCII", "Build it again"),
+    "two areas a unit": (lambda f: replace(f, "units/area", np.full((4, 2), b"A")), "units/area", "(4, 2)", "a row"),
+    "a group of nothing": (lambda f: f.create_group("notes"), "file", "cannot be read", "missing"),
     "dangling link": (link_to_nothing, "spike_counts/value", "leads nowhere", "Remove the link"),
     "external link": (link_out_of_the_file, "spike_counts/value", "out of the file, to /etc/secret.h5", "Copy"),
     "unsorted timestamps": (swap_times, "spikes/timestamps", "at row 1,001", "Sort"),

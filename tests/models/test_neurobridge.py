@@ -341,3 +341,21 @@ def test_it_trains_from_the_same_dataset_sampler_and_collate_as_poyo(tmp_path):
                 optimizer.step()
                 losses.append(loss.item())
         assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+def test_the_unit_of_measurement_makes_no_difference(tmp_path):
+    values = np.random.default_rng(0).normal(size=(600, 3)) + [0, 5, -2]
+    standardized = []
+    for session, scale in (("a", 1.0), ("b", 1e-9)):  # nanovolts
+        recording = build_recording(
+            brainset_id="test", session_id=session, subject_id="m", units={"id": [f"{session}{i}" for i in range(3)]},
+            mua=(values * scale, 0.1), splits={"train": (0.0, 60.0)},
+        )  # fmt: skip
+        save_recording(recording, tmp_path / session / f"{session}.h5")
+        dataset = BinnedRecordings(root=tmp_path / session)
+        model = make_model(dataset, "mua")
+        units = torch.from_numpy(model.unit_index(dataset.get_recording(session)))[None]
+        of_file = torch.from_numpy(dataset.get_recording(session).mua.value)[None]
+        standardized.append(model.standardize(of_file, units))
+    torch.testing.assert_close(*standardized, rtol=1e-4, atol=1e-4)
+    assert standardized[0].std() == pytest.approx(1, abs=0.01)

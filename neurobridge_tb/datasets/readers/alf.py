@@ -115,6 +115,8 @@ def _clusters(folder: Path, notes: Notes) -> tuple[pd.DataFrame, list[NDArray]]:
             notes.leave("areas", f"clusters.channels beyond the {len(acronyms)} channels")
     for path in visible(folder, "clusters.metrics*.pqt"):
         metrics = _parquet(path)
+        if "cluster_id" in metrics and not metrics["cluster_id"].duplicated().any():  # whatever the order of its rows
+            metrics = metrics.set_index("cluster_id").reindex(range(int(numbers.max()) + 1))
         for name in metrics:
             _column(table, str(name), metrics[name].to_numpy(), notes)
     return table, np.split(times[order].astype(np.float64), firsts[1:])

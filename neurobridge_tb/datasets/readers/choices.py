@@ -68,12 +68,21 @@ def rows_where(units: pd.DataFrame, conditions: tuple[str, ...]) -> NDArray[np.b
             )
         column, compare, value = units[match[1]], match[2], match[3]
         if compare == "=":
-            kept &= column.astype(str).isin([v.strip() for v in value.split(",")]).to_numpy()
+            kept &= _is_one_of(column, value)
         elif compare == "!=":
-            kept &= ~column.astype(str).isin([v.strip() for v in value.split(",")]).to_numpy()
+            kept &= ~_is_one_of(column, value)
         else:
             kept &= _COMPARE[compare](pd.to_numeric(column, errors="coerce"), _number(condition, value)).to_numpy()
     return kept
+
+
+def _is_one_of(column: pd.Series, listed: str) -> NDArray[np.bool_]:
+    """(N,) whether a value is among those that are listed with commas; 1 and 1.0 are the same number."""
+    values = [value.strip() for value in listed.split(",")]
+    found = column.astype(str).isin(values)
+    if pd.api.types.is_numeric_dtype(column):
+        found |= column.isin(pd.to_numeric(pd.Series(values), errors="coerce").dropna())
+    return found.to_numpy()
 
 
 def check_bin_size(option: str, seconds: float) -> None:

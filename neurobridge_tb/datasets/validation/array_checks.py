@@ -64,7 +64,7 @@ def unit_table(units: Table) -> ArrayDict:
         found=f"columns {sorted(columns)}",
         fix="Give units={'id': [...], 'area': [...], ...}.",
     )
-    columns["id"] = as_text(columns["id"])
+    columns |= {name: as_text(columns[name]) for name in ("id", "area") if name in columns and columns[name].ndim == 1}
     require_input(
         bool((columns["id"] != "").all()),
         expected="an id for each unit",
@@ -78,18 +78,30 @@ def unit_table(units: Table) -> ArrayDict:
         found=f"used more than once: {', '.join(names[times_used > 1][:5])}",
         fix="Rename them, e.g. with the probe's or the session's name in front.",
     )
-    _one_length("units", columns, len(names))
+    _one_length("units", columns, len(names), one_each="area")
     return ArrayDict(**columns)
 
 
-def _one_length(owner: str, columns: dict[str, NDArray], length: int) -> None:
+def _one_length(owner: str, columns: dict[str, NDArray], length: int, one_each: str) -> None:
     for name, column in columns.items():
+        fits = column.shape == (length,) if name == one_each else column.shape[:1] == (length,)
         require_input(
-            column.shape[:1] == (length,),
+            fits,
             expected=f"{owner} column '{name}' of length {length}",
             found=f"shape {column.shape}",
             fix="Give each column one value a row.",
         )
+
+
+def named(owner: str, given: Any) -> Mapping[str, Any]:
+    """What is given by name; None is nothing."""
+    require_input(
+        given is None or isinstance(given, Mapping),
+        expected=f"{owner} by name, in a dict",
+        found=f"type {type(given).__name__}",
+        fix=f"Give {owner}={{'name': ...}}.",
+    )
+    return given or {}
 
 
 def recording_id(name: str, value: object) -> str:
@@ -162,7 +174,14 @@ def behavior_objects(
     What has the name of a modality goes where that modality is looked for.
     """
     objects: dict[str, dict[str, NDArray]] = {}
-    for name, (timestamps, values) in behavior.items():
+    for name, given in behavior.items():
+        require_input(
+            isinstance(given, tuple | list) and len(given) == 2,
+            expected=f"behavior '{name}' as (timestamps, values)",
+            found=f"type {type(given).__name__}",
+            fix="Give times in seconds beside the values.",
+        )
+        timestamps, values = given
         owner, _, quantity = name.partition("." if "." in name else "_")
         modality = MODALITY_REGISTRY.get(name)
         if modality is not None and modality.timestamp_key.endswith(".timestamps"):
@@ -221,9 +240,8 @@ def _bounds(name: str, starts: ArrayLike, ends: ArrayLike, domain: Interval) -> 
     return start, end
 
 
-def interval_table(name: str, table: Table, domain: Interval) -> Interval:
+def interval_table(name: str, columns: dict[str, NDArray], domain: Interval) -> Interval:
     """A table of intervals with ``start``, ``end`` and any more columns, sorted."""
-    columns = table_columns(name, table, Interval)
     require_input(
         {"start", "end"} <= set(columns),
         expected=f"{name} with columns 'start' and 'end'",
@@ -231,11 +249,11 @@ def interval_table(name: str, table: Table, domain: Interval) -> Interval:
         fix="Give both in seconds.",
     )
     start, end = _bounds(name, columns["start"], columns["end"], domain)
-    lengths = {name: len(column) for name, column in columns.items()}
+    _one_length(name, columns, len(start), one_each="image_id")
     require_input(
-        len(set(lengths.values())) == 1 and bool((np.diff(start) >= 0).all() and (np.diff(end) >= 0).all()),
-        expected=f"{name} columns of one length, in the order of time",
-        found=f"lengths {lengths}" if len(set(lengths.values())) > 1 else f"unsorted {name}",
+        bool((np.diff(start) >= 0).all() and (np.diff(end) >= 0).all()),
+        expected=f"{name} in the order of time",
+        found=f"unsorted {name}",
         fix="Sort the rows by start.",
     )
     return Interval(**(columns | {"start": start, "end": end}), timekeys=["start", "end"])

@@ -15,6 +15,7 @@ _LEAST_RATE = 0.1  # Hz, of the most active unit
 _LONGEST_SILENCE = 0.3  # of the recording
 _MOST_RATE = 1000.0  # Hz, mean of a unit: one spike a refractory period
 _WIDEST_BIN = 5.0  # s
+_LEAST_COVER = 0.02  # of the recording, by all splits
 
 
 def spike_time_faults(
@@ -49,6 +50,9 @@ def spike_time_faults(
     if rate < _LEAST_RATE:
         found = f"no unit fires at more than {rate:.2g} Hz over {seconds:,.0f} s"
         faults.append(Fault("spikes/timestamps", found, seconds_fix, is_error=False))
+    if rate > _MOST_RATE:
+        found, fix = f"a unit of {rate:,.0f} spikes/s on average", "Multiply minutes by 60, hours by 3,600."
+        faults.append(Fault("spikes/timestamps", found, fix, is_error=False))
     silence, since = _longest_silence(before, total, seconds)
     if silence > max(10.0, _LONGEST_SILENCE * seconds):
         found = f"no spike from {start + since:,.0f} to {start + since + silence:,.0f} s, {silence / seconds:.0%} of it"
@@ -90,6 +94,21 @@ def idle_split_faults(place: str, idle: NDArray[np.float64], splits: dict[str, N
         for name, bounds in splits.items()
         if len(bounds) and lie_within(bounds, idle).all()
     ]
+
+
+def split_length_faults(splits: dict[str, NDArray[np.float64]], seconds: float) -> list[Fault]:
+    """Signs that the bounds of splits are shares of the recording, or in another unit.
+
+    Args:
+        splits: Names of splits to their intervals in s, (n, 2).
+        seconds: Length of the recording.
+    """
+    covered = sum(float(np.diff(bounds, axis=1).sum()) for bounds in splits.values())
+    if not 0 < covered < _LEAST_COVER * seconds:
+        return []
+    found = f"all splits together are {covered:.3g} s of {seconds:,.0f} s"
+    fix = "Give starts and ends in seconds, not as shares of the recording."
+    return [Fault("train_domain", found, fix, is_error=False)]
 
 
 def grid_faults(place: str, values: NDArray, bin_size: float) -> list[Fault]:

@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from neurobridge_tb._upstream import Data
 from neurobridge_tb.datasets.columns import as_text
-from neurobridge_tb.datasets.validation.clock_checks import spike_time_faults
+from neurobridge_tb.datasets.validation.clock_checks import spike_time_faults, split_length_faults
 from neurobridge_tb.datasets.validation.contents import Contents, Fault
 from neurobridge_tb.datasets.validation.image_checks import shared_image_faults
 from neurobridge_tb.datasets.validation.object_checks import (
@@ -23,6 +24,7 @@ from neurobridge_tb.datasets.validation.object_checks import (
     column_faults,
     interval_faults,
     irregular_faults,
+    kind_faults,
     lacking,
     link_faults,
     regular_faults,
@@ -60,6 +62,8 @@ def examine(path: str | Path) -> tuple[Contents, list[Fault]]:
         with h5py.File(path, "r") as file:
             for fault in _faults(file, path.stem, contents):
                 faults.append(fault)
+            if not any(fault.is_error for fault in faults):
+                Data.from_hdf5(file)
     except (
         Exception
     ) as error:  # of a damaged file h5py raises OSError, RuntimeError, KeyError and whatever comes of them
@@ -79,6 +83,7 @@ def _faults(file: h5py.File, name: str, contents: Contents) -> Iterator[Fault]:
     yield from links
     if any("out of the file" in fault.found for fault in links):
         return  # nothing is read from other files
+    yield from kind_faults(file)
     yield from _descriptions(file, name, contents)
     yield from _units(file, contents)
     if isinstance(file.get("domain"), h5py.Group) and not lacking(file["domain"]):
@@ -152,6 +157,7 @@ def _silent_units(file: h5py.File, contents: Contents) -> Iterator[Fault]:
     for at, (_, _, scan) in contents.grids.items():
         if at in ("spike_counts/value", "mua/value"):
             active[at] = scan.total > 0 if at == "spike_counts/value" else scan.varies
+    is_error = not any(activity.any() for activity in active.values())
     for at, activity in active.items():
         if not len(activity) == len(marked) == n_units:
             continue
@@ -159,7 +165,7 @@ def _silent_units(file: h5py.File, contents: Contents) -> Iterator[Fault]:
         if len(silent):
             found = f"{len(silent)} of {n_units} units are never active: {', '.join(silent[:3])}"
             fix = "Leave them out, or mark them in a column units.is_dead, unless they are truly silent."
-            yield Fault(at, found, fix, is_error=False)
+            yield Fault(at, found, fix, is_error)
 
 
 def _splits(contents: Contents) -> Iterator[Fault]:
@@ -171,6 +177,8 @@ def _splits(contents: Contents) -> Iterator[Fault]:
         if len(shared):
             found = f"{len(shared):,} intervals overlap with {b}_domain, the first at {shared[0, 0]:g} s"
             yield Fault(f"{a}_domain", found, "Move the border, so that no time serves two splits.")
+    if len(contents.domain):
+        yield from split_length_faults(splits, float(np.ptp(contents.domain)))
     if not {"train", "valid"} <= set(splits):
         found = f"splits: {', '.join(splits) or 'none'}"
         yield Fault("train_domain", found, "Pretraining needs train and valid.", is_error=False)

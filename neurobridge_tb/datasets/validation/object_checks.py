@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurobridge_tb.datasets.validation.clock_checks import SCANNED_BINS, grid_faults, idle_split_faults
-from neurobridge_tb.datasets.validation.contents import Contents, Fault
+from neurobridge_tb.datasets.validation.contents import SPLITS, Contents, Fault
 from neurobridge_tb.datasets.validation.scans import GridScan, scan_grid, scan_times, scan_unit_index
 
 TOLERANCE_S = 1e-6
 GRIDS = ("spike_counts", "mua")
+KINDS = {"units": "ArrayDict", "spikes": "IrregularTimeSeries", **dict.fromkeys(GRIDS, "RegularTimeSeries")}
+KINDS |= dict.fromkeys(["domain", *(f"{split}_domain" for split in SPLITS)], "Interval")
 REBUILD = "Build it again with neurobridge_tb.datasets.build_recording and save_recording."
+_MOST = float(np.finfo(np.float32).max)  # models read float32
 _PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # object: its attributes, its rows of numbers
     "ArrayDict": (("_unicode_keys",), ()),
     "Interval": (("_unicode_keys", "timekeys"), ("start", "end")),
@@ -42,6 +45,14 @@ def _is_row_of_numbers(item: object) -> bool:
 
 def _is_numeric(item: object) -> bool:
     return isinstance(item, h5py.Dataset) and item.dtype.kind in "biuf"
+
+
+def kind_faults(file: h5py.File) -> Iterator[Fault]:
+    """What has a name that the models look for, and is something else."""
+    for name, kind in KINDS.items():
+        item = file.get(name)
+        if item is not None and not (isinstance(item, h5py.Group) and item.attrs.get("object") == kind):
+            yield Fault(name, f"no {kind}", REBUILD)
 
 
 def link_faults(group: h5py.Group, place: str = "") -> Iterator[Fault]:
@@ -90,7 +101,11 @@ def irregular_faults(place: str, group: h5py.Group, contents: Contents) -> Itera
 
 def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterator[Fault]:
     """As many rows as the domain is long; counts and MUA with a column for each unit, and values that may be there."""
-    rate, n_units = float(group.attrs["sampling_rate"]), len(contents.unit_ids)
+    rate, n_units = group.attrs["sampling_rate"], len(contents.unit_ids)
+    if not isinstance(rate, float | np.floating | np.integer):
+        yield Fault(place, f"a sampling rate of {rate!r}", f"It is one number, in Hz. {REBUILD}")
+        return
+    rate = float(rate)
     own = np.append(group["domain/start"][:], group["domain/end"][:])
     span = float(np.ptp(own)) if len(own) else 0.0
     if len(own):
@@ -99,6 +114,8 @@ def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterato
         held = group.get("value")
         found = f"values of type {held.dtype}" if isinstance(held, h5py.Dataset) else "no array 'value'"
         yield Fault(f"{place}/value", found, "Activity is an array of numbers, (bins, units).")
+    elif place in GRIDS and not group["value"].size:
+        yield Fault(f"{place}/value", f"no values, shape {group['value'].shape}", "Activity is (bins, units).")
     for key, value in group.items():
         if not _is_numeric(value) or not value.ndim or not value.size:
             continue
@@ -119,6 +136,9 @@ def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterato
             yield Fault(at, found, "Windows there are left out; check that they are meant.", is_error=False)
         if scan.n_inf and is_activity:
             yield Fault(at, f"{scan.n_inf:,} infinite values", "Replace them by NaN.")
+        if is_activity and max(-scan.minimum, scan.maximum) > _MOST:
+            found = f"values from {scan.minimum:g} to {scan.maximum:g}, beyond float32"
+            yield Fault(at, found, "Choose a larger unit of measurement.")
         if place == "spike_counts" and (scan.n_fractional or scan.minimum < 0):
             found = f"{scan.n_fractional:,} values that are no counts, least {scan.minimum:g}"
             yield Fault(at, found, "Give spikes per bin, from 0 up; values in general go into mua.")
@@ -165,6 +185,18 @@ def column_faults(place: str, group: h5py.Group, length: int) -> Iterator[Fault]
             yield Fault(f"{place}/{key}", f"values of type {group[key].dtype}", "Columns are numbers or text.")
         if group[key].dtype.kind in "SO" and key not in as_text:
             yield Fault(f"{place}/{key}", "text not stored as torch_brain stores it, so read as bytes", REBUILD)
+        elif key in as_text and not _is_ascii(group[key]):
+            yield Fault(f"{place}/{key}", "text that is not ASCII, which torch_brain cannot read", REBUILD)
+        if (place == "units" and key in ("id", "area") or key == "image_id") and group[key].ndim > 1:
+            yield Fault(f"{place}/{key}", f"shape {group[key].shape}", "Give one text a row.")
+
+
+def _is_ascii(column: h5py.Dataset) -> bool:
+    try:
+        column[:].astype("U")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _in_recording(place: str, first: float, last: float, contents: Contents) -> Iterator[Fault]:
