@@ -4,12 +4,15 @@ import json
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file
 
 BIN, SECONDS, UNITS = 0.05, 100.0, 16
 _TIMES = ("seconds", "command", "dir", "peak_memory_mb")  # what differs between equal runs
@@ -126,15 +129,15 @@ def make_shown(folder: Path) -> None:
 
 
 def figures(run: Path) -> dict[str, float]:
-    """Every number that a run left in its tables and curves, and of an embedding or decoder the sum of its weights."""
+    """Every number that a run left in its tables and curves, and the means of the arrays that it stored."""
     found = {}
-    for path in sorted(run.rglob("metrics.json")):
-        found |= dict(_numbers(json.loads(path.read_text()), str(path.parent.relative_to(run))))
+    for path in sorted(path for name in ("metrics.json", "retrieval.json") for path in run.rglob(name)):
+        found |= dict(_numbers(json.loads(path.read_text()), str(path.relative_to(run))))
     for path in sorted(run.rglob("metrics.csv")):
         if "logs" not in path.parts:  # those of one start
-            found |= dict(_numbers(pd.read_csv(path).to_dict(), str(path.parent.relative_to(run))))
-    for path in [*run.glob("embeddings.h5"), *run.glob("model.safetensors")]:
-        found[path.name] = _checksum(path)
+            found |= dict(_numbers(pd.read_csv(path).to_dict(), str(path.relative_to(run))))
+    for path in sorted(path for name in ("*.h5", "model.safetensors") for path in run.rglob(name)):
+        found |= {f"{path.relative_to(run)}: {name}": mean for name, mean in _means(path)}
     return found
 
 
@@ -150,14 +153,20 @@ def _numbers(content: Any, name: str) -> Iterator[tuple[str, float]]:
         yield name, float(content)
 
 
-def _checksum(path: Path) -> float:
+def _means(path: Path) -> Iterator[tuple[str, float]]:
+    """The name of each array in a file and the mean of its absolute values, or a checksum where they are no numbers."""
+    arrays: dict[str, np.ndarray] = {}
     if path.suffix == ".h5":
-        from neurobridge_tb.alignment.cache import EmbeddingCache
-
-        return float(EmbeddingCache.load(path).embeddings.double().abs().sum())
-    from safetensors.torch import load_file
-
-    return float(sum(x.double().abs().sum() for x in load_file(path).values()))
+        with h5py.File(path) as file:
+            file.visititems(lambda name, it: arrays.update({name: it[()]}) if isinstance(it, h5py.Dataset) else None)
+    else:
+        arrays = load_file(path)
+    for name, values in arrays.items():
+        if values.dtype.kind in "biuf":
+            finite = np.abs(values.astype(np.float64)[np.isfinite(values)])
+            yield name, float(finite.mean()) if finite.size else 0.0
+        else:
+            yield name, float(zlib.crc32(repr(values.tolist()).encode()))
 
 
 def largest_difference(one: dict[str, float], other: dict[str, float]) -> float:
