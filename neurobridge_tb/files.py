@@ -5,6 +5,7 @@ content or the new one. Parts that a killed process left are swept.
 """
 
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from neurobridge_tb.errors import InputError, remedy
 _STALE_S = 3600.0  # a part that is older than this, and whose process is gone, is left over
 _HOST = socket.gethostname().replace(".", "-")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # Linux, <linux/fs.h>
+_OF_FILE_BROWSERS = {".DS_Store", "desktop.ini", "Thumbs.db"}  # which leave them in every folder that is looked into
 
 
 @contextmanager
@@ -90,7 +92,7 @@ def check_folder(path: str | Path, names: Iterable[str], *, is_ours: Callable[[P
             found=f"{path}, which is the working directory or lies around it",
             fix="Name a folder in it, e.g. model.",
         )
-    held = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    held = {p.name for p in path.iterdir()} - _OF_FILE_BROWSERS if path.is_dir() else set()
     others = sorted(held - set(names)) or (sorted(held) if held and not _says_yes(is_ours, path) else [])
     if others:
         raise InputError(
@@ -224,15 +226,20 @@ def _exchange(a: Path, b: Path) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Have the content of a file, or the names in a folder, on the disk."""
+    """Have the content of a file, or the names in a folder, on the disk.
+
+    Raises:
+        OSError: The content cannot be stored, of which network file systems and quotas tell no earlier.
+    """
     try:
         handle = os.open(path, os.O_RDONLY)
     except (PermissionError, FileNotFoundError):  # a folder cannot be opened on Windows
         return
     try:
         os.fsync(handle)
-    except OSError:  # some file systems sync no folders
-        pass
+    except OSError as error:
+        if not path.is_dir() and error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+            raise
     finally:
         os.close(handle)
 

@@ -54,6 +54,28 @@ def test_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "folder"]
 
 
+def test_what_the_disk_did_not_take_replaces_nothing(tmp_path, monkeypatch):
+    write_json(tmp_path / "a.json", "old")
+
+    def full(handle):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(os, "fsync", full)  # network file systems and quotas tell no earlier
+    with pytest.raises(OSError, match="quota"):
+        write_json(tmp_path / "a.json", "new")
+    with pytest.raises(OSError, match="quota"):
+        write(tmp_path / "folder", 1)
+    assert json.loads((tmp_path / "a.json").read_text()) == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_a_file_browser_looked_into_is_still_ours(tmp_path):
+    write(tmp_path / "folder", 1)
+    (tmp_path / "folder" / ".DS_Store").touch()
+    write(tmp_path / "folder", 2)
+    assert json.loads((tmp_path / "folder" / "a.json").read_text())["value"] == 2
+
+
 def test_folders_of_somebody_else_are_refused_and_kept(tmp_path, monkeypatch):
     thesis = tmp_path / "thesis"
     thesis.mkdir()

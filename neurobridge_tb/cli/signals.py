@@ -19,6 +19,7 @@ _PATIENCE_S = 60.0  # for the way out: some library may have caught the exceptio
 def end_with_a_sentence() -> None:
     """From now on, signals that stop a process end it with exit code 128 + signal and a sentence on what to do.
 
+    Signals that whoever started it has it ignore, as `nohup` does with SIGHUP, are ignored as before.
     The workers and further processes of a job end without the sentence, which stands once. The first process passes
     the signal on to those that Lightning started to share its training.
     """
@@ -37,7 +38,8 @@ def end_with_a_sentence() -> None:
             with suppress(OSError):  # closed, or its reader has gone
                 os.write(2, sentence.encode())  # print would wait for what is interrupted, which may be a print
             for process in _sharing():
-                process.send_signal(number)
+                with suppress(psutil.Error):  # it has just ended
+                    process.send_signal(number)
         end = threading.Timer(_PATIENCE_S, os._exit, [128 + number])
         end.daemon = True
         with suppress(RuntimeError):  # the process is ending anyway
@@ -45,7 +47,8 @@ def end_with_a_sentence() -> None:
         sys.exit(128 + number)
 
     for number in numbers:
-        signal.signal(number, stop)
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 def _sharing() -> list[psutil.Process]:

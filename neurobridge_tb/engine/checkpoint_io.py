@@ -23,7 +23,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         with write_aside(path) as part:
             save_whole(checkpoint, part)
             if path.exists():
-                os.replace(path, previous(path))
+                _keep(path)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -59,6 +59,19 @@ def save_whole(content: Any, path: Path) -> None:
         if isinstance(error.__context__, OSError):
             raise error.__context__ from None
         raise
+
+
+def _keep(path: Path) -> None:
+    """Keep a checkpoint as the one before, without a moment in which it has lost its own name."""
+    link = path.with_name(f".{path.name}.link")
+    link.unlink(missing_ok=True)  # of a process that was killed
+    try:
+        os.link(path, link)
+    except OSError:  # the file system has no hard links
+        os.replace(path, previous(path))
+    else:
+        os.replace(link, previous(path))
+        link.unlink(missing_ok=True)  # it stays where both were one file before
 
 
 def previous(path: Path) -> Path:

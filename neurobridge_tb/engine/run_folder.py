@@ -137,7 +137,7 @@ class RunFolder:
             InputError: Lightning refuses the settings.
         """
         quiet_lightning()
-        attempt = len(list((self.path / "logs").glob("version_*")))
+        attempt = max(self._attempts(), default=-1) + 1
         folder = self._checkpoints
         common: dict[str, Any] = {"enable_version_counter": False, "every_n_epochs": every_n_epochs}
         best = RunCheckpoint(folder, filename="best", monitor=monitor, **common)
@@ -221,13 +221,18 @@ class RunFolder:
         if is_first_process():
             write_json(self.path / name, content)
 
+    def _attempts(self) -> list[int]:
+        """Numbers of the starts that have a log, from 0."""
+        names = (path.name.removeprefix("version_") for path in (self.path / "logs").glob("version_*"))
+        return sorted(int(name) for name in names if name.isdecimal())
+
     def _gather_logs(self) -> None:
         """One metrics.csv of all attempts: a later attempt replaces the steps that it repeated."""
         rows = pd.DataFrame()
-        for attempt in sorted((self.path / "logs").glob("version_*/metrics.csv"), key=lambda p: int(p.parent.name[8:])):
+        for attempt in self._attempts():
             try:
-                new = pd.read_csv(attempt)
-            except ValueError:  # it was stopped before its first line, or a line is damaged
+                new = pd.read_csv(self.path / "logs" / f"version_{attempt}" / "metrics.csv")
+            except (FileNotFoundError, ValueError):  # it was stopped before its first line, or a line is damaged
                 continue
             if "step" not in new:
                 continue

@@ -27,6 +27,18 @@ def test_signals_of_terminals_and_clusters_have_a_sentence_of_the_job_alone(numb
     assert job.stderr.strip() == f"Stopped by {number.name}. Run the same command again to go on."
 
 
+def test_what_nohup_has_ignored_stays_ignored():
+    code = (
+        "import os, signal\n"
+        "from neurobridge_tb.cli.signals import end_with_a_sentence\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # as a child of nohup finds it
+        "end_with_a_sentence()\n"
+        "os.kill(os.getpid(), signal.SIGHUP)\n"
+        "print('goes on')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "goes on\n"
+
+
 def pretraining(root, run, *settings):
     """The command of a short training on the CPU."""
     return [

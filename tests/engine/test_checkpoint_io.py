@@ -32,6 +32,33 @@ def test_the_checkpoint_before_is_kept(saved):
     assert latest_readable(saved.with_name("never.ckpt")) is None
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_cut_at_any_moment_of_a_save_leaves_a_checkpoint_under_its_own_name(saved, has_links, monkeypatch):
+    replace, step = os.replace, 3
+
+    def cut(*names):
+        raise KeyboardInterrupt
+
+    def refuse(*names):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    for moment in range(3):
+        calls = iter(range(10))
+        monkeypatch.setattr(os, "replace", lambda *names, at=moment: (cut if next(calls) == at else replace)(*names))
+        try:
+            SafeCheckpointIO().save_checkpoint({"step": step}, saved)
+        except KeyboardInterrupt:
+            assert saved.exists() or not has_links
+            assert step_of(latest_readable(saved)) == step - 1
+        monkeypatch.setattr(os, "replace", replace)
+        SafeCheckpointIO().save_checkpoint({"step": step}, saved)
+        assert (step_of(saved), step_of(previous(saved))) == (step, step if moment == 2 else step - 1)
+        step += 1
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["last.ckpt", "last.ckpt.previous"]
+
+
 @pytest.mark.skipif(os.name != "posix", reason="uses resource limits")
 def test_on_a_full_disk_the_error_is_the_systems_and_what_was_there_stays(saved, tmp_path):
     import resource
@@ -108,6 +135,20 @@ def test_a_second_run_in_a_folder_is_refused_by_name(tmp_path):
     second = locking(tmp_path)
     assert second.returncode and f"process {os.getpid()}" in second.stderr and "InputError" in second.stderr
     assert locking(tmp_path, RANK="1").returncode == 0  # of one distributed run
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flock")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_where_the_file_system_has_no_locks_a_run_goes_on(tmp_path, number, monkeypatch, capsys):
+    import fcntl
+
+    def flock(handle, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock_run(tmp_path)
+    if number == errno.ENOLCK:  # without system call, filelock marks the folder by a file
+        assert "do not start a second run" in capsys.readouterr().out
 
 
 def test_a_lock_ends_with_its_process(tmp_path):

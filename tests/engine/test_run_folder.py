@@ -144,6 +144,15 @@ def test_a_training_that_stops_within_an_epoch_is_validated_and_exported_as_it_i
     assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 2
 
 
+def test_logs_that_were_copied_or_removed_by_hand_are_no_starts(finished, binned_root, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.copytree(run / "logs" / "version_0", run / "logs" / "version_0 copy")
+    (run / "logs" / "version_0").rename(run / "logs" / "version_4")
+    pretrain(**SHORT | {"max_epochs": 3}, root=binned_root, run_dir=run)
+    assert (run / "logs" / "version_5" / "metrics.csv").exists()
+    assert len(pd.read_csv(run / "metrics.csv")["train/loss"].dropna()) == 3
+
+
 def test_other_settings_are_refused_where_only_the_checkpoint_before_is_left(finished, binned_root, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "checkpoints" / "last.ckpt").unlink()  # killed between two renames
