@@ -34,10 +34,13 @@ def test_the_checkpoint_before_is_kept(saved):
 
 @pytest.mark.parametrize("has_links", [True, False])
 def test_a_cut_at_any_moment_of_a_save_leaves_a_checkpoint_under_its_own_name(saved, has_links, monkeypatch):
-    replace, step = os.replace, 3
+    replace, step, calls = os.replace, 3, []
 
     def cut(*names):
-        raise KeyboardInterrupt
+        calls.append(names)
+        if len(calls) == moment + 1:
+            raise KeyboardInterrupt
+        replace(*names)
 
     def refuse(*names):
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -45,8 +48,8 @@ def test_a_cut_at_any_moment_of_a_save_leaves_a_checkpoint_under_its_own_name(sa
     if not has_links:
         monkeypatch.setattr(os, "link", refuse)
     for moment in range(3):
-        calls = iter(range(10))
-        monkeypatch.setattr(os, "replace", lambda *names, at=moment: (cut if next(calls) == at else replace)(*names))
+        calls.clear()
+        monkeypatch.setattr(os, "replace", cut)
         try:
             SafeCheckpointIO().save_checkpoint({"step": step}, saved)
         except KeyboardInterrupt:
