@@ -1,6 +1,7 @@
 """The benchmarks run, beside the model of the upstream line that is installed, and write their table."""
 
 import importlib
+import logging
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 )
 def test_a_small_case(script, options, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(logging, "disable", lambda level: None)  # the script's process ends with it, this one does not
     module = importlib.import_module(script)
     if script == "encoder":  # two more processes would show nothing new
         monkeypatch.setattr(sys.modules["side_by_side"], "peak_memory", lambda *_: 1.0)
