@@ -5,13 +5,12 @@
         trainer.max_epochs=0 factor_start=false
     python benchmarks/few_pairs.py easy/processed embeddings.h5 runs/pretrained runs/random --work few
 
-The same training pairs, drawn by seed, and the same test queries for both. What is aligned is the start in closed form,
+The same training pairs and the same test queries for both. What is aligned is the start in closed form,
 without training on top; it reads the encoder's factors or the responses, whichever finds more in cross-validation.
-Prints top-1 from activity to image for each seed, and the paired difference with its 95 % bootstrap interval over test
+Prints top-1 from activity to image, and the paired difference with its 95 % bootstrap interval over test
 images. What is aligned already is not aligned again.
 """
 
-from itertools import product
 from pathlib import Path
 
 import click
@@ -47,7 +46,6 @@ def hits(root: str, embeddings: str, aligned: Path) -> dict[str, np.ndarray]:
 @click.option("--work", type=click.Path(path_type=Path), default=Path("few_pairs"), show_default=True)
 @click.option("--layer", default="blocks.3@4x4", show_default=True, help="Target, one of the embeddings' layers.")
 @click.option("--shares", type=float, multiple=True, default=(0.01, 0.1, 1.0), show_default=True)
-@click.option("--seeds", type=int, multiple=True, default=(0, 1, 2), show_default=True, help="Of the pairs drawn.")
 def run(
     root: str,
     embeddings: str,
@@ -56,29 +54,26 @@ def run(
     work: Path,
     layer: str,
     shares: tuple[float, ...],
-    seeds: tuple[int, ...],
 ) -> None:
     """Print a Markdown table. ROOT: processed recordings; PRETRAINED, RANDOM: runs of `neurobridge pretrain`."""
     print("| pairs | queries | pretrained | random weights | difference |\n| --- | --- | --- | --- | --- |")
     for share in shares:
-        found: dict[Path, list[dict[str, np.ndarray]]] = {pretrained: [], random: []}
-        for seed, run_dir in product(seeds if share < 1 else seeds[:1], found):
-            aligned = work / f"{run_dir.name}_{layer}_{share}_{seed}"
+        found = []
+        for run_dir in (pretrained, random):
+            aligned = work / f"{run_dir.name}_{layer}_{share}"
             if not (aligned / "metrics.json").exists():
                 align(
-                    dataset="tvsd", pretrained=str(run_dir / "model"), embeddings=embeddings, layers=[layer], seed=seed,
+                    dataset="tvsd", pretrained=str(run_dir / "model"), embeddings=embeddings, layers=[layer],
                     train_share=share, run_dir=str(aligned),
                     **{"dataset.root": root, "stage1.epochs": 0, "stage2.epochs": 0},
                 )  # fmt: skip
-            found[run_dir].append(hits(root, embeddings, aligned))
+            found.append(hits(root, embeddings, aligned))
         for queries in ("repeat average", "single trial"):
-            ours, theirs = (np.stack([of_seed[queries] for of_seed in found[r]]) for r in (pretrained, random))
-            gain = (ours - theirs).mean(0)
-            low, high = bootstrap_interval(gain)
-            each = ((f"{of_seed.mean():.3f}" for of_seed in rows) for rows in (ours, theirs))
+            ours, theirs = (of_run[queries] for of_run in found)
+            low, high = bootstrap_interval(ours - theirs)
             print(
-                f"| {100 * share:g} % | {queries} | {' | '.join(', '.join(cell) for cell in each)} "
-                f"| {gain.mean():+.3f} ({low:+.3f} to {high:+.3f}) |",
+                f"| {100 * share:g} % | {queries} | {ours.mean():.3f} | {theirs.mean():.3f} "
+                f"| {(ours - theirs).mean():+.3f} ({low:+.3f} to {high:+.3f}) |",
                 flush=True,
             )
 

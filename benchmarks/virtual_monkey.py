@@ -23,11 +23,9 @@ from pathlib import Path
 
 import click
 import numpy as np
+from few_pairs import hits
 
-from neurobridge_tb.data.responses import collect_responses, embed_responses
-from neurobridge_tb.datasets import Tvsd
-from neurobridge_tb.engine.aligned import load_aligned
-from neurobridge_tb.metrics.retrieval import bootstrap_interval, cosine_similarity, topk_hits
+from neurobridge_tb.metrics.retrieval import bootstrap_interval
 
 ENCODERS = {"pretrained": ["optimizer.lr=3e-3", "trainer.max_epochs=1"],
             "random": ["optimizer.lr=0", "trainer.max_epochs=1", "+trainer.limit_train_batches=1",
@@ -95,27 +93,17 @@ def table(work: Path, seeds: list[int]) -> list[str]:
     return lines
 
 
-def hits(work: Path, seed: int, encoder: str, share: str) -> dict[str, np.ndarray]:
-    """For each test image, whether its averaged response finds it, and the share of its trials that do."""
-    run = work / f"animal{seed}" / "runs" / f"align_{encoder}_{share}"
-    dataset = Tvsd(root=work / f"animal{seed}" / "processed")
-    aligner, cache = load_aligned(run, work / "embeddings.h5")
-    (recording_id,) = dataset.recording_ids
-    test = collect_responses(dataset, aligner.encoder, recording_id, "test")
-    images = aligner.center(cache.lookup(list(np.unique(test.image_ids))))
-    found = {}
-    for trials, responses in (("repeat average", test.averaged()), ("single trial", test)):
-        predicted = embed_responses(aligner, responses)[0]
-        order = responses.by_repeat()
-        found[trials] = np.mean([topk_hits(cosine_similarity(predicted[rows], images), 1) for rows in order], axis=0)
-    return found
+def _hits(animal: Path, encoder: str, share: str) -> dict[str, np.ndarray]:
+    return hits(
+        str(animal / "processed"), str(animal.parent / "embeddings.h5"), animal / "runs" / f"align_{encoder}_{share}"
+    )
 
 
 def differences(work: Path, seeds: list[int]) -> list[str]:
     """Markdown: top-1 of the pretrained less that of the random encoder, image by image, over all animals."""
     lines = ["| training pairs | queries | pretrained less random | of each animal |", "| --- | --- | --- | --- |"]
     for share in EPOCHS:
-        both = [[hits(work, seed, encoder, share) for encoder in ENCODERS] for seed in seeds]
+        both = [[_hits(work / f"animal{seed}", encoder, share) for encoder in ENCODERS] for seed in seeds]
         for trials in ("repeat average", "single trial"):
             gain = [pretrained[trials] - random[trials] for pretrained, random in both]
             low, high = bootstrap_interval(np.concatenate(gain))
