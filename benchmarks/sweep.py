@@ -1,8 +1,10 @@
 """Does any number of any job end in a traceback? Each is set to values that do not fit, one at a time. Run with --help.
 
-A setting that is refused at once costs nothing; with the others the job runs, through its first batches to its end.
+A setting that is refused at once costs nothing; with the others the job runs, through its first batches to its end:
+with all of them, or with a random sample.
 """
 
+import random
 import re
 import resource
 import shutil
@@ -27,7 +29,7 @@ _MORE = {
     "score": [*_READ, "tasks=[co_smoothing,forward,few_shot]", "held_out=4", "shots=[4]"],
 }
 _SHORT = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1"]
-_MEMORY, _SECONDS = 8 << 30, 120
+_MEMORY, _SECONDS = 8 << 30, 40
 
 
 def arguments_of(job: str, workspace: Path, run: Path) -> list[str]:
@@ -49,8 +51,12 @@ def numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
             yield f"{prefix}{field.name}", "list" in kind
 
 
-def sweep(job: str, workspace: Path) -> Iterator[tuple[str, bool, str | None]]:
-    """Each case, whether it was done to its end, and the traceback that it ended in."""
+def sweep(job: str, workspace: Path, runs: int, rng: random.Random) -> Iterator[tuple[str, str, str]]:
+    """Each case, in random order: what became of it, and the traceback that it ended in ("" for none).
+
+    Cases are ``refused`` at once or by the job, ``done`` to the end, or end in ``tracebacks``; after so many runs, the
+    others are ``not run``.
+    """
     from neurobridge_tb.engine.config import compose_config
     from neurobridge_tb.errors import lacks_memory
 
@@ -58,59 +64,63 @@ def sweep(job: str, workspace: Path) -> Iterator[tuple[str, bool, str | None]]:
     do = getattr(import_module(f"neurobridge_tb.jobs.{module}"), module)
     run = workspace / "swept"
     usual = arguments_of(job, workspace, run)
-    for name, is_list in numbers(compose_config(module, usual)):
-        for value in VALUES:
-            setting = f"{name}=[{value}]" if is_list else f"{name}={value}"
-            done = False
+    cases = [(*number, value) for number in numbers(compose_config(module, usual)) for value in VALUES]
+    for name, is_list, value in rng.sample(cases, len(cases)):
+        setting, result = f"{name}=[{value}]" if is_list else f"{name}={value}", "refused"
 
-            def call(setting: str = setting, name: str = name) -> None:
-                nonlocal done
-                others = [argument for argument in usual if argument.partition("=")[0] != name]
-                config = compose_config(module, [*others, setting])
-                try:
-                    with within(_SECONDS):
-                        do(config)
-                    done = True
-                except (MemoryError, RuntimeError) as error:
-                    if not lacks_memory(error):  # of which the command says so
-                        raise
+        def call(setting: str = setting, name: str = name) -> None:
+            nonlocal result, runs
+            config = compose_config(module, [*(a for a in usual if a.partition("=")[0] != name), setting])
+            if not runs:
+                result = "not run"
+                return
+            runs -= 1
+            try:
+                with within(_SECONDS):
+                    do(config)
+                result = "done"
+            except (MemoryError, RuntimeError) as error:
+                if not lacks_memory(error):  # of which the command says so
+                    raise
 
-            trace = outcome_of(call)
-            yield f"{job} {setting}", done, trace
-            for path in workspace.glob("swept*"):
-                shutil.rmtree(path)
+        trace = outcome_of(call) or ""
+        yield f"{job} {setting}", "tracebacks" if trace else result, trace
+        for path in workspace.glob("swept*"):
+            shutil.rmtree(path)
 
 
 @contextmanager
 def within(seconds: int) -> Iterator[None]:
-    """Raise an error after so many seconds."""
+    """Raise an error after so many seconds of processor time."""
 
     def stop(*_: Any) -> None:
         raise RuntimeError(f"it went on for {seconds} s")
 
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 @click.command(context_settings={"show_default": True})
 @click.option("--job", "jobs", multiple=True, default=[*JOBS, *_MORE])
-def main(jobs: tuple[str, ...]) -> None:
-    """Print each case that ends in a traceback, and how many there were."""
+@click.option("--runs", default=-1, help="Cases of each job that are run, drawn at random; -1: all that can be.")
+@click.option("--seed", default=0)
+def main(jobs: tuple[str, ...], runs: int, seed: int) -> None:
+    """Print each case that is done or ends in a traceback, and how many there were of each kind."""
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         make_workspace(workspace)
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))  # what asks for more gets an error, and harms nobody
         for job in jobs:
-            for case, done, trace in sweep(job, workspace):
-                counts["tracebacks" if trace else "done" if done else "refused"] += 1
+            for case, result, trace in sweep(job, workspace, runs, random.Random(seed)):
+                counts[result] += 1
                 if trace:
                     print(case, *trace.splitlines()[-7:], sep="\n  ", flush=True)
-                elif done:
+                elif result == "done":
                     print(f"{case}: done", flush=True)
             print(f"after {job}: {dict(counts)}", flush=True)
 
