@@ -11,6 +11,7 @@ from neurobridge_tb.estimators.ridge import RidgePath
 from neurobridge_tb.generation.base import check_embeddings
 
 PENALTIES = tuple(10.0**k for k in range(0, 8))
+_AT_ONCE = 512  # pictures that are float32 in memory
 
 
 class RidgePixels:
@@ -55,7 +56,7 @@ class RidgePixels:
                 fix="Give one row of features for each training picture.",
             )
         features = check_embeddings(features, features.shape[1])
-        small = F.interpolate(images.float() / 255, size=(resolution, resolution), mode="bicubic", antialias=True)
+        small = torch.cat([_shrink(some, resolution) for some in images.split(_AT_ONCE)])
         path = RidgePath.fit(features, features[:1], standardize=False)
         weights, bias = path.leave_one_out(small.flatten(1).numpy(), penalties=penalties).on_raw_inputs()
         return cls(torch.from_numpy(weights), torch.from_numpy(bias), image_size=image_size or images.shape[-1])
@@ -79,3 +80,7 @@ class RidgePixels:
         pictures = F.interpolate(pictures, size=size, mode="bicubic")
         pictures = (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
         return pictures[:, None].expand(-1, num_samples, -1, -1, -1).clone()
+
+
+def _shrink(images: Tensor, resolution: int) -> Tensor:
+    return F.interpolate(images.float() / 255, size=(resolution, resolution), mode="bicubic", antialias=True)
