@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +81,22 @@ def make_trials(folder: Path, trials: int = TRIALS) -> None:
     model.save_pretrained(folder / "aligned" / "model")
     (folder / "aligned" / "config.yaml").write_text("train_share: 1.0\n")
     write_json(folder / "aligned" / "metrics.json", {})
+
+
+def make_raw_trials(folder: Path, trials: int) -> None:
+    """Raw files of TVSD, with so many presentations of 2.5 MB in the trial file."""
+    from tvsd_pipeline import layouts, main_files, trials_file
+
+    monkey = folder / "raw" / "tvsd" / "monkeyF"
+    main_files(monkey)
+    trials_file(monkey / "THINGS_MUA_trials.mat", trials, layouts(trials)["chunks (1, 16, 1024)"])
+
+
+def prepare_trials(folder: Path) -> None:
+    from tvsd_pipeline import load_pipeline
+
+    pipeline, _ = load_pipeline(folder, "trials")
+    pipeline.process(("F", "trials"))
 
 
 def make_counts(folder: Path) -> None:
@@ -166,7 +183,9 @@ CASES = {
         lambda f: job("score", f, f"dataset.root={f}/counts", f"pretrained={f}/counts_model", "tasks=[co_smoothing]"),
     ),
     "500 recordings": (make_recordings, sample_recordings),
+    "prepare": (make_raw_trials, prepare_trials),
 }
+_OF_TRIALS = (make_trials, make_raw_trials)
 
 
 def _in(folder: Path, arguments: list[str]) -> list[str]:
@@ -174,12 +193,15 @@ def _in(folder: Path, arguments: list[str]) -> list[str]:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--case", "cases", type=click.Choice(list(CASES)), multiple=True, default=list(CASES))
+@click.option("--case", "cases", type=click.Choice(list(CASES)), multiple=True, default=list(CASES)[:-1])
 @click.option("--folder", type=click.Path(path_type=Path), required=True, help="Where files of 4 GB can be made.")
-@click.option("--trials", default=TRIALS, help="Training trials; fewer of them show how memory grows.")
+@click.option("--trials", default=TRIALS, help="Trials of the first two and the last; fewer show how memory grows.")
 @click.option("--child", hidden=True)
 def main(cases: tuple[str, ...], folder: Path, trials: int, child: str | None) -> None:
-    """Print seconds and peak memory of each case; files are made once in --folder."""
+    """Print seconds and peak memory of each case; files are made once in --folder.
+
+    `prepare` reads a trial file of TVSD, which has 62 GB with all its trials: it is done where it is asked for.
+    """
     if child:
         CASES[child][1](folder)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # KB on Linux
@@ -188,18 +210,21 @@ def main(cases: tuple[str, ...], folder: Path, trials: int, child: str | None) -
     print("| case | seconds | peak memory, GB |\n| --- | --- | --- |")
     for case in cases:
         make = CASES[case][0]
-        done = folder / f"{make.__name__}.done"
-        if not done.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            make(folder, trials) if make is make_trials else make(folder)
-            done.touch()
+        size = [trials] if make in _OF_TRIALS else []
+        place = folder / "_".join(map(str, [make.__name__, *size]))
+        if not (place / "done").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            make(place, *size)
+            (place / "done").touch()
         began = time.monotonic()
-        command = [sys.executable, __file__, "--folder", str(folder), "--child", case]
+        command = [sys.executable, __file__, "--folder", str(place), "--child", case]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             raise click.ClickException(result.stderr[-3000:])
         peak = result.stdout.rpartition("PEAK ")[2].strip()
-        print(f"| {case} | {time.monotonic() - began:.0f} | {peak} |", flush=True)
+        name = ", ".join([case, *(f"{n:,} trials" for n in size)])
+        print(f"| {name} | {time.monotonic() - began:.0f} | {peak} |", flush=True)
 
 
 if __name__ == "__main__":
