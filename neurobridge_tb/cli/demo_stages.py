@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -135,6 +136,9 @@ def _run(command: list[str]) -> tuple[float, float]:
         process.terminate()
         process.wait()
         raise
+    if code < 0:
+        why = ", as systems do that lack memory" if -code == getattr(signal, "SIGKILL", None) else ""
+        raise StageError(f"`{' '.join(command)}` was ended by {signal.Signals(-code).name}{why}; run again to go on.")
     if code:
         raise StageError(f"`{' '.join(command)}` ended with exit code {code}; its message stands above.")
     return time.monotonic() - began, watch.stop()

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from neurobridge_tb.configs.parts import TrainerConfig
 from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.devices import allow_tf32, computing_dtype, find_device
-from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, find_fault, latest_readable
+from neurobridge_tb.engine.checkpoint_io import RunCheckpoint, SafeCheckpointIO, find_fault, latest_readable, previous
 from neurobridge_tb.engine.endings import LastValidation, OwnSignals
 from neurobridge_tb.engine.modules.window_module import WindowModule
 from neurobridge_tb.engine.run_lock import lock_run
@@ -81,7 +81,8 @@ class RunFolder:
     @property
     def has_trained(self) -> bool:
         """Whether an epoch was finished, by this start or one before it."""
-        return (self._checkpoints / "last.ckpt").exists()
+        last = self._checkpoints / "last.ckpt"
+        return last.exists() or previous(last).exists()
 
     @property
     def best_checkpoint(self) -> Path:

@@ -38,7 +38,16 @@ def lock_run(folder: Path) -> None:
             fix="Wait for it to end, stop it, or set run_dir=<another folder>.",
         ) from error
     except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in _WITHOUT_LOCKS:
-            raise
-        say(f"The file system of {folder} has no locks ({error}): do not start a second run there")
+        go_on_unlocked(folder, error)
     (folder / ".run.lock.owner").write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+
+
+def go_on_unlocked(folder: Path, error: OSError | NotImplementedError) -> None:
+    """Say that the file system of a folder has no locks.
+
+    Raises:
+        OSError: The error says something else.
+    """
+    if isinstance(error, OSError) and error.errno not in _WITHOUT_LOCKS:
+        raise error
+    say(f"The file system of {folder} has no locks ({error}): do not start a second run there")

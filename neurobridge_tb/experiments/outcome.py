@@ -6,7 +6,7 @@ import shlex
 import socket
 import time
 import traceback
-from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -16,6 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from neurobridge_tb import __version__
+from neurobridge_tb.engine.run_lock import go_on_unlocked
 from neurobridge_tb.errors import InputError, NeuroBridgeError
 from neurobridge_tb.experiments.job import Job
 from neurobridge_tb.files import write_json
@@ -114,6 +115,9 @@ def _alone(folder: Path) -> AbstractContextManager:
     except Timeout:
         say(f"Another process runs {folder.name}: waiting for it")
         return lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        go_on_unlocked(folder, error)
+        return nullcontext()
 
 
 def _call(job: Job, jobs: Path, threads: int | None) -> None:

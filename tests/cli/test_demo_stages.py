@@ -61,3 +61,10 @@ def test_a_demo_that_is_stopped_takes_its_stage_along(monkeypatch):
     with pytest.raises(SystemExit):
         demo_stages._run(["neurobridge", "pretrain"])
     assert started[0].poll() is not None
+
+
+def test_a_stage_that_the_system_ends_is_said_to_be(monkeypatch):
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(demo_stages, "_NEUROBRIDGE", [sys.executable, "-c", killed])
+    with pytest.raises(demo_stages.StageError, match=r"align` was ended by SIGKILL.*lack memory"):
+        demo_stages._run(["neurobridge", "align"])

@@ -141,6 +141,7 @@ def test_a_second_run_in_a_folder_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="flock")
+@pytest.mark.filterwarnings("ignore:flock not supported")
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
 def test_where_the_file_system_has_no_locks_a_run_goes_on(tmp_path, number, monkeypatch, capsys):
     import fcntl

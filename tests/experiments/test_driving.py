@@ -1,5 +1,6 @@
 """The driver and its launchers: order, failures, lost workers, and that nothing runs twice."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from neurobridge_tb.errors import InputError, MissingExtraError
+from neurobridge_tb.experiments import outcome
 from neurobridge_tb.experiments.experiment import settle_experiment
 from neurobridge_tb.experiments.job import Job
 from neurobridge_tb.experiments.launchers import LauncherConfig, launch
@@ -205,3 +207,12 @@ def test_slurm_is_not_pretended(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match="srun"), launch(LauncherConfig("submitit_slurm"), tmp_path):
         pass
+
+
+def test_where_the_file_system_has_no_locks_a_job_is_run(tmp_path, monkeypatch, capsys):
+    def flock(handle, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with outcome._alone(tmp_path):
+        assert "has no locks" in capsys.readouterr().out
