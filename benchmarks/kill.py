@@ -254,6 +254,7 @@ def try_job(job: str, workspace: Path, moments: int, rng: np.random.Generator) -
                 tally.odd.append("traceback")
             if difference > _TOLERANCE or "Traceback" in _log(run).read_text():
                 print(f"{run.name}: {difference:.1e}\n{_log(run).read_text()[-3000:]}", file=sys.stderr, flush=True)
+            print(f"{run.name}: ended with {end.code}, difference {difference:.1e}", file=sys.stderr, flush=True)
             shutil.rmtree(run, ignore_errors=True)
     return tally
 
