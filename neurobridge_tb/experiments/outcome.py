@@ -55,7 +55,7 @@ def outcome_of(folder: Path) -> Outcome | None:
         return None
     try:
         return Outcome(**json.loads(file.read_text(encoding="utf-8")))
-    except (TypeError, json.JSONDecodeError) as error:
+    except (TypeError, ValueError) as error:
         raise InputError(
             expected=f"{_FILE} of NeuroBridge {__version__} in {folder}",
             found=f"another ({error})",

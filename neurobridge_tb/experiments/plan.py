@@ -127,7 +127,7 @@ def read_plan(folder: Path) -> Plan:
             plot=content["plot"],
             folder=folder.absolute(),
         )
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             expected=f"the plan of an experiment of NeuroBridge {__version__} at {file}",
             found=f"none that can be read ({error})",

@@ -4,7 +4,6 @@ Files are in diffusers' format (``image_proj.…`` and ``ip_adapter.<n>.…``), 
 Diffusion pipeline reads them too.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neurobridge_tb.errors import InputError, first_line
-from neurobridge_tb.files import write_json
+from neurobridge_tb.files import read_json, write_json
 from neurobridge_tb.generation.base import check_embeddings, check_source
 from neurobridge_tb.generation.folders import write_decoder
 from neurobridge_tb.generation.pipelines import quiet
@@ -109,7 +108,7 @@ class IpAdapter:
         path = Path(adapter)
         file = path / FILE if path.is_dir() else path
         note = path / "config.json"
-        config = json.loads(note.read_text(encoding="utf-8")) if path.is_dir() and note.is_file() else {}
+        config = read_json(note) if path.is_dir() and note.is_file() else {}
         stored = (config.get("encoder"), config.get("preprocessing_hash"))
         check_source(str(path), stored, (encoder_name, preprocessing_hash))
         state = _read(file)

@@ -5,7 +5,6 @@ stimulus, to different degrees. File names, columns and units of measure are tho
 (https://int-brain-lab.github.io/ONE/alf_intro.html): times in s, wheel positions in rad, depths in um from the tip.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurobridge_tb.errors import InputError, require
-from neurobridge_tb.files import write_aside, write_folder, write_json
+from neurobridge_tb.files import read_json, write_aside, write_folder, write_json
 
 LAB = "simulatedlab"
 STRUCTURES = {993: "MOs", 385: "VISp", 382: "CA1", 726: "DG", 218: "LP", 672: "CP"}  # ids of the Allen CCF
@@ -78,7 +77,7 @@ def simulate_ibl_sessions(
         )
     root = Path(out_dir) / "raw" / "ibl_brain_wide_map_2025"
     note_path = root / "simulation.json"
-    note: dict[str, Any] = json.loads(note_path.read_text(encoding="utf-8")) if note_path.exists() else {}
+    note: dict[str, Any] = read_json(note_path) if note_path.exists() else {}
     names = [f"{LAB}/Subjects/SIM_{number:03d}/2025-01-01/001" for number in range(n_sessions)]
     for name in names:
         if name not in note and (root / name).exists():

@@ -1,6 +1,5 @@
 """From images to a complete simulated TVSD recording on disk."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from neurobridge_tb.errors import InputError
-from neurobridge_tb.files import write_json
+from neurobridge_tb.files import read_json, write_json
 from neurobridge_tb.simulation.procedural import write_procedural_images
 from neurobridge_tb.simulation.recording import draw_design, record
 from neurobridge_tb.simulation.shown_images import choose_photos, load_images
@@ -134,4 +133,4 @@ def _one_thread() -> Iterator[None]:
 
 def _read_note(path: Path) -> dict[str, Any]:
     """Settings of the recordings simulated here before, by monkey folder; the note marks raw files as simulated."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"simulated": True}
+    return read_json(path) if path.exists() else {"simulated": True}

@@ -135,9 +135,10 @@ def test_what_an_older_version_left_is_named(ran, tmp_path):
     (plan.jobs / next(iter(plan.expansion.jobs)) / "outcome.json").write_text('{"status": "ok"}')
     result = CliRunner().invoke(main, ["table", str(folder / "masks_of_mine")])
     assert "Move the folder away" in str(result.exception)
-    (folder / "masks_of_mine" / "plan.json").write_text('{"version": "0.0.1"}')
-    result = CliRunner().invoke(main, ["table", str(folder / "masks_of_mine")])
-    assert "Run `neurobridge experiment` again" in str(result.exception)
+    for content in (b'{"version": "0.0.1"}', b"\xff\xfe"):
+        (folder / "masks_of_mine" / "plan.json").write_bytes(content)
+        result = CliRunner().invoke(main, ["table", str(folder / "masks_of_mine")])
+        assert "Run `neurobridge experiment` again" in str(result.exception)
 
 
 def test_many_runs_of_one_job(tmp_path, binned_root):

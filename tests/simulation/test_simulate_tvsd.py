@@ -232,6 +232,14 @@ def test_recorded_files_are_never_replaced(tmp_path):
     assert recorded.read_bytes() == b"recorded"
 
 
+def test_a_damaged_note_is_named(tmp_path):
+    note = tmp_path / "raw" / "tvsd" / "simulation.json"
+    note.parent.mkdir(parents=True)
+    note.write_text('{"simulated": tr')
+    with pytest.raises(InputError, match=r"a JSON object in .*simulation\.json"):
+        simulate_tvsd(tmp_path)
+
+
 def test_photos_of_the_user_are_read_where_they_lie(workspace, tmp_path):
     photos = workspace / "images"
     stages = []
