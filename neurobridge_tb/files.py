@@ -48,13 +48,16 @@ def write_aside(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def write_folder(path: str | Path, names: Iterable[str], *, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+def write_folder(
+    path: str | Path, names: Iterable[str], *, is_ours: Callable[[Path], bool], kept: Iterable[str] = ()
+) -> Iterator[Path]:
     """Yield an empty folder beside ``path`` to write into; on success it takes the place of ``path``, as a whole.
 
     Args:
         path: See :func:`check_folder`.
         names: Names of the files that the body writes.
         is_ours: See :func:`check_folder`.
+        kept: Names of files that stay as they were where the body writes none, e.g. a model card.
 
     Raises:
         InputError: The folder holds anything else; see :func:`check_folder`.
@@ -64,6 +67,9 @@ def write_folder(path: str | Path, names: Iterable[str], *, is_ours: Callable[[P
     with _part(path) as part:
         part.mkdir()
         yield part
+        for name in kept:
+            if (path / name).is_file() and not (part / name).exists():
+                shutil.copy2(path / name, part / name)
         for file in part.rglob("*"):
             _sync(file)
         _sync(part)
@@ -83,8 +89,9 @@ def check_folder(path: str | Path, names: Iterable[str], *, is_ours: Callable[[P
         InputError: It is a file, the working directory or a folder around it, or it holds anything else.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise InputError(expected=f"a folder, or nothing, at {path}", found="a file", fix="Name another folder.")
+    if (path.exists() or path.is_symlink()) and not path.is_dir():
+        found = "a file" if path.exists() else "a link that leads nowhere"
+        raise InputError(expected=f"a folder, or nothing, at {path}", found=found, fix="Name another folder.")
     here = Path.cwd().resolve()
     if path.resolve() in (here, *here.parents):
         raise InputError(

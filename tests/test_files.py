@@ -83,8 +83,10 @@ def test_folders_of_somebody_else_are_refused_and_kept(tmp_path, monkeypatch):
     mixed = tmp_path / "mixed"
     write(mixed, 1)
     (mixed / "notes.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "unplugged")
     monkeypatch.chdir(tmp_path)
     for folder, message in (
+        (tmp_path / "link", "leads nowhere"),
         (thesis, "a.json"),
         (mixed, "notes.txt"),
         (tmp_path, "working directory"),
@@ -97,6 +99,16 @@ def test_folders_of_somebody_else_are_refused_and_kept(tmp_path, monkeypatch):
     assert (thesis / "a.json").read_text() == "{}" and (mixed / "notes.txt").read_text() == "mine"
     with pytest.raises(InputError, match="a folder"), write_aside(thesis) as part:
         part.write_text("x")
+
+
+def test_a_card_that_somebody_wrote_stays(tmp_path):
+    names = ["a.json", "README.md"]
+    write(tmp_path / "model", 1)
+    (tmp_path / "model" / "README.md").write_text("mine")
+    with write_folder(tmp_path / "model", names, is_ours=marked, kept=["README.md"]) as part:
+        (part / "a.json").write_text("new")
+    assert (tmp_path / "model" / "README.md").read_text() == "mine"
+    assert (tmp_path / "model" / "a.json").read_text() == "new"
 
 
 def test_files_of_another_kind_are_refused(tmp_path):

@@ -36,7 +36,7 @@ from neurobridge_tb.datasets.validation.array_checks import (
 )
 from neurobridge_tb.datasets.validation.clock_checks import (
     grid_faults,
-    idle_split_faults,
+    idle_faults,
     spike_time_faults,
     split_length_faults,
 )
@@ -214,7 +214,7 @@ def _doubts(series: Mapping[str, Any], n_units: int, domain: Interval, domains: 
             idle = (np.isnan(its.value) | (its.value == 0)).all(1)
             bounds = start + stretches(idle) / its.sampling_rate
             faults += grid_faults(f"{name}/value", its.value, 1 / its.sampling_rate)
-            faults += idle_split_faults(f"{name}/value", bounds, splits)
+            faults += idle_faults(f"{name}/value", bounds, seconds, splits)
     return faults
 
 

@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from neurobridge_tb.errors import first_line
 from neurobridge_tb.files import write_aside
 
 _log = logging.getLogger(__name__)
@@ -94,10 +95,13 @@ def latest_readable(path: Path) -> Path | None:
 
 
 def find_fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint's file, or None: every record must have the checksum (CRC-32) noted with it."""
+    """What is wrong with a checkpoint's file, or None: every record must have the checksum (CRC-32) noted with it, and
+    PyTorch must be able to read it."""
     try:
         with zipfile.ZipFile(path) as file:
             damaged = file.testzip()
+        if not damaged:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # its reader is stricter than zipfile
     except Exception as error:  # of a damaged directory zipfile reads nonsense, and raises whatever comes of it
-        return f"it is damaged or cut off ({error})"
+        return f"it is damaged or cut off ({first_line(error)})"
     return f"its record {damaged} is damaged" if damaged else None

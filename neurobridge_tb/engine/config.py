@@ -174,6 +174,11 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     return dataset
 
 
+def files_of(dataset: Dataset) -> list[Path]:
+    """Files of its recordings; none where a Dataset of another package does not name them."""
+    return list(getattr(dataset, "paths", []))
+
+
 def _instantiated(config: DatasetConfig) -> Dataset:
     arguments = {name: value for name, value in asdict(config).items() if name not in ("arguments", "leave_out")}
     try:

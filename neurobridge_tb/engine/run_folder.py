@@ -1,6 +1,7 @@
 """A training run lives in one folder: config, checkpoints, logs, metrics and the exported model."""
 
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,19 +46,20 @@ class RunFolder:
 
     Args:
         config: The run's config; ``config.run_dir`` is the folder.
+        recordings: Files that it trains on.
 
     Attributes:
         resumed: The checkpoint that the run goes on from; None where it begins.
 
     Raises:
-        InputError: The folder holds a run with other settings.
+        InputError: The folder holds a run with other settings, or with recordings of other contents.
     """
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, recordings: Iterable[Path] = ()):
         self.config, self.path = config, Path(config.run_dir)
         lock_run(self.path)
         check_model_folder(self.model)
-        settings = Settings(config)
+        settings = Settings(config, recordings)
         self.resumed = latest_readable(self._checkpoints / "last.ckpt")
         if self.resumed is not None and (other := settings.differences(self.path)):
             raise InputError(
@@ -235,7 +237,7 @@ class RunFolder:
                 new = pd.read_csv(self.path / "logs" / f"version_{attempt}" / "metrics.csv")
             except (FileNotFoundError, ValueError):  # it was stopped before its first line, or a line is damaged
                 continue
-            if "step" not in new:
+            if "step" not in new or new["step"].dtype.kind not in "iuf":
                 continue
             rows = pd.concat([rows[rows["step"] < new["step"].min()] if len(rows) else rows, new])
         with write_aside(self.path / "metrics.csv") as aside:

@@ -1,7 +1,7 @@
 """The settings of a run on disk, and whether others are the same."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from neurobridge_tb.configs.settings import RunConfig
 from neurobridge_tb.errors import InputError, first_line, remedy
 from neurobridge_tb.files import check_replaceable, read_json, write_aside, write_json
 
+_OF_TRAININGS = ("checkpoints", "metrics.csv", "sources.json", "start.json", "masked_example.npz")  # after config.yaml
+_PARTS, _PART_BYTES = 16, 16_384  # of a file that are compared
 _MAY_CHANGE = {"trainer", "command", "device", "precision", "compile", "loader.num_workers"}
 
 
@@ -22,14 +24,17 @@ class Settings:
 
     Args:
         config: The run's config.
+        recordings: Files that it reads.
     """
 
-    def __init__(self, config: RunConfig):
+    def __init__(self, config: RunConfig, recordings: Iterable[Path] = ()):
         self._kind, self._config = type(config), OmegaConf.structured(config)
         described = list(described_settings(config))
         self._may_change = _MAY_CHANGE | {name for name, _, metadata in described if metadata["path"]}
         sources = {name: value for name, value, metadata in described if metadata["source"] and value}
-        self._sources = {name: _checksum(str(value)) for name, value in sources.items()}
+        self._sources: dict[str, Any] = {name: _checksum(str(value)) for name, value in sources.items()}
+        if sums := {path.stem: _sampled_checksum(path) for path in recordings}:
+            self._sources["recordings"] = sums
 
     def save(self, folder: Path) -> None:
         """Write both files."""
@@ -92,6 +97,17 @@ def _checksum(source: str) -> str:
     return digest.hexdigest()
 
 
+def _sampled_checksum(path: Path) -> str:
+    """SHA-256 of a file's length and of parts of it, as recordings may be large."""
+    length = path.stat().st_size
+    digest = hashlib.sha256(str(length).encode())
+    with path.open("rb") as stream:
+        for part in range(_PARTS):
+            stream.seek(length * part // _PARTS)
+            digest.update(stream.read(_PART_BYTES))
+    return digest.hexdigest()
+
+
 def load_settings(path: Path) -> DictConfig:
     """A run's ``config.yaml``.
 
@@ -113,7 +129,7 @@ def load_settings(path: Path) -> DictConfig:
 
 
 def check_run_folder(folder: str | Path) -> None:
-    """Refuse a folder whose ``config.yaml`` or results are somebody else's, which a run would replace.
+    """Refuse a folder with files of another program where a run would replace them.
 
     Raises:
         InputError: It is a file, or such a file is in it.
@@ -126,6 +142,12 @@ def check_run_folder(folder: str | Path) -> None:
         return
     for name in ("metrics.json", "retrieval.json"):
         check_replaceable(folder / name, lambda path: "command" in read_json(path), "the results of a run")
+    if others := [name for name in _OF_TRAININGS if (folder / name).exists()]:
+        raise InputError(
+            expected=f"a run in {folder}, or none of the files that a run writes",
+            found=f"{', '.join(others)}, and no config.yaml of a run",
+            fix="Name another run_dir, or move them; nothing was changed.",
+        )
 
 
 def _is_of_run(path: Path) -> bool:

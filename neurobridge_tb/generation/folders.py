@@ -23,7 +23,7 @@ def write_decoder(folder: str | Path) -> Iterator[Path]:
     Raises:
         InputError: See :func:`check_decoder_folder`.
     """
-    with write_folder(folder, _FILES, is_ours=_is_ours) as part:
+    with write_folder(folder, _FILES, is_ours=_is_ours, kept=[CARD]) as part:
         yield part
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.configs.adapt import AdaptConfig
-from neurobridge_tb.engine.config import open_dataset, settle
+from neurobridge_tb.engine.config import files_of, open_dataset, settle
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.optim import Group, factors_apart
 from neurobridge_tb.engine.run_folder import RunFolder
@@ -38,9 +38,9 @@ def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
             :func:`~neurobridge_tb.engine.config.settle`.
     """
     config = settle(AdaptConfig, config, settings)
-    run, began = RunFolder(config), time.monotonic()
+    began, dataset = time.monotonic(), open_dataset(config.dataset)
+    run = RunFolder(config, files_of(dataset))
     L.seed_everything(config.seed, verbose=False)
-    dataset = open_dataset(config.dataset)
     model = NeuroBridgeModel.from_pretrained(config.pretrained)
     known, train = set(model.unit_emb.vocab), dataset.get_sampling_intervals("train")
     model.extend_vocabs(dataset)

@@ -14,7 +14,7 @@ from neurobridge_tb.data.pairs import PairBatches
 from neurobridge_tb.data.responses import check_between_recordings, pair_splits
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.devices import place
-from neurobridge_tb.engine.config import open_dataset, settle
+from neurobridge_tb.engine.config import files_of, open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds, PairEpochs
 from neurobridge_tb.engine.modules.alignment import AlignmentModule
 from neurobridge_tb.engine.run_folder import RunFolder
@@ -43,9 +43,9 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
             found="stage1.epochs=0, stage2.epochs=0 and readout.linear_path=false",
             fix="Set stage1.epochs.",
         )
-    run, began = RunFolder(config), time.monotonic()
+    began, dataset = time.monotonic(), open_dataset(config.dataset)
+    run = RunFolder(config, files_of(dataset))
     L.seed_everything(config.seed, verbose=False)
-    dataset = open_dataset(config.dataset)
     encoder = NeuroBridgeModel.from_pretrained(config.pretrained)
     embeddings = EmbeddingCache.load(config.embeddings, layers=config.layers)
     model = ImageAligner(

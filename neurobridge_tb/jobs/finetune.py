@@ -22,7 +22,7 @@ from neurobridge_tb.data.targets import series_spec
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.devices import place
-from neurobridge_tb.engine.config import open_dataset, settle
+from neurobridge_tb.engine.config import files_of, open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.modules.decoding import DecodingModule, LabelledTokenizer, fit_readout, predict_behavior
 from neurobridge_tb.engine.run_folder import RunFolder
@@ -94,7 +94,7 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
         return fit_readout(decoder, LabelledTokenizer(decoder, spec, scale), windows["train"], windows["valid"])
 
     def trained(name: str, build: Callable[[], nn.Module], lr: float) -> list[np.ndarray]:
-        run = RunFolder(replace(config, run_dir=f"{config.run_dir}/{name}"))
+        run = RunFolder(replace(config, run_dir=f"{config.run_dir}/{name}"), files_of(dataset))
         L.seed_everything(config.seed, verbose=False)
         decoder = build()
         start, start_r2 = copy.deepcopy(decoder.state_dict()), valid_r2(decoder)

@@ -15,7 +15,7 @@ from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.datasets.reference_features import recording_features, reference_window
 from neurobridge_tb.devices import place
-from neurobridge_tb.engine.config import open_dataset, settle
+from neurobridge_tb.engine.config import files_of, open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.forecast_fits import fit_rate_filter, fit_residual_gain
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
@@ -48,7 +48,7 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     began = time.monotonic()
     trained, unseen = _open(config)
     config = settle_size(config, trained, group="forecaster", seconds=config.model.history + config.model.horizon)
-    run = RunFolder(config)
+    run = RunFolder(config, files_of(trained))
     L.seed_everything(config.seed, verbose=False)
     model = NeuroHorizonModel(**asdict(config.model))
     model.init_vocabs(trained)

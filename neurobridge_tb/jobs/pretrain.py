@@ -9,7 +9,7 @@ import lightning as L
 
 from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.configs.pretrain import PretrainConfig
-from neurobridge_tb.engine.config import open_dataset, settle
+from neurobridge_tb.engine.config import files_of, open_dataset, settle
 from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
@@ -33,7 +33,7 @@ def pretrain(config: PretrainConfig | None = None, /, **settings: Any) -> Path:
     began = time.monotonic()
     dataset = open_dataset(config.dataset)
     config = settle_size(config, dataset, group="model", seconds=config.model.sequence_length)
-    run = RunFolder(config)
+    run = RunFolder(config, files_of(dataset))
     L.seed_everything(config.seed, verbose=False)
     resumed = run.resumed is not None
     model = NeuroBridgeModel.load_pretrained(run.start) if resumed else _new_model(config, dataset, run)

@@ -37,7 +37,7 @@ class PretrainedModel(nn.Module):
         vocabs = {k: list(v) for k, v in state.items() if k.endswith(_VOCAB)}
         tensors = {k: v.detach().cpu().contiguous() for k, v in state.items() if not k.endswith(_VOCAB)}
         config = {"class": type(self).__name__, "config": self.config, "vocabs": vocabs}
-        with write_folder(folder, _FILES, is_ours=_is_ours) as aside:
+        with write_folder(folder, _FILES, is_ours=_is_ours, kept=[CARD]) as aside:
             content = save(tensors, metadata={_CHECKSUM: _checksum(tensors)})
             (aside / "model.safetensors").write_bytes(content)  # save_file's own errors are none of the system's
             (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")

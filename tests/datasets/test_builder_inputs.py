@@ -237,6 +237,7 @@ def test_sample_numbers_are_no_seconds(tmp_path):
         ({"spikes": [1000 * train + 0.1 for train in TRAINS], "end": None}, "no unit fires at more than"),
         ({"spikes": [*TRAINS[:2], [3000.5]], "end": None}, "no spike from 60 to 3,000 s, 98%"),
         ({"spikes": TRAINS, "end": None, "trials": {"start": [10_000.0], "end": [20_000.0]}}, "no spike from 60 to"),
+        ({"spikes": [*TRAINS[:2], np.arange(65.5, 700, 15)], "end": None}, "no spike in 85% of all seconds"),
         ({"spikes": [train / 3600 for train in TRAINS], "end": None}, "spikes/s on average"),
         (
             {"spikes": TRAINS, "splits": {"train": (0.0, 0.8), "valid": (0.8, 1.0)}},
@@ -318,14 +319,18 @@ def test_epoch_seconds_need_a_start():
 
 
 COUNTS = RNG.poisson(1.5 + np.sin(np.arange(4000) / 30)[:, None], (4000, 3))
+SLIDING = np.lib.stride_tricks.sliding_window_view(COUNTS, 9, axis=0).sum(-1)
 
 
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        (np.lib.stride_tricks.sliding_window_view(COUNTS, 9, axis=0).sum(-1), "overlapping bins"),
+        (SLIDING, "overlapping bins"),
         (np.lib.stride_tricks.sliding_window_view(COUNTS, 2, axis=0).sum(-1), "overlapping bins"),
-        (COUNTS * 5, "multiples of 5"),
+        (COUNTS * 5, "3 of 3 units are multiples of 5"),
+        (COUNTS * [1, 1, 5], "1 of 3 units are multiples of 5"),
+        (np.column_stack([SLIDING[:, 0], COUNTS[8:, 1:]]), "neighbouring bins of 1 of 3 units"),
+        (np.concatenate([COUNTS[:500], np.zeros((3000, 3), int), COUNTS[:500]]), "no activity from 25 to 175 s, 75%"),
         (COUNTS + 120, "spikes/s on average"),
         ((COUNTS, 50), "bins of 50 s"),
     ],

@@ -105,6 +105,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, damage,
     assert str(saved) in caplog.text
 
 
+def test_a_flipped_byte_of_the_directory_is_found_or_does_no_harm(saved):
+    content = saved.read_bytes()
+    for at in range(len(content) - 600, len(content), 7):
+        saved.write_bytes(flip(content, at))
+        assert find_fault(saved) or step_of(saved) == 2
+
+
 def test_every_flipped_byte_of_the_weights_is_found(saved):
     content = saved.read_bytes()
     weights = content.find(torch.full((50, 50), 2.0).numpy().tobytes())

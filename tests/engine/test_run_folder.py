@@ -6,6 +6,7 @@ import sys
 import warnings
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,6 +35,15 @@ def test_a_folder_without_a_checkpoint_is_new(binned_root, tmp_path):
     with pytest.raises(InputError, match="batch_size"):
         pretrain(**SHORT | {"batch_size": 100_000}, root=binned_root, run_dir=tmp_path)
     assert (pretrain(**SHORT, root=binned_root, run_dir=tmp_path) / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "metrics.json", "checkpoints/last.ckpt", "config.yaml", "model/x.bin"])
+def test_files_of_another_program_are_refused_and_kept(name, binned_root, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine: 1")
+    with pytest.raises(InputError, match=name.partition("/")[0]):
+        pretrain(**SHORT, root=binned_root, run_dir=tmp_path)
+    assert (tmp_path / name).read_text() == "mine: 1"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +110,26 @@ def test_a_run_goes_on_where_it_was_moved_and_keeps_its_best_epoch(finished, bin
     pretrain(**SHORT | {"max_epochs": 3}, root="data", run_dir="moved")
     assert len(pd.read_csv(moved / "metrics.csv")["train/loss"].dropna()) == 3
     assert again.best_score() == best
+
+
+@pytest.mark.parametrize("change", ["another value", "another recording"])
+def test_a_run_goes_on_with_the_very_recordings_that_it_began_with(change, finished, binned_root, tmp_path):
+    run, data = shutil.copytree(finished, tmp_path / "run"), shutil.copytree(binned_root, tmp_path / "data")
+    if change == "another value":
+        with h5py.File(data / "session0.h5", "r+") as file:
+            file["spike_counts/value"][:] = file["spike_counts/value"][::-1]
+    else:
+        (data / "session1.h5").unlink()
+    with pytest.raises(InputError, match=r"recordings \(of other contents\)"):
+        pretrain(**SHORT | {"max_epochs": 3}, root=data, run_dir=run)
+
+
+def test_a_line_of_the_log_that_is_damaged_is_left_out(finished, binned_root, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (log,) = run.glob("logs/*/metrics.csv")
+    log.write_text("epoch,step\n1,ab\0c\n")
+    pretrain(**SHORT | {"max_epochs": 3}, root=binned_root, run_dir=run)
+    assert len(pd.read_csv(run / "metrics.csv")["train/loss"].dropna()) == 1
 
 
 def test_a_run_of_another_version_is_refused_in_words(finished, binned_root, tmp_path):

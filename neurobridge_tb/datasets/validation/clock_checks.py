@@ -13,8 +13,10 @@ SCANNED_BINS = 20_000  # the first bins tell enough
 _LEAST_SPIKES = 20  # fewer tell nothing
 _LEAST_RATE = 0.1  # Hz, of the most active unit
 _LONGEST_SILENCE = 0.3  # of the recording
+_MOST_EMPTY, _EXPECTED_EMPTY = 0.8, 0.3  # of all seconds; at constant rates
 _MOST_RATE = 1000.0  # Hz, mean of a unit: one spike a refractory period
 _WIDEST_BIN = 5.0  # s
+_SMOOTH_SHARE = 0.25  # of the units
 _LEAST_COVER = 0.02  # of the recording, by all splits
 
 
@@ -56,12 +58,19 @@ def spike_time_faults(
     silence, since = _longest_silence(before, total, seconds)
     if silence > max(10.0, _LONGEST_SILENCE * seconds):
         found = f"no spike from {start + since:,.0f} to {start + since + silence:,.0f} s, {silence / seconds:.0%} of it"
-        fix = "Look for a stray spike, or trials and behaviour on another clock, that stretch the recording."
-        faults.append(Fault("spikes/timestamps", found, fix, is_error=False))
+        faults.append(Fault("spikes/timestamps", found, _STRETCHED_FIX, is_error=False))
+    elif (empty := _empty_share(before, total, seconds)) > _MOST_EMPTY and np.exp(-total / seconds) < _EXPECTED_EMPTY:
+        found = f"no spike in {empty:.0%} of all seconds, though there are {total / seconds:.2g} a second on average"
+        faults.append(Fault("spikes/timestamps", found, _STRETCHED_FIX, is_error=False))
     for name, bounds in splits.items():
         if len(bounds) and not _spikes_within(before, total, bounds - start):
             faults.append(Fault(f"{name}_domain", "no spike in it", _SPLITS_FIX, is_error=name == "train"))
     return faults
+
+
+def _empty_share(before: NDArray[np.int64], total: int, seconds: float) -> float:
+    """Share of the whole seconds that have no spike."""
+    return 1 - np.count_nonzero(np.diff(np.append(before, total))) / max(1.0, np.ceil(seconds))
 
 
 def _longest_silence(before: NDArray[np.int64], total: int, seconds: float) -> tuple[float, float]:
@@ -81,15 +90,23 @@ def _spikes_within(before: NDArray[np.int64], total: int, bounds: NDArray[np.flo
     return bool((padded[last] > padded[first]).any())
 
 
-def idle_split_faults(place: str, idle: NDArray[np.float64], splits: dict[str, NDArray[np.float64]]) -> list[Fault]:
-    """Splits in which no unit has a count or a value: there is nothing to train on.
+def idle_faults(
+    place: str, idle: NDArray[np.float64], seconds: float, splits: dict[str, NDArray[np.float64]]
+) -> list[Fault]:
+    """Splits in which no unit has a count or a value, so that there is nothing to train on; and long stretches.
 
     Args:
         place: Where the activity is.
         idle: Stretches without any, in s, (n, 2).
+        seconds: Length of the recording.
         splits: Names of splits to their intervals in s, (n, 2).
     """
-    return [
+    faults = []
+    since, until = max(idle, key=np.ptp, default=(0.0, 0.0))
+    if until - since > max(10.0, _LONGEST_SILENCE * seconds):
+        found = f"no activity from {since:,.0f} to {until:,.0f} s, {(until - since) / seconds:.0%} of it"
+        faults.append(Fault(place, found, _STRETCHED_FIX, is_error=False))
+    return faults + [
         Fault(f"{name}_domain", f"no activity in it ({place})", _SPLITS_FIX, is_error=name == "train")
         for name, bounds in splits.items()
         if len(bounds) and lie_within(bounds, idle).all()
@@ -144,26 +161,29 @@ def count_faults(counts: NDArray, bin_size: float) -> list[Fault]:
     faults: list[Fault] = []
     if len(values) < 3 or not values.any():
         return faults
-    step = int(np.gcd.reduce(np.unique(values[values > 0]).astype(np.int64)))
+    steps = np.gcd.reduce(values.astype(np.int64), axis=0)
+    scaled = (steps > 1) & (np.count_nonzero(values, axis=0) >= _LEAST_SPIKES)
     rate = values.mean(0).max() / bin_size
-    if step > 1:
-        found = f"all values are multiples of {step}, as rounded rates are"
-        faults.append(Fault("spike_counts/value", found, _COUNTS_FIX, is_error=False))
+    if scaled.any():
+        found = f"all values of {scaled.sum()} of {len(steps)} units are multiples of {steps[scaled].max()}"
+        faults.append(Fault("spike_counts/value", f"{found}, as rounded rates are", _COUNTS_FIX, is_error=False))
     if rate > _MOST_RATE:
         found = f"a unit of {rate:,.0f} spikes/s on average"
         faults.append(Fault("spike_counts/value", found, _COUNTS_FIX, is_error=False))
     difference = np.diff(values, axis=0)
-    power = (difference**2).sum()
-    expected = 2 * values[1:].sum() * step  # of Poisson counts, in the values' own steps
-    shared = (difference[1:] * difference[:-1]).sum() / power if power else 0.0
-    if 0 < power < 0.8 * expected and shared > -0.25:
-        found = (
-            f"neighbouring bins differ by {power / expected:.0%} of what counting would give, as overlapping bins do"
-        )
+    power = (difference**2).sum(0)
+    expected = 2 * values[1:].sum(0) * np.maximum(steps, 1)  # of Poisson counts, in the values' own steps
+    shared = (difference[1:] * difference[:-1]).sum(0)
+    smooth = (power > _LEAST_SPIKES) & (power < 0.8 * expected) & (shared > -0.25 * power)
+    if smooth.mean() > _SMOOTH_SHARE:
+        share = power[smooth].sum() / expected[smooth].sum()
+        found = f"neighbouring bins of {smooth.sum()} of {len(steps)} units differ by {share:.0%} of what counting "
+        found += "would give, as overlapping bins do"
         fix = "Count each spike once: bins that do not overlap, not smoothed. Else the past is seen in the future."
         faults.append(Fault("spike_counts/value", found, fix, is_error=False))
     return faults
 
 
+_STRETCHED_FIX = "Look for a stray spike, or trials and behaviour on another clock, that stretch the recording."
 _SPLITS_FIX = "Choose splits where there is activity."
 _COUNTS_FIX = "Give spikes per bin: multiply rates by the bin width. Values in general go into mua."

@@ -11,7 +11,7 @@ from neurobridge_tb.datasets.validation.contents import SPLITS, Contents, Fault
 
 
 def shared_image_faults(file: h5py.File, contents: Contents) -> Iterator[Fault]:
-    """Images of test presentations that training or validation presentations show too.
+    """Images of test presentations that training or validation presentations show too, and of validation ones.
 
     Args:
         file: The recording.
@@ -23,7 +23,7 @@ def shared_image_faults(file: h5py.File, contents: Contents) -> Iterator[Fault]:
         ids = as_text(file[place]["image_id"][:])
         domains = {s: contents.intervals.get(f"{s}_domain", (np.empty((0, 2)), []))[0] for s in SPLITS}
         shown = {s: set(ids[lie_within(bounds, domain) & (ids != "")]) for s, domain in domains.items()}
-        for split in ("train", "valid"):
-            if both := sorted(shown["test"] & shown[split]):
-                found = f"{len(both)} of {len(shown['test'])} test images are in {split} too: {', '.join(both[:3])}"
+        for later, earlier in (("test", "train"), ("test", "valid"), ("valid", "train")):
+            if both := sorted(shown[later] & shown[earlier]):
+                found = f"{len(both)} of {len(shown[later])} {later} images are in {earlier} too: {', '.join(both[:3])}"
                 yield Fault(f"{place}/image_id", found, "Split by image: all presentations of one on one side.", False)

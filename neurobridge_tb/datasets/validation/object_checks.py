@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from neurobridge_tb.datasets.validation.clock_checks import SCANNED_BINS, grid_faults, idle_split_faults
+from neurobridge_tb.datasets.validation.clock_checks import SCANNED_BINS, grid_faults, idle_faults
 from neurobridge_tb.datasets.validation.contents import SPLITS, Contents, Fault
 from neurobridge_tb.datasets.validation.scans import GridScan, scan_grid, scan_times, scan_unit_index
 
@@ -145,7 +145,7 @@ def regular_faults(place: str, group: h5py.Group, contents: Contents) -> Iterato
         elif is_activity and value.ndim == 2 and rate > 0:
             yield from grid_faults(at, value[:SCANNED_BINS], 1 / rate)
         if is_activity and rate > 0 and len(own):
-            yield from idle_split_faults(at, own.min() + scan.idle / rate, contents.splits)
+            yield from idle_faults(at, own.min() + scan.idle / rate, span, contents.splits)
         if not is_activity or scan.n_nan > value.size / 2:  # less is usual in activity, where NaN means absent
             yield from _not_a_number(at, scan)
 
