@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neurobridge_tb._upstream import Data, Dataset, Interval, collate
+from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.data.activity import RecordingActivity
 from neurobridge_tb.datasets.columns import as_text
@@ -20,6 +21,7 @@ from neurobridge_tb.models import ImageAligner, NeuroBridgeModel
 from neurobridge_tb.progress import say
 
 _BLOCK = 2**25  # values read at a time: 128 MB
+_COLUMNS, _SAME = 256, 1e-5  # of embeddings that are compared; their relative distance, by rounding
 
 
 @dataclass(frozen=True)
@@ -269,6 +271,18 @@ def shared_test_images(splits: Mapping[str, Responses]) -> list[str]:
     return np.intersect1d(splits["test"].image_ids, shown).tolist()
 
 
+def copied_test_images(splits: Mapping[str, Responses], embeddings: EmbeddingCache) -> list[str]:
+    """Test images that training or validation presentations show by another name, as their embeddings tell; sorted."""
+    test = np.unique(splits["test"].image_ids)
+    others = np.setdiff1d(np.concatenate([splits[split].image_ids for split in ("train", "valid")]), test)
+    if not len(others):
+        return []
+    some = torch.linspace(0, embeddings.dim - 1, min(embeddings.dim, _COLUMNS)).round().long()
+    rows, those = (embeddings.lookup(ids.tolist())[:, some] for ids in (test, others))
+    nearest = torch.cdist(rows, those, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+    return test[(nearest < _SAME * rows.norm(dim=1)).numpy()].tolist()
+
+
 def shown_elsewhere(shown: Mapping[str, Mapping[str, NDArray[np.str_]]]) -> dict[str, list[str]]:
     """Test images of each recording that other recordings show in training or validation, sorted.
 
@@ -283,16 +297,28 @@ def shown_elsewhere(shown: Mapping[str, Mapping[str, NDArray[np.str_]]]) -> dict
     }
 
 
-def check_between_recordings(splits: Mapping[str, Mapping[str, Responses]], config: PairsConfig) -> None:
-    """Refuse test images of one recording that another one trains on, unless ``shared_test_images`` is set.
+def check_test_images(
+    splits: Mapping[str, Mapping[str, Responses]], embeddings: EmbeddingCache, config: PairsConfig
+) -> None:
+    """Refuse test images that are trained on by another name or in another recording, unless ``shared_test_images`` is
+    set.
 
     Args:
         splits: From :func:`pair_splits`, by recording.
+        embeddings: Of all their images.
         config: As :func:`pair_splits` takes it.
 
     Raises:
         InputError: There are some.
     """
+    copied = [image for of in splits.values() for image in copied_test_images(of, embeddings)]
+    if copied and not config.shared_test_images:
+        raise InputError(
+            expected="test images that are shown in no training or validation presentation",
+            found=f"{len(copied)} that are, by another name, e.g. {copied[0]}: its embedding is that of another id",
+            fix="Give each image one id, and split by image. With shared_test_images=true they are scored all the "
+            "same, and counted.",
+        )
     found = shown_elsewhere({r: {s: part.image_ids for s, part in of.items()} for r, of in splits.items()})
     shared = [(recording, image) for recording, images in found.items() for image in images]
     if shared and not config.shared_test_images:

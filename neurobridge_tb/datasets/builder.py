@@ -197,7 +197,7 @@ def _doubts(series: Mapping[str, Any], n_units: int, domain: Interval, domains: 
     faults = split_length_faults(splits, seconds)
     activity = {name: its for name, its in series.items() if name in ("spikes", "spike_counts", "mua")}
     if not any(_is_active(name, its) for name, its in activity.items()):
-        faults.append(Fault(", ".join(activity), "no activity of any unit", "Check what was read as activity."))
+        faults.append(Fault(", ".join(activity), "no activity of any unit", "Check what was read.", is_error=False))
     if "spikes" in series:
         times = series["spikes"].timestamps
         faults += spike_time_faults(

@@ -64,8 +64,14 @@ class StimulusImages:
         Args:
             ids: Image ids. Default: all.
         """
-        files = {self.path(str(image_id)) for image_id in (self.ids if ids is None else ids)}
-        return {hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
+        return {self._fingerprint(str(image_id)) for image_id in (self.ids if ids is None else ids)}
+
+    def ids_without(self, fingerprints: set[str]) -> list[str]:
+        """Ids of the images whose files have other contents than those, whatever they are called."""
+        return [image_id for image_id in self.ids if self._fingerprint(image_id) not in fingerprints]
+
+    def _fingerprint(self, image_id: str) -> str:
+        return hashlib.sha256(self.path(image_id).read_bytes()).hexdigest()[:12]
 
     def load(self, ids: Sequence[str], size: int | None = None) -> Tensor:
         """Decode images to RGB.

@@ -24,7 +24,7 @@ class Settings:
 
     Args:
         config: The run's config.
-        recordings: Files that it reads.
+        recordings: Files that it reads; none are compared where none are given.
     """
 
     def __init__(self, config: RunConfig, recordings: Iterable[Path] = ()):
@@ -51,6 +51,8 @@ class Settings:
         found = list(self._unlike(self._read(folder / "config.yaml"), new))
         path = folder / "sources.json"
         saved = read_json(path) if path.exists() else self._sources
+        if "recordings" not in self._sources:
+            saved.pop("recordings", None)
         others = [name for name in sorted(saved) if saved[name] != self._sources.get(name)]
         return found + [f"{name} (of other contents)" for name in others]
 

@@ -11,7 +11,7 @@ from neurobridge_tb.alignment.cache import EmbeddingCache
 from neurobridge_tb.configs.align import AlignConfig
 from neurobridge_tb.data.masked_windows import masked_loaders
 from neurobridge_tb.data.pairs import PairBatches
-from neurobridge_tb.data.responses import check_between_recordings, pair_splits
+from neurobridge_tb.data.responses import check_test_images, pair_splits
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import files_of, open_dataset, settle
@@ -59,7 +59,7 @@ def align(config: AlignConfig | None = None, /, **settings: Any) -> Path:
     model.set_encoder(encoder)
     say("Reading the responses")
     splits = [pair_splits(dataset, encoder, recording_id, config) for recording_id in dataset.recording_ids]
-    check_between_recordings(dict(zip(dataset.recording_ids, splits, strict=True)), config)
+    check_test_images(dict(zip(dataset.recording_ids, splits, strict=True)), embeddings, config)
     size = config.loader.batch_size
     train = PairBatches([s["train"] for s in splits], embeddings, batch_size=size, shuffle=True, seed=config.seed)
     valid = PairBatches([s["valid"] for s in splits], embeddings, batch_size=size)

@@ -7,7 +7,7 @@ import numpy as np
 
 from neurobridge_tb.alignment.source import describe_source
 from neurobridge_tb.configs.evaluate import EvaluateConfig
-from neurobridge_tb.data.responses import pair_splits, shared_test_images, shown_elsewhere
+from neurobridge_tb.data.responses import copied_test_images, pair_splits, shared_test_images, shown_elsewhere
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.devices import find_device, place
 from neurobridge_tb.engine.aligned import check_same_pairs, load_aligned, unfinished
@@ -54,7 +54,7 @@ def evaluate(config: EvaluateConfig | None = None, /, **settings: Any) -> Path:
     for recording_id in dataset.recording_ids:
         say(f"Retrieval from {recording_id}, beside its baselines")
         splits = pair_splits(dataset, model.encoder, recording_id, config, over_steps=True)
-        shared += len(shared_test_images(splits))
+        shared += len({*shared_test_images(splits), *copied_test_images(splits, cache)})
         shown[recording_id] = {split: responses.image_ids for split, responses in splits.items()}
         surplus += len(splits["test"].values) - splits["test"].by_repeat().size
         name = f" ({recording_id})" if len(dataset.recording_ids) > 1 else ""

@@ -49,6 +49,9 @@ def train_decoder(config: TrainDecoderConfig | None = None, /, **settings: Any) 
     left_out = held_out_images(config.images, config.exclude) if config.exclude is not None else set()
     ids = [image_id for image_id in find_images(config.images) if image_id not in left_out]
     stimuli = StimulusImages(config.images, ids)
+    if left_out:  # copies of them, too
+        held_out = StimulusImages(config.images, sorted(left_out)).fingerprints()
+        stimuli = StimulusImages(config.images, stimuli.ids_without(held_out))
     with progress_bars() as progress:
         if config.backend == "flow":
             _train_flow(config, cache, stimuli, progress)

@@ -29,7 +29,7 @@ def pooled_statistics(
         :func:`neurobridge_tb.metrics.spikes.posterior_mean`.
 
     Raises:
-        InputError: A unit is read as MUA in one recording and as counts in another, or a recording has no spike.
+        InputError: A unit is read as MUA in one recording and as counts in another, or a recording has no activity.
     """
     rows: dict[str, int] = {}
     modalities: list[str] = []
@@ -49,20 +49,27 @@ def pooled_statistics(
                     fix="Give the units of one of them other ids: a unit has one mean and one standard deviation.",
                 )
         spans = spans_end_to_end(interval, reader.sequence_length, most=max_windows, partial=False)
-        active = modality == "mua" or not len(interval)
+        own = np.zeros((len(index), 3))
         for values, _ in read_spans(reader, recording, *spans):
             count = (~np.isnan(values)).sum(0)
             exact = np.nan_to_num(values.astype(np.float64), copy=False)
-            active = active or bool(exact.any())
-            sums[index] += np.stack([exact.sum(0), np.einsum("tn,tn->n", exact, exact), count], axis=1)
-        if not active:
+            own += np.stack([exact.sum(0), np.einsum("tn,tn->n", exact, exact), count], axis=1)
+        sums[index] += own
+        active = own[:, 0] > 0 if modality != "mua" else _variance(own) > 0
+        if own[:, 2].max() > 1 and not active.any():
             raise InputError(
-                expected=f"spikes in the training intervals of {recording_id}",
-                found="none",
+                expected=f"activity in the training intervals of {recording_id}",
+                found="no spikes" if modality != "mua" else "values that never change",
                 fix="Check that times are in seconds, and choose splits where there is activity.",
             )
+    total, _, count = sums.T
+    mean = np.where(np.array(modalities) == "mua", total / np.maximum(count, 1), posterior_mean(total, count))
+    return list(rows), mean, np.sqrt(_variance(sums))
+
+
+def _variance(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) variances, of sums of values, of their squares and of ones (N, 3)."""
     total, square, count = sums.T
     mean = total / np.maximum(count, 1)
     variance = square / np.maximum(count, 1) - mean**2
-    std = np.sqrt(np.where(variance > _ROUNDING * mean**2, variance, 0))
-    return list(rows), np.where(np.array(modalities) == "mua", mean, posterior_mean(total, count)), std
+    return np.where(variance > _ROUNDING * mean**2, variance, 0)

@@ -12,7 +12,7 @@ from neurobridge_tb.configs.parts import PairsConfig
 from neurobridge_tb.data import responses as responses_module
 from neurobridge_tb.data.pairs import PairBatches
 from neurobridge_tb.data.responses import (
-    check_between_recordings,
+    check_test_images,
     collect_responses,
     embed_responses,
     pair_splits,
@@ -430,8 +430,19 @@ def test_test_images_that_are_trained_on_are_counted_and_refused_unless_wanted(t
 
 def test_test_images_that_another_recording_trains_on_are_refused_unless_wanted(dataset, encoder):
     splits = {r: pair_splits(dataset, encoder, r, PairsConfig()) for r in dataset.recording_ids}
-    check_between_recordings(splits, PairsConfig())  # both are split by the same images
+    check_test_images(splits, embeddings(), PairsConfig())  # both are split by the same images
     splits["b"]["train"], splits["b"]["test"] = splits["b"]["test"], splits["b"]["train"]
     with pytest.raises(InputError, match=r"a test image of a\.\nSplit all recordings by the same images"):
-        check_between_recordings(splits, PairsConfig())
-    check_between_recordings(splits, PairsConfig(shared_test_images=True))
+        check_test_images(splits, embeddings(), PairsConfig())
+    check_test_images(splits, embeddings(), PairsConfig(shared_test_images=True))
+
+
+def test_copies_of_test_images_that_are_trained_on_are_refused_unless_wanted(dataset, encoder):
+    splits = {"a": pair_splits(dataset, encoder, "a", PairsConfig())}
+    values = embeddings().embeddings.clone()
+    ids = embeddings().ids
+    values[ids.index("c1/1.jpg")] = values[ids.index("c1/t1.jpg")] * (1 + 1e-7)  # another batch rounds otherwise
+    copies = EmbeddingCache(ids, values, encoder="e")
+    with pytest.raises(InputError, match="Found 1 that are, by another name, e.g. c1/t1.jpg"):
+        check_test_images(splits, copies, PairsConfig())
+    check_test_images(splits, copies, PairsConfig(shared_test_images=True))

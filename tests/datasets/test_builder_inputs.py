@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 import torch
 
+from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb._upstream import Interval
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.datasets.areas import unit_areas
@@ -258,13 +259,18 @@ def test_suspicious_times_are_pointed_out_by_builder_and_validate(changes, messa
 
 
 @pytest.mark.parametrize("none", [{"spikes": [[], [], []]}, {"mua": (np.full((600, 3), 7.0), 0.1)}])
-def test_no_activity_at_all_is_an_error_for_builder_and_validate(none, tmp_path):
-    with pytest.raises(InputError, match="no activity of any unit"):
-        build(**none)
-    save_recording(build(mua=(RNG.normal(size=(600, 3)), 0.1)), tmp_path / "s1.h5")
-    with h5py.File(tmp_path / "s1.h5", "r+") as file:
-        file["mua/value"][:] = 7.0
-    assert ("mua/value", True) in [(f.place, f.is_error) for f in find_faults(tmp_path / "s1.h5")]
+def test_no_activity_at_all_is_pointed_out_and_not_trained_on(none, tmp_path):
+    with pytest.warns(UserWarning, match="no activity of any unit"):
+        recording = build(**none, splits={"train": (0.0, 50.0)})
+    save_recording(recording, tmp_path / "s1.h5")
+    assert "3 of 3 units are never active" in "".join(fault.found for fault in find_faults(tmp_path / "s1.h5"))
+    dataset = BinnedRecordings(tmp_path)
+    model = NeuroBridgeModel(
+        modality=next(iter(none)), sequence_length=1.0, latent_step=0.5, bin_size=0.1, dim=32, depth=1
+    )
+    model.init_vocabs(dataset)
+    with pytest.raises(InputError, match="activity in the training intervals of s1"):
+        model.fit_unit_statistics(dataset, dataset.get_sampling_intervals("train"))
 
 
 def test_areas_are_text_also_where_they_are_numbered(tmp_path):

@@ -117,7 +117,7 @@ def test_a_run_goes_on_with_the_very_recordings_that_it_began_with(change, finis
     run, data = shutil.copytree(finished, tmp_path / "run"), shutil.copytree(binned_root, tmp_path / "data")
     if change == "another value":
         with h5py.File(data / "session0.h5", "r+") as file:
-            file["spike_counts/value"][:] = file["spike_counts/value"][::-1]
+            file["spike_counts/value"][:] = file["spike_counts/value"][:][::-1]
     else:
         (data / "session1.h5").unlink()
     with pytest.raises(InputError, match=r"recordings \(of other contents\)"):

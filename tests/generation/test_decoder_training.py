@@ -233,7 +233,9 @@ def test_a_folder_is_trained_on_without_the_test_images_of_a_recording(tmp_path,
     monkeypatch.setattr(job, "load_image_encoder", lambda *a, **k: encoder)
     monkeypatch.setattr(job, "train_flow", lambda *a, **k: given.extend([*a, k]))
     settings = {"images": tmp_path / "images", "run_dir": tmp_path / "m", "steps": 8}
+    (tmp_path / "images" / "a copy.png").write_bytes((tmp_path / "images" / ids[1]).read_bytes())
     train_decoder(embeddings=tmp_path / "e.h5", exclude=tmp_path / "r.h5", **settings)
+    (tmp_path / "images" / "a copy.png").unlink()
     model, batches, used, _, asked = given
     kept = [ids[k] for k in (0, 2, 3)]
     assert set(asked["described"]["image_files"]) == StimulusImages(tmp_path / "images", kept).fingerprints()

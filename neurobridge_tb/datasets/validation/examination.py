@@ -157,7 +157,6 @@ def _silent_units(file: h5py.File, contents: Contents) -> Iterator[Fault]:
     for at, (_, _, scan) in contents.grids.items():
         if at in ("spike_counts/value", "mua/value"):
             active[at] = scan.total > 0 if at == "spike_counts/value" else scan.varies
-    is_error = not any(activity.any() for activity in active.values())
     for at, activity in active.items():
         if not len(activity) == len(marked) == n_units:
             continue
@@ -165,7 +164,7 @@ def _silent_units(file: h5py.File, contents: Contents) -> Iterator[Fault]:
         if len(silent):
             found = f"{len(silent)} of {n_units} units are never active: {', '.join(silent[:3])}"
             fix = "Leave them out, or mark them in a column units.is_dead, unless they are truly silent."
-            yield Fault(at, found, fix, is_error)
+            yield Fault(at, found, fix, is_error=False)
 
 
 def _splits(contents: Contents) -> Iterator[Fault]:
