@@ -143,6 +143,8 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
         raise InputError(
             expected=f"rows among {', '.join(decoders)}", found=", ".join(unknown) or "none", fix="Correct rows=[…]."
         )
+    n_bins = sum(len(reader.bin_times(window)) for window in windows["test"])
+    unknown = n_bins - sum(map(len, observed))
     rows = [{"decoder": name, **window_scores(decoders[name](), observed, config.seed)} for name in config.rows]
     content = {
         "dataset": ", ".join(dataset.recording_ids),
@@ -150,6 +152,8 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
         "command": config.command,
         "target": config.target,
         "labelled windows": len(windows["train"]),
+        "notes": [f"{unknown:,} of {n_bins:,} test bins are left out: {config.target} is not known there."]
+        * (unknown > 0),
         "rows": rows,
     }
     if is_first_process():

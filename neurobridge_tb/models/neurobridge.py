@@ -239,13 +239,21 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             max_windows: At most so many windows of each recording are read, spread evenly. Default 2,000.
 
         Raises:
-            InputError: A unit is read as MUA in one recording and as counts in another.
+            InputError: A unit is read as MUA in one recording and as counts in another, a recording has no activity, or
+                bins of another width than those that the model was trained on.
         """
+        recordings = [] if self.reads_events else [dataset.get_recording(recording_id) for recording_id in intervals]
+        widths = {str(r.session.id): 1 / float(self.series_of(r).sampling_rate) for r in recordings}
+        for recording_id, width in widths.items():
+            if self.bin_widths and all(abs(width / its - 1) > 1e-6 for its in self.bin_widths.values()):
+                raise InputError(
+                    expected=f"bins of {next(iter(self.bin_widths.values())):.6g} s, which the model was trained on",
+                    found=f"bins of {width:.6g} s in recording {recording_id}",
+                    fix="Prepare the recording with such bins, or train a model on it.",
+                )
         unit_ids, mean, std = pooled_statistics(self, dataset, intervals, max_windows)
         self.unit_stats.set(unit_ids, torch.from_numpy(mean), torch.from_numpy(std))
-        if not self.reads_events:
-            recordings = [dataset.get_recording(recording_id) for recording_id in intervals]
-            self.bin_widths.update({str(r.session.id): 1 / float(self.series_of(r).sampling_rate) for r in recordings})
+        self.bin_widths.update(widths)
 
     def _other_unit_tables(self) -> list[InfiniteVocabEmbedding]:
         tables = [self.unit_stats, self.decoder.state_rows, self.gain_emb]

@@ -87,7 +87,9 @@ class FactorModel(nn.Module):
             noise: (N,) own variances, above 0.
             bins: (N,) numbers of bins that the loadings were fitted to.
         """
-        index = torch.tensor(self.loading_rows.tokenizer(unit_ids), device=self.loading_rows.weight.device)
+        index = torch.tensor(
+            self.loading_rows.tokenizer(unit_ids), dtype=torch.long, device=self.loading_rows.weight.device
+        )
         rows = torch.zeros(len(unit_ids), self.loading_rows.embedding_dim, dtype=loadings.dtype)
         rows[:, : loadings.shape[1]] = loadings
         self.loading_rows.weight[index] = rows.to(self.loading_rows.weight)

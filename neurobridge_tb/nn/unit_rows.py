@@ -73,7 +73,7 @@ class UnitStatistics(FixedRows):
 
     def set(self, unit_ids: list[str], mean: Tensor, std: Tensor) -> None:
         """Set the rows of ``unit_ids``: ``mean`` and ``std`` are (len(unit_ids),); std 0 counts as 1."""
-        index = torch.tensor(self.tokenizer(unit_ids))
+        index = torch.tensor(self.tokenizer(unit_ids), dtype=torch.long)
         rows = torch.stack([mean, torch.where(std > 0, std, torch.ones_like(std))], dim=-1)
         with torch.no_grad():
             self.weight[index] = rows.to(self.weight)

@@ -323,8 +323,9 @@ def test_test_images_that_are_trained_on_are_pointed_out(tmp_path):
     presentations = {"start": starts, "end": starts + 0.4, "image_id": images}
     save_recording(build(intervals={"presentations": presentations}), tmp_path / "s1.h5")
     faults = find_faults(tmp_path / "s1.h5")
-    assert [(f.place, f.is_error) for f in faults] == [("presentations/image_id", False)]
+    assert [(f.place, f.is_error) for f in faults] == [("presentations/image_id", False)] * 2
     assert "4 of 4 test images are in train too: im6, im7, im8" in faults[0].found
+    assert "4 of 4 valid images are in train too: im0, im1, im2" in faults[1].found
 
 
 def test_training_refuses_what_validation_calls_a_fault(sound, tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from neurobridge_tb import NeuroBridgeModel
 from neurobridge_tb._upstream import SequentialFixedWindowSampler, collate
-from neurobridge_tb.datasets import BinnedRecordings
+from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.engine.config import compose_config
 from neurobridge_tb.engine.optim import adamw_with_warmup
 from neurobridge_tb.engine.run_folder import read_metrics
@@ -140,3 +140,29 @@ def test_a_schedule_that_cannot_be_is_refused(binned_root, tmp_path, pretrained)
         adapt(config(binned_root, tmp_path / "a", pretrained, "mode=gradual", "unfreeze.first=0.9"))
     with pytest.raises(InputError, match="mode=units or mode=gradual"):
         adapt(config(binned_root, tmp_path / "b", pretrained, "mode=all"))
+
+
+def day_after(binned_root, root, width):
+    """The units of session0 on another day, in bins ``width`` times as wide."""
+    first = BinnedRecordings(binned_root).get_recording("session0")
+    counts = first.spike_counts.value[::-1].reshape(-1, width, len(first.units)).sum(1)
+    splits = {"train": ([0.0], [40.0]), "valid": ([40.0], [50.0]), "test": ([50.0], [60.0])}
+    units = {"id": first.units.id, "area": first.units.area}
+    given = {"brainset_id": "test", "session_id": "session2", "subject_id": "subject", "simulated": True}
+    save_recording(
+        build_recording(**given, units=units, counts=(counts, width * 0.05), splits=splits), root / "session2.h5"
+    )
+
+
+def test_a_day_with_no_unit_but_known_ones(binned_root, tmp_path, pretrained):
+    day_after(binned_root, tmp_path / "data", width=1)
+    settings = ("dataset.recording_ids=[session2]", "trainer.max_epochs=1")
+    run = adapt(config(tmp_path / "data", tmp_path / "run", pretrained, *settings))
+    assert len(NeuroBridgeModel.load_pretrained(run / "model").unit_emb.vocab) == 1 + 16
+    assert {row["scheme"] for row in read_metrics(run)["rows"]} == {"temporal", "neuron"}
+
+
+def test_bins_of_another_width_are_refused(binned_root, tmp_path, pretrained):
+    day_after(binned_root, tmp_path / "data", width=2)
+    with pytest.raises(InputError, match=r"bins of 0.05 s, which the model[\s\S]*bins of 0.1 s in recording session2"):
+        adapt(config(tmp_path / "data", tmp_path / "run", pretrained, "dataset.recording_ids=[session2]"))

@@ -64,7 +64,7 @@ def test_every_decoder_finds_the_behaviour(root, tmp_path):
     metrics = read_metrics(finetune(config))
     scores = {row["decoder"]: row for row in metrics["rows"]}
     assert list(scores) == ["pretrained", "frozen", "scratch", "gru", "poyo", "ridge"]
-    assert metrics["labelled windows"] == 80 and metrics["simulated"]
+    assert metrics["labelled windows"] == 80 and metrics["simulated"] and metrics["notes"] == []
     for name, row in scores.items():
         assert row["R2"]["low"] <= row["R2"]["value"] <= row["R2"]["high"]
         assert row["R2"]["value"] == pytest.approx(np.mean(row["R2 of columns"]))

@@ -66,7 +66,7 @@ class UnitFeatures(FixedRows):
     def set(self, unit_ids: list[str], features: Tensor) -> None:
         """Set the rows of ``unit_ids`` to ``features`` (len(unit_ids), 33)."""
         with torch.no_grad():
-            self.weight[torch.tensor(self.tokenizer(unit_ids))] = features.to(self.weight)
+            self.weight[torch.tensor(self.tokenizer(unit_ids), dtype=torch.long)] = features.to(self.weight)
 
 
 class UnitIdentity(nn.Module):

@@ -66,7 +66,7 @@ class RateModulation(FixedRows):
     def set(self, unit_ids: list[str], rows: Tensor) -> None:
         """Set the rows of ``unit_ids`` to ``rows`` from :meth:`fit`."""
         with torch.no_grad():
-            self.weight[torch.tensor(self.tokenizer(unit_ids))] = rows.to(self.weight)
+            self.weight[torch.tensor(self.tokenizer(unit_ids), dtype=torch.long)] = rows.to(self.weight)
 
     def variability(self, index: Tensor) -> Tensor:
         """(..., ``VARIABILITY``) how variable the units of ``index`` (...) are."""
