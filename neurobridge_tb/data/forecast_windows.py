@@ -18,6 +18,7 @@ from neurobridge_tb._upstream import (
     pad2d,
 )
 from neurobridge_tb.configs.forecast import ForecastConfig
+from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.data.running_past import RunningPast
 from neurobridge_tb.data.samplers import DistributedTrainingSampler
 from neurobridge_tb.data.windows import batch_size_for
@@ -224,7 +225,7 @@ class ForecastLoaders:
     def __init__(self, config: ForecastConfig, dataset: Dataset, model: NeuroHorizonModel):
         self.config, self.dataset = config, dataset
         self._bins: dict[str, Any] = {"n_past": model.n_past, "n_future": model.n_future, "bin_size": model.bin_size}
-        self._samples = _Samples(dataset, model)
+        self._samples, self._activity = _Samples(dataset, model), Activity(model.encoder, dataset)
 
     def of_split(self, split: str) -> DataLoader:
         """Windows of a split: shuffled ones for ``"train"``, else one after the other."""
@@ -246,7 +247,7 @@ class ForecastLoaders:
         config = self.config
         align = config.align if config.windows == "trial" else None
         return ForecastSampler(
-            intervals,
+            self._with_values(intervals, cut=config.windows == "continuous" or bool(align)),
             windows=config.windows,
             **self._bins,
             stride=config.stride,
@@ -257,7 +258,22 @@ class ForecastLoaders:
 
     def of_trials(self, intervals: dict[str, Interval], anchors: dict[str, np.ndarray] | None) -> DataLoader:
         """One window a trial, see :class:`ForecastSampler`."""
+        intervals = self._with_values(intervals, cut=anchors is not None)
         return self._loader(ForecastSampler(intervals, windows="trial", **self._bins, anchors=anchors))
+
+    def _with_values(self, intervals: dict[str, Interval], *, cut: bool) -> dict[str, Interval]:
+        """Intervals without the stretches in which no unit has a value for as long as a past.
+
+        Args:
+            intervals: Of each recording.
+            cut: A window may begin after such a stretch. Otherwise each begins with its interval, or is left out.
+        """
+        kept: dict[str, Interval] = {}
+        for recording, its in intervals.items():
+            parts = self._activity[recording].with_values(its, whole=False)
+            rows = np.full(len(parts), True) if cut else np.isin(parts.start, its.start)
+            kept[recording] = Interval(start=parts.start[rows], end=parts.end[rows])
+        return kept
 
     def _loader(self, sampler: ForecastSampler) -> DataLoader:
         """An incomplete last batch is left out when the sampler shuffles."""

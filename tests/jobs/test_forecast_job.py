@@ -5,6 +5,7 @@ import runpy
 import shutil
 import sys
 
+import h5py
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -119,6 +120,19 @@ def test_trial_windows_and_a_choice_of_units(root, tmp_path, no_figures):
     )
     with np.load(run / "forecast_trained.npz", allow_pickle=False) as arrays:
         assert arrays["unit_id"].tolist() == ["s0/3", "s0/5"]
+
+
+@pytest.mark.parametrize("windows", ["continuous", "trial"])
+def test_windows_whose_past_has_no_value_are_left_out(windows, root, tmp_path, no_figures):
+    shutil.copy(root / "s0.h5", tmp_path / "s0.h5")
+    with h5py.File(tmp_path / "s0.h5", "r+") as file:
+        counts = file["spike_counts/value"][:].astype(np.float32)
+        for first in (5 * 24, 55 * 24):  # the first 0.7 s of a trial of training, and of one of the test
+            counts[first : first + 14] = np.nan
+        del file["spike_counts/value"]
+        file["spike_counts/value"] = counts
+    run = forecast(config(tmp_path, tmp_path / "run", f"windows={windows}", "loader.batch_size=8", "stride=2"))
+    assert all(np.isfinite(row["bits/spike"]) for row in read_metrics(run)["rows"])
 
 
 def test_events_are_trained_on_too(tmp_path, no_figures):
