@@ -14,6 +14,7 @@ from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
 from neurobridge_tb.engine.starts.factor_start import errors_of, fit_factors, set_factors
+from neurobridge_tb.engine.starts.response_start import fit_rate_response
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.models.warm_start import warm_start
 from neurobridge_tb.progress import say
@@ -56,6 +57,7 @@ def _new_model(config: PretrainConfig, dataset: Dataset, run: RunFolder) -> Neur
         model.init_vocabs(dataset)
         model.unit_stats.load_state_dict(statistics)
         set_factors(model, fits)
+        fit_rate_response(model, dataset, train, config)
         run.note("factors.json", errors_of(fits))
     if config.warm_start:
         run.note("warm_start.json", asdict(warm_start(model, config.warm_start)))

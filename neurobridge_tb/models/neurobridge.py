@@ -22,9 +22,10 @@ from neurobridge_tb.models.pretrained import PretrainedModel
 from neurobridge_tb.models.unit_lookup import UnitLookup
 from neurobridge_tb.models.unit_statistics import pooled_statistics
 from neurobridge_tb.models.window_tokens import WindowTokens, check_modalities
-from neurobridge_tb.nn.factor_model import FactorModel, Factors, log_rate_ratio
+from neurobridge_tb.nn.factor_model import FactorModel, Factors, log_rate_ratio, relative_deviation
 from neurobridge_tb.nn.grid_decoder import Cells, GridDecoder
 from neurobridge_tb.nn.population import PopulationEmbedding
+from neurobridge_tb.nn.rate_response import RateResponse
 from neurobridge_tb.nn.rotary import TimeEmbedding, cross_attention, self_attention
 from neurobridge_tb.nn.step_embedding import StepEmbedding
 from neurobridge_tb.nn.unit_rows import LeadEmbedding, UnitStatistics, batch_rows
@@ -203,6 +204,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         if self.factor_update is not None:
             nn.init.zeros_(self.factor_update.weight)
             nn.init.zeros_(self.factor_update.bias)
+        responds = self.factor_update is not None and "mua" not in self.modalities
+        self.response = RateResponse() if responds else None
         self.readout = None if dim_out is None else nn.Linear(dim, dim_out)
         self.unit_emb.followers = self._other_unit_tables()
         self.session_emb.followers = [] if self.factors is None else self.factors.session_tables
@@ -478,35 +481,59 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             )
 
         output = self._checkpointed(predict, latents)
-        baseline = self._from_factors(
-            states, output_unit_index, output_timestamps, factors, inputs | {"session_index": session_index}
-        )
+        if self.factors is None or self.factor_update is None:
+            baseline, updated = torch.zeros(len(output_unit_index), 1, 1, device=output.device), None
+        else:
+            if factors is None:
+                factors = self.infer_factors(**inputs, session_index=session_index)
+            updated = self._updated(factors.at(output_timestamps, self._bin_times(inputs)), states)
+            baseline = self.factors.predict(updated.mean, output_unit_index)
         if self.modalities == ("mua",):
             return output + baseline
-        mean, std = self.unit_stats(output_unit_index)[:, None].unbind(-1)  # (B, 1, M)
-        log_rates = self.unit_stats.log_mean(output_unit_index)[:, None] + log_rate_ratio(baseline, mean, std)
+        log_rates = self._log_rates(baseline, updated, output_unit_index)
         if modality_index is not None:
             log_rates = torch.where(self._is("mua", modality_index), baseline, log_rates)
         return output + log_rates
 
-    def _from_factors(
-        self,
-        states: Tensor,
-        unit_index: Tensor,
-        timestamps: Tensor,
-        factors: Factors | None,
-        inputs: dict[str, Tensor],
-    ) -> Tensor:
-        """Standardised activity (B, K, M) that the updated factors predict; 0 without a factor model.
+    def _updated(self, factors: Factors, states: Tensor) -> Factors:
+        """A factor moves by as much as it is uncertain: what the units seen tell well stays as it is."""
+        assert self.factor_update is not None
+        update = self.factor_update(states).to(factors.mean)
+        return Factors(factors.mean + factors.variance * update, factors.variance)
 
-        A factor moves by as much as it is uncertain: what the units seen tell well stays as it is.
+    def _log_rates(self, baseline: Tensor, factors: Factors | None, unit_index: Tensor) -> Tensor:
+        """(B, K, M) counts a bin of standardised activity (B, K, M) that factors (B, K, num_factors) predict."""
+        mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)  # (B, 1, M)
+        log_ratio = log_rate_ratio(baseline, mean, std)
+        log_rates = self.unit_stats.log_mean(unit_index)[:, None] + log_ratio
+        if self.response is None or factors is None:
+            return log_rates
+        return log_rates + self.response(self._response_features(log_ratio, factors, unit_index))
+
+    def _response_features(self, log_ratio: Tensor, factors: Factors, unit_index: Tensor) -> Tensor:
+        """(B, K, M, 3), see :class:`RateResponse`; a ``log_ratio`` (B, K, M) is of rates to mean rates."""
+        assert self.factors is not None
+        mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)
+        spread = self.factors.spread(factors.variance, unit_index) * relative_deviation(mean, std)
+        spikes = self.unit_stats.log_mean(unit_index) + self.factors.log_bins_rows(unit_index)[..., 0]
+        return torch.stack([log_ratio, spread, spikes[:, None].expand_as(log_ratio)], dim=-1)
+
+    def factor_log_rates(
+        self, *, output_timestamps: Tensor, output_unit_index: Tensor, **inputs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """What the factors alone predict, before the response: log-rates (B, K, M), and what the response reads of each.
+
+        Args:
+            output_timestamps: (B, K) in s.
+            output_unit_index: (B, M).
+            **inputs: What :meth:`infer_factors` takes.
         """
-        if self.factors is None or self.factor_update is None:
-            return torch.zeros(len(unit_index), 1, 1, device=unit_index.device)
-        if factors is None:
-            factors = self.infer_factors(**inputs)
-        mean, variance = factors.at(timestamps, self._bin_times(inputs))
-        return self.factors.predict(mean + variance * self.factor_update(states).to(mean), unit_index)
+        assert self.factors is not None
+        factors = self.infer_factors(**inputs).at(output_timestamps, self._bin_times(inputs))
+        mean, std = self.unit_stats(output_unit_index)[:, None].unbind(-1)
+        log_ratio = log_rate_ratio(self.factors.predict(factors.mean, output_unit_index), mean, std)
+        features = self._response_features(log_ratio, factors, output_unit_index)
+        return self.unit_stats.log_mean(output_unit_index)[:, None] + log_ratio, features
 
     @property
     def dim_features(self) -> int:
@@ -692,10 +719,12 @@ def mean_loss(losses: dict[str, tuple[Tensor, Tensor | int]]) -> Tensor:
 
 
 def _as_before(model: NeuroBridgeModel, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Models from before factors followed each other in time, or were updated, predict what they did."""
+    """Models from before factors followed each other in time, were updated or answered to, predict what they did."""
     if model.factor_update is not None:
         for name, parameter in model.factor_update.named_parameters(prefix=f"{prefix}factor_update"):
             state.setdefault(name, torch.zeros_like(parameter))
+    if model.response is not None:
+        state.setdefault(f"{prefix}response.weights", torch.zeros_like(model.response.weights))
     rows, sessions = f"{prefix}factors.dynamics_rows.", f"{prefix}session_emb."
     if model.factors is not None and f"{rows}weight" not in state and f"{sessions}weight" in state:
         start = model.factors.dynamics_rows.start

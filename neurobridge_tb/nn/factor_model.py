@@ -183,6 +183,11 @@ class FactorModel(nn.Module):
             drive = mean @ self.loading_rows(unit_index).to(mean.dtype).mT
             return drive + self.curve_rows(unit_index).to(drive).mT * ((1 + drive.square()).sqrt() - 1)
 
+    def spread(self, variance: Tensor, unit_index: Tensor) -> Tensor:
+        """Standard deviations (B, T, M) of what factors of variance (B, T, K), taken alone, predict of units (B, M)."""
+        with torch.autocast(variance.device.type, enabled=False), torch.no_grad():
+            return (variance @ self.loading_rows(unit_index).to(variance.dtype).square().mT).clamp_min(0).sqrt()
+
 
 def _precision(loadings: Tensor, weighted: Tensor, chance: Tensor, patterns: Tensor) -> Tensor:
     """(B, P, K, K) sum over the units of each pattern of L_u L_u' / psi_u + I / n_u.
@@ -212,5 +217,10 @@ def log_rate_ratio(predicted: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         mean: (…) training mean counts a bin.
         std: (…) training standard deviations.
     """
-    rate = 1 + predicted * torch.where(mean < 1e-3, 0.0, std / mean.clamp_min(1e-3))
+    rate = 1 + predicted * relative_deviation(mean, std)
     return torch.asinh(rate / _SOFTNESS) - math.asinh(1 / _SOFTNESS)  # log of rate + sqrt(rate^2 + softness^2)
+
+
+def relative_deviation(mean: Tensor, std: Tensor) -> Tensor:
+    """Training standard deviations in mean rates; 0 of units that hardly fired."""
+    return torch.where(mean < 1e-3, 0.0, std / mean.clamp_min(1e-3))

@@ -1,0 +1,78 @@
+"""The start of a model's rate response: fitted to training windows later than those that its factors were fitted to."""
+
+import numpy as np
+import torch
+
+from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.arrays import Floats
+from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.data.activity import Activity
+from neurobridge_tb.data.windows import window_loader
+from neurobridge_tb.engine.starts.factor_start import fit_factors, set_factors
+from neurobridge_tb.engine.strangers import divide
+from neurobridge_tb.masking import MaskedTokenizer
+from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.nn.grid_decoder import Cells
+from neurobridge_tb.progress import say
+
+_EARLY = 0.8  # of a recording's training intervals, to which the factors are fitted
+_LEAST_WINDOWS = 20  # after them, of all recordings
+_MOST_CELLS = 2**20
+
+
+def fit_rate_response(
+    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: PretrainConfig
+) -> None:
+    """Set the response of a model of counts or spikes; with fewer than 20 later windows it stays at 0.
+
+    Factors are fitted to the first four fifths of each recording's training intervals, and the response to what they
+    predict, and what was observed, where the training's masks hide the rest. Only the response is kept.
+
+    Args:
+        model: With a factor model; of MUA, nothing is done.
+        dataset: Where the recordings are.
+        intervals: Training intervals of each recording.
+        config: Its ``masking``, ``windows``, ``loader.batch_size`` and ``seed``.
+    """
+    if model.response is None or model.factors is None:
+        return
+    activity = Activity(model, dataset)
+    parts = {r: divide(i, _EARLY * float((i.end - i.start).sum())) for r, i in intervals.items() if len(i)}
+    parts = {r: part for r, part in parts.items() if activity[r].totals(part[0])[0].any()}
+    later = {r: activity[r].with_values(part[1], whole=config.windows == "trial") for r, part in parts.items()}
+    if sum(float((i.end - i.start).sum()) for i in later.values()) < _LEAST_WINDOWS * model.sequence_length:
+        return
+    say("Fitting how rates answer to the factors")
+    early = NeuroBridgeModel(**model.config)
+    early.init_vocabs(dataset)
+    before = {r: part[0] for r, part in parts.items()}
+    early.fit_unit_statistics(dataset, before)
+    most = model.factors.loading_rows.embedding_dim
+    set_factors(early, fit_factors(early, dataset, before, most=most, seed=config.seed))
+    model.response.fit(*_later_cells(early.eval(), dataset, later, config))
+
+
+@torch.no_grad()
+def _later_cells(
+    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: PretrainConfig
+) -> tuple[Floats, Floats, Floats]:
+    """Of masked cells: features (cells, 3), log-rates that the factors predict, and counts."""
+    schemes = {name: float(weight) for name, weight in config.masking.items() if weight}
+    loader = window_loader(
+        dataset,
+        MaskedTokenizer(model, schemes, seed=config.seed, fixed=True),
+        intervals,
+        windows=config.windows,
+        window_length=model.sequence_length,
+        batch_size=config.loader.batch_size,
+    )
+    parts = []
+    for batch in loader:
+        inputs = batch["model_inputs"]
+        cells = Cells.listed(inputs["output_cells"], inputs["output_cell_count"])
+        log_rates, features = model.factor_log_rates(**inputs)
+        some = torch.arange(0, len(cells.unit), max(1, len(cells.unit) * len(loader) // _MOST_CELLS))
+        of_batch = (features[cells], log_rates[cells], batch["target_values"][cells])
+        parts.append([x[some].double().numpy() for x in of_batch])
+    features, log_rates, counts = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return features, log_rates, counts

@@ -1,0 +1,82 @@
+"""How a unit's rate answers to what the factors predict of it: a response that all units share.
+
+The factors are fitted to the training activity, and so are each unit's loadings: on later activity they say too much of
+units that fired little, and too little of others. How much to believe does not depend on which unit it is, but on what
+is predicted, how uncertain that is, and how many spikes the unit's loadings were fitted to. So the correction is one
+function of these three, the same for all units and recordings, fitted where loadings were not.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neurobridge_tb.arrays import Floats
+
+_CENTER, _SCALE = (0.0, 0.5, 4.0), (1.0, 1.0, 2.0)  # of the features
+_LEAST, _MOST = (-3.0, -0.5, -2.0), (3.0, 2.5, 2.0)  # beyond them a scaled feature counts as this
+_PAIRS = tuple((a, b) for a in range(3) for b in range(a, 3))
+_PRIOR = 200.0  # the weights are drawn to 0 as by so many spikes
+_STEPS, _TOLERANCE, _LARGEST = 50, 1e-5, 1.0
+_HIGHEST = 5.0  # size of a correction of a log-rate
+
+
+class RateResponse(nn.Module):
+    """A correction of log-rates that is quadratic in three features; 0 until it is fitted.
+
+    The features of a cell: the log of its predicted rate over the mean rate, the standard deviation of that prediction
+    in mean rates, and the log of the spikes that the unit's loadings were fitted to. It is not trained: on the activity
+    that loadings are fitted to, all that they predict looks right.
+    """
+
+    weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.zeros(4 + len(_PAIRS)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(…) what is added to log-rates, given features (…, 3)."""
+        x = [features[..., k] for k in range(3)]
+        z = [((x[k] - _CENTER[k]) / _SCALE[k]).clamp(_LEAST[k], _MOST[k]) for k in range(3)]
+        terms = [*z, *(z[a] * z[b] for a, b in _PAIRS)]
+        added = self.weights[0] + sum(w * term for w, term in zip(self.weights[1:], terms, strict=True))
+        return added.clamp(-_HIGHEST, _HIGHEST)
+
+    @torch.no_grad()
+    def fit(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
+        """Poisson regression of counts; it stays at 0 unless each half of the cells says something of the other.
+
+        Args:
+            features: (cells, 3), in order of their windows.
+            log_rates: (cells,) before the correction, counts a bin.
+            counts: (cells,).
+        """
+        z = np.clip((features - np.array(_CENTER)) / np.array(_SCALE), _LEAST, _MOST)
+        x = np.column_stack([np.ones(len(z)), z, *(z[:, a] * z[:, b] for a, b in _PAIRS)])
+        half = len(x) // 2
+        gained = sum(
+            _gain(x[there], log_rates[there], counts[there], _fit(x[here], log_rates[here], counts[here]))
+            for here, there in ((slice(half), slice(half, None)), (slice(half, None), slice(half)))
+        )
+        if gained > 0:
+            self.weights.copy_(torch.from_numpy(_fit(x, log_rates, counts)))
+
+
+def _fit(x: Floats, log_rates: Floats, counts: Floats) -> Floats:
+    """Weights of the largest penalised likelihood, by Newton's method."""
+    weights = np.zeros(x.shape[1])
+    for _ in range(_STEPS):
+        rates = np.exp(log_rates + np.clip(x @ weights, -_HIGHEST, _HIGHEST))
+        slope = x.T @ (rates - counts) + _PRIOR * weights
+        curvature = (x * rates[:, None]).T @ x + _PRIOR * np.eye(len(weights))
+        step = np.clip(np.linalg.solve(curvature, slope), -_LARGEST, _LARGEST)
+        weights = weights - step
+        if np.abs(step).max() < _TOLERANCE:
+            break
+    return weights
+
+
+def _gain(x: Floats, log_rates: Floats, counts: Floats, weights: Floats) -> float:
+    """Log-likelihood gained, in nats."""
+    added = np.clip(x @ weights, -_HIGHEST, _HIGHEST)
+    return float((counts * added - np.exp(log_rates) * np.expm1(added)).sum())

@@ -1,0 +1,80 @@
+"""The response is fitted where factors were not, and only where there is enough of that."""
+
+import numpy as np
+import torch
+
+from neurobridge_tb import NeuroBridgeModel
+from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
+from neurobridge_tb.engine.config import settle
+from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
+from neurobridge_tb.engine.starts.response_start import _later_cells, fit_rate_response
+
+BIN, WINDOW = 0.05, 0.2
+
+
+def started(folder, n_bins, kind="spike_counts"):
+    """A model at its start on few bins of many units, of whose loadings half is chance."""
+    rng = np.random.default_rng(0)
+    drive = rng.normal(size=(n_bins, 3)) @ rng.normal(0, 0.3, (3, 60))
+    counts = rng.poisson(np.exp(drive - 1.5)).astype(np.uint8)
+    train = BIN * (n_bins // 2)
+    data = build_recording(
+        brainset_id="test",
+        session_id="one",
+        subject_id="s",
+        units={"id": [f"u{i}" for i in range(60)]},
+        splits={"train": ([0.0], [train]), "valid": ([train], [n_bins * BIN])},
+        simulated=True,
+        **{"counts" if kind == "spike_counts" else "mua": (counts if kind == "spike_counts" else drive, BIN)},
+    )
+    save_recording(data, folder / "one.h5")
+    dataset = BinnedRecordings(folder)
+    config = settle(
+        PretrainConfig,
+        None,
+        {
+            "dataset": "binned",
+            "root": str(folder),
+            "windows": "continuous",
+            "masking": {"neuron": 1.0, "temporal": 0.0},
+        },
+    )
+    model = NeuroBridgeModel(
+        modality=kind, sequence_length=WINDOW, latent_step=WINDOW, dim=16, depth=1, dim_head=8, num_factors=16
+    )
+    model.init_vocabs(dataset)
+    intervals = dataset.get_sampling_intervals("train")
+    model.fit_unit_statistics(dataset, intervals)
+    start_from_factor_analysis(model, dataset, intervals)
+    fit_rate_response(model, dataset, intervals, config)
+    return model, dataset, config
+
+
+def test_the_response_helps_on_activity_that_nothing_was_fitted_to(tmp_path):
+    model, dataset, config = started(tmp_path, 1600)
+    features, log_rates, counts = _later_cells(model, dataset, dataset.get_sampling_intervals("valid"), config)
+    corrected = log_rates + model.response(torch.from_numpy(features).float()).numpy()
+
+    def loss(log_rates):
+        return (np.exp(log_rates) - counts * log_rates).mean()
+
+    mean = float(np.log(counts.mean()))
+    assert loss(corrected) < loss(log_rates) < loss(np.full_like(log_rates, mean))
+
+
+def test_few_windows_fit_no_response(tmp_path):
+    assert (started(tmp_path, 700)[0].response.weights == 0).all()
+
+
+def test_a_model_of_mua_has_none(tmp_path):
+    assert started(tmp_path, 700, kind="mua")[0].response is None
+
+
+def test_models_from_before_it_predict_what_they_did(tmp_path):
+    model = started(tmp_path, 1600)[0]
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("response")}
+    assert model.response.weights.abs().sum() > 0
+    older = NeuroBridgeModel(**model.config)
+    older.load_state_dict(state)
+    assert older.response is not None and (older.response.weights == 0).all()

@@ -1,0 +1,60 @@
+"""The response that all units share: what it starts at, what it is fitted to, and where it stays."""
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+
+from neurobridge_tb.nn.rate_response import RateResponse
+
+
+def cells(n=20000, seed=0):
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, 3)) * [1.0, 0.2, 2.0] + [0.0, 0.5, 3.0]
+    log_rates = features[:, 0] - 1
+    counts = rng.poisson(np.exp(log_rates - 0.4 * features[:, 0] + 0.1 * (features[:, 2] - 3)))
+    return features, log_rates, counts.astype(float)
+
+
+def test_nothing_is_corrected_before_the_fit():
+    assert (RateResponse()(torch.randn(4, 5, 6, 3)) == 0).all()
+
+
+def test_the_fit_is_the_penalised_maximum_of_the_likelihood():
+    features, log_rates, counts = cells()
+    response = RateResponse().double()
+    response.fit(features, log_rates, counts)
+    z = np.clip((features - [0, 0.5, 4]) / [1, 1, 2], [-3, -0.5, -2], [3, 2.5, 2])
+    x = np.column_stack([np.ones(len(z)), z, *[z[:, a] * z[:, b] for a in range(3) for b in range(a, 3)]])
+
+    def loss(w):
+        rates = np.exp(log_rates + x @ w)
+        return (rates - counts * (x @ w)).sum() + 100 * (w**2).sum(), x.T @ (rates - counts) + 200 * w
+
+    best = minimize(loss, np.zeros(x.shape[1]), jac=True, method="BFGS", options={"gtol": 1e-4}).x
+    np.testing.assert_allclose(response.weights.numpy(), best, atol=1e-5)
+    np.testing.assert_allclose(response(torch.from_numpy(features)).numpy(), x @ best, atol=1e-4)
+
+
+def test_rates_that_say_too_much_are_drawn_back_on_new_cells():
+    response = RateResponse()
+    response.fit(*cells())
+    features, log_rates, counts = cells(seed=1)
+    corrected = log_rates + response(torch.from_numpy(features).float()).numpy()
+    truth = log_rates - 0.4 * features[:, 0] + 0.1 * (features[:, 2] - 3)
+    assert np.abs(corrected - truth).mean() < 0.15 * np.abs(log_rates - truth).mean()
+
+
+def test_where_halves_tell_nothing_of_each_other_nothing_is_corrected():
+    features, log_rates, counts = cells()
+    response = RateResponse()
+    for half in (slice(10000), slice(10000, None)):
+        counts[half] = 0 if half.start is None else 5
+    response.fit(features, log_rates, counts)
+    assert (response.weights == 0).all()
+
+
+def test_far_from_all_that_there_is_a_correction_stays_as_it_is_at_the_border():
+    response = RateResponse()
+    response.fit(*cells())
+    edge, beyond = torch.tensor([[3.0, 3.0, 8.0], [1e6, 1e6, 1e6]])
+    assert torch.isfinite(response(beyond)) and response(beyond) == response(edge)
