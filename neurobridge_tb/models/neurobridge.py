@@ -521,7 +521,7 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
     def factor_log_rates(
         self, *, output_timestamps: Tensor, output_unit_index: Tensor, **inputs: Any
     ) -> tuple[Tensor, Tensor]:
-        """What the factors alone predict, before the response: log-rates (B, K, M), and what the response reads of each.
+        """What the factors alone predict: log-rates (B, K, M) before the response, and what that reads of each.
 
         Args:
             output_timestamps: (B, K) in s.
