@@ -27,6 +27,25 @@ def test_signals_of_terminals_and_clusters_have_a_sentence_of_the_job_alone(numb
     assert job.stderr.strip() == f"Stopped by {number.name}. Run the same command again to go on."
 
 
+def test_a_job_that_waits_in_a_library_is_stopped_too():
+    code = (
+        "import ctypes, os, signal, threading, time\n"
+        "from neurobridge_tb.cli import signals\n"
+        "signals._PATIENCE_IN_LIBRARY_S = 0.2\n"
+        "signals.end_with_a_sentence()\n"
+        "ready = os.pipe()\n"
+        "if not (worker := os.fork()): os.write(ready[1], b'.'), time.sleep(30), os._exit(1)\n"
+        "os.read(ready[0], 1)\n"
+        "os.kill(worker, signal.SIGTERM)\n"  # of which this process is not told
+        "assert os.waitpid(worker, 0)[1] >> 8 == 143\n"
+        "threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGTERM]).start()\n"
+        "mutex = ctypes.create_string_buffer(64)\n"
+        "for _ in range(2): ctypes.CDLL(None).pthread_mutex_lock(mutex)\n"  # for ever, whatever signals come
+    )
+    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (job.returncode, job.stderr.strip()) == (143, "Stopped by SIGTERM. Run the same command again to go on.")
+
+
 def test_what_nohup_has_ignored_stays_ignored():
     code = (
         "import os, signal\n"
