@@ -39,9 +39,10 @@ _PIPELINES = {  # brainset and item
 }
 _DEMO_SIZES = {
     "simulate": ["--concepts", "16", "--per-concept", "4", "--repeats", "4"],
+    "embed": ["layers=[blocks.4@1x1]"],
     "align": ["readout.dim_hidden=16", "stage1.epochs=1", "stage2.epochs=1"],
     "evaluate": ["resamples=20", "permutations=20"],
-    "reconstruct": ["flow.steps=2", "flow.candidates=1", "judge.image_size=32", "num_samples=1"],
+    "reconstruct": ["backends=[nearest, ridge_pixels]", "judge.image_size=32", "num_samples=1"],
 }
 
 
