@@ -24,6 +24,9 @@ class SplitPlan:
         gap: Time in s left out between blocks of different splits.
         block: Length of a block in s. Default: a fiftieth of the recording, but 10 to 120 s, and ten blocks at least.
         seed: Which blocks or rows go where.
+
+    Raises:
+        InputError: No such shares, gap or blocks.
     """
 
     by: str = "blocks"
@@ -31,6 +34,15 @@ class SplitPlan:
     gap: float = 1.0
     block: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        sound = all(share >= 0 for share in self.shares) and 0 < self.shares[0] and sum(self.shares) < np.inf
+        if not (sound and 0 <= self.gap < np.inf and (self.block is None or 0 < self.block < np.inf)):
+            raise InputError(
+                expected="shares of 0 or more, some of it for training, a gap of 0 s or more, and blocks longer than 0 s",
+                found=f"shares {self.shares}, gap {self.gap:g}, block {self.block}",
+                fix="Correct --shares, --gap or --block.",
+            )
 
 
 def block_splits(start: float, end: float, plan: SplitPlan, rows: NDArray[np.float64] | None = None) -> Bounds:

@@ -52,7 +52,11 @@ def simulate_allen_session(
     """
     for name, value, least in (("n_units", n_units, 1), ("seconds", seconds, 60), ("rate", rate, 1e-3)):
         if not value >= least:
-            raise InputError(expected=f"{name} of at least {least:g}", found=f"{value}", fix="Correct the setting.")
+            raise InputError(
+                expected=f"{name.removeprefix('n_')} of at least {least:g}",
+                found=f"{value}",
+                fix="Correct the setting.",
+            )
     path = Path(out_dir) / "raw" / BRAINSET / f"session_{session_id}" / f"session_{session_id}.nwb"
     if path.exists() and not _is_simulated(path):
         raise InputError(

@@ -71,8 +71,8 @@ def simulate_ibl_sessions(
     require("pyarrow", extra="ibl")
     if not (n_sessions >= 1 and seconds >= 10 and n_units >= 1 and n_probes in (1, 2)):
         raise InputError(
-            expected="n_sessions and n_units of 1 or more, 10 seconds or more, and 1 or 2 probes",
-            found=f"n_sessions={n_sessions}, n_units={n_units}, seconds={seconds}, n_probes={n_probes}",
+            expected="1 or more sessions and units, 10 seconds or more, and 1 or 2 probes",
+            found=f"{n_sessions} sessions, {n_units} units, {seconds:g} seconds, {n_probes} probes",
             fix="Correct the settings.",
         )
     root = Path(out_dir) / "raw" / "ibl_brain_wide_map_2025"

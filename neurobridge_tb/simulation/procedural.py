@@ -125,9 +125,9 @@ def write_procedural_images(
     """
     if not 0 <= n_test <= n_concepts:
         raise InputError(
-            expected=f"at most {n_concepts} test images, one a concept",
-            found=f"n_test = {n_test}",
-            fix="Lower n_test or raise n_concepts.",
+            expected=f"at least {max(n_test, 0)} concepts, one for each test image",
+            found=f"{n_concepts} concepts, {n_test} test images",
+            fix="Raise n_concepts (--concepts); in Python, n_test may be lower.",
         )
     concepts = concept_names(n_concepts, seed)
     tested = {concepts[i] for i in np.linspace(0, n_concepts - 1, n_test).round().astype(int)}

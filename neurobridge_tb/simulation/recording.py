@@ -95,18 +95,27 @@ def mean_and_deviation(values: NDArray[np.float64]) -> tuple[NDArray[np.float64]
         return mean, np.where(count > 1, np.sqrt(square / (count - 1)), np.nan)
 
 
-def draw_design(n_train: int, n_test: int, n_repeats: int, rng: np.random.Generator) -> Design:
-    """Shuffle presentations over four days; each day shows a share of the repeats of every test image.
+def check_design(n_train: int, n_test: int, n_repeats: int) -> None:
+    """Refuse what :func:`draw_design` refuses. Call it before images are drawn.
 
     Raises:
-        InputError: Fewer than two test images, or fewer repeats than days.
+        InputError: Fewer than two test images, or fewer repeats or training images than days.
     """
     if n_train < N_DAYS or n_test < 2 or n_repeats < N_DAYS:
         raise InputError(
             expected=f"at least {N_DAYS} training images, 2 test images and {N_DAYS} repeats, one a recording day",
             found=f"{n_train} training images, {n_test} test images, {n_repeats} repeats",
-            fix="Give more images, or raise n_test and n_repeats.",
+            fix="Raise n_repeats (--repeats), or give more images (--concepts, --per-concept).",
         )
+
+
+def draw_design(n_train: int, n_test: int, n_repeats: int, rng: np.random.Generator) -> Design:
+    """Shuffle presentations over four days; each day shows a share of the repeats of every test image.
+
+    Raises:
+        InputError: See :func:`check_design`.
+    """
+    check_design(n_train, n_test, n_repeats)
     repeats = np.repeat(np.arange(n_repeats), n_test)
     image = np.concatenate([np.arange(n_train), n_train + np.tile(np.arange(n_test), n_repeats)])
     repeat = np.concatenate([np.zeros(n_train, dtype=np.int64), repeats])

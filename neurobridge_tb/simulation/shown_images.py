@@ -58,7 +58,7 @@ def choose_photos(
         raise InputError(
             expected=f"photos of at least {n_test} classes, one test image each",
             found=f"{len(classes)} classes in {images}",
-            fix="Lower n_test, or give a folder with more class folders.",
+            fix="Give a folder with more class folders; in Python, n_test may be lower.",
         )
     tested = set(np.linspace(0, len(classes) - 1, n_test).round().astype(int).tolist())
     test: list[str] = []
@@ -72,7 +72,7 @@ def choose_photos(
         raise InputError(
             expected="more photos than test images",
             found=f"{len(test)} photos in {images}",
-            fix="Lower n_test, or give more photos.",
+            fix="Give more photos; in Python, n_test may be lower.",
         )
     turns.sort()
     return sorted(photo for _, photo in turns[:budget]), sorted(test)

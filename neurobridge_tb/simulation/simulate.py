@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import read_json, write_json
 from neurobridge_tb.simulation.procedural import write_procedural_images
-from neurobridge_tb.simulation.recording import draw_design, record
+from neurobridge_tb.simulation.recording import check_design, draw_design, record
 from neurobridge_tb.simulation.shown_images import choose_photos, load_images
 from neurobridge_tb.simulation.tvsd_files import write_image_list, write_mapping, write_norm_file, write_trials_file
 from neurobridge_tb.simulation.ventral_stream import N_CHANNELS, VentralStream
@@ -91,6 +91,7 @@ def simulate_tvsd(
         return None if progress is None else lambda done, total: progress(name, done, total)
 
     if images_dir is None:
+        check_design(n_concepts * images_per_concept, n_test, n_repeats)
         images_dir = Path(out_dir) / "images"
         train, test = write_procedural_images(
             images_dir, **design, size=image_size, seed=seed, progress=stage("drawing images")

@@ -75,6 +75,16 @@ def test_numbers_are_chosen_by_value():
     assert len(its.recording(Choices(where=("label=1,0.5",))).units) == 3
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"shares": (0, 0, 0)}, {"shares": (1, -1, 1)}, {"shares": (np.nan, 1, 1)}, {"shares": (0, 1, 1)}, {"gap": -1.0}]
+    + [{"block": 0.0}, {"block": np.nan}],
+)
+def test_splits_that_cannot_be_are_refused(wrong):
+    with pytest.raises(InputError, match="shares of 0 or more"):
+        SplitPlan(**wrong)
+
+
 def test_conditions_that_no_unit_meets_list_the_values():
     its = draft()
     its.units["group"] = ["mua"] * 4 + ["noise"] * 2

@@ -102,5 +102,5 @@ def test_an_image_does_not_depend_on_how_many_are_drawn(tmp_path):
 
 
 def test_more_test_images_than_concepts(tmp_path):
-    with pytest.raises(InputError, match="n_test = 5"):
+    with pytest.raises(InputError, match="at least 5 concepts[\\s\\S]*4 concepts, 5 test"):
         write_procedural_images(tmp_path, n_concepts=4, n_test=5)

@@ -267,4 +267,4 @@ def test_photos_of_the_user_are_read_where_they_lie(workspace, tmp_path):
 def test_bad_settings_leave_no_raw_files(tmp_path, wrong, message):
     with pytest.raises(InputError, match=message):
         simulate_tvsd(tmp_path, **{**SMALL, **wrong})
-    assert not (tmp_path / "raw").exists()
+    assert not (tmp_path / "raw").exists() and not (tmp_path / "images").exists()
