@@ -39,7 +39,7 @@ class SplitPlan:
         sound = all(share >= 0 for share in self.shares) and 0 < self.shares[0] and sum(self.shares) < np.inf
         if not (sound and 0 <= self.gap < np.inf and (self.block is None or 0 < self.block < np.inf)):
             raise InputError(
-                expected="shares of 0 or more, some of it for training, a gap of 0 s or more, and blocks longer than 0 s",
+                expected="shares of 0 or more, some for training, a gap of 0 s or more, and blocks longer than 0 s",
                 found=f"shares {self.shares}, gap {self.gap:g}, block {self.block}",
                 fix="Correct --shares, --gap or --block.",
             )

@@ -192,7 +192,7 @@ class RunFolder:
         """Fit, from the last checkpoint where there is one, and gather the logs of all attempts.
 
         Raises:
-            InputError: The checkpoint is of another version.
+            InputError: The checkpoint is of another version, or Lightning refuses the settings.
             ProcessError: Another process of this training has ended.
         """
         last = self.resumed
@@ -202,6 +202,8 @@ class RunFolder:
             loader.pin_memory = trainer.strategy.root_device.type == "cuda"  # copies that the device need not wait for
         try:
             trainer.fit(module, train, valid, ckpt_path=last, weights_only=True)
+        except MisconfigurationException as error:  # e.g. of a share of the batches that is less than one
+            raise _refused(error) from error
         except (ValueError, RuntimeError) as error:
             if trainer.world_size > 1 and any(part in str(error) for part in _OF_LOST_PROCESSES):
                 raise ProcessError(
@@ -253,11 +255,15 @@ def _lightning_trainer(**arguments: Any) -> L.Trainer:
     try:
         return L.Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise InputError(
-            expected="settings that lightning.Trainer takes",
-            found=first_line(error),
-            fix="Correct the settings of trainer, e.g. trainer.devices or trainer.strategy.",
-        ) from error
+        raise _refused(error) from error
+
+
+def _refused(error: Exception) -> InputError:
+    return InputError(
+        expected="settings that lightning.Trainer takes",
+        found=first_line(error),
+        fix="Correct the settings of trainer, e.g. trainer.devices or trainer.strategy.",
+    )
 
 
 def read_metrics(run_dir: str | Path) -> dict[str, Any]:

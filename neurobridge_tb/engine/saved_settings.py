@@ -51,9 +51,10 @@ class Settings:
         found = list(self._unlike(self._read(folder / "config.yaml"), new))
         path = folder / "sources.json"
         saved = read_json(path) if path.exists() else self._sources
-        if "recordings" not in self._sources:
-            saved.pop("recordings", None)
-        others = [name for name in sorted(saved) if saved[name] != self._sources.get(name)]
+        if not ("recordings" in saved and "recordings" in self._sources):  # older versions noted none
+            saved = {name: its for name, its in saved.items() if name != "recordings"}
+            saved |= {name: its for name, its in self._sources.items() if name == "recordings"}
+        others = [name for name in sorted({*saved, *self._sources}) if saved.get(name) != self._sources.get(name)]
         return found + [f"{name} (of other contents)" for name in others]
 
     def _read(self, path: Path) -> Any:
@@ -136,6 +137,8 @@ def check_run_folder(folder: str | Path) -> None:
     Raises:
         InputError: It is a file, or such a file is in it.
     """
+    if not str(folder):
+        raise InputError(expected="the folder of a run", found="an empty run_dir", fix="Name one, e.g. run_dir=runs/a.")
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(expected=f"a folder, or nothing, at {folder}", found="a file", fix="Name another run_dir.")

@@ -82,6 +82,16 @@ def test_what_lightning_refuses_is_an_error_with_words(setting, binned_root, tmp
         RunFolder(config).processes(config.trainer)
 
 
+def test_what_lightning_refuses_in_a_training_is_an_error_in_words(binned_root, tmp_path):
+    with pytest.raises(InputError, match=r"lightning\.Trainer takes[\s\S]*limit_train_batches"):
+        pretrain(**SHORT | {"limit_train_batches": 1e-4}, root=binned_root, run_dir=tmp_path)
+
+
+def test_a_run_has_a_folder(binned_root):
+    with pytest.raises(InputError, match="an empty run_dir"):
+        settle(PretrainConfig, None, {**SHORT, "root": binned_root, "run_dir": ""})
+
+
 def test_a_training_without_an_end_is_refused(binned_root, tmp_path):
     config = settle(PretrainConfig, None, {**SHORT, "max_epochs": -1, "root": binned_root, "run_dir": tmp_path})
     with pytest.raises(InputError, match=r"max_epochs=-1 and trainer\.max_steps=-1"):
@@ -196,6 +206,7 @@ def test_other_settings_and_another_source_are_refused(finished, binned_root, tm
     assert Settings(replace(config, seed=1)).differences(finished) == ["seed (0, now 1)"]
     (tmp_path / "a.ckpt").write_bytes(b"one")
     started = replace(config, warm_start=str(tmp_path / "a.ckpt"))
+    assert Settings(started).differences(finished) == ["warm_start (of other contents)"]  # it began without one
     Settings(started).save(tmp_path)
     (tmp_path / "a.ckpt").rename(tmp_path / "b.ckpt")
     moved = replace(config, warm_start=str(tmp_path / "b.ckpt"))

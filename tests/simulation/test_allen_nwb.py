@@ -129,7 +129,7 @@ def test_a_recorded_session_is_never_replaced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"n_units": 0}, "n_units"), ({"seconds": 5}, "60"), ({"rate": 0}, "rate")]
+    ("wrong", "message"), [({"n_units": 0}, "units of at least"), ({"seconds": 5}, "60"), ({"rate": 0}, "rate")]
 )
 def test_bad_settings_leave_no_file(tmp_path, wrong, message):
     with pytest.raises(InputError, match=message):
