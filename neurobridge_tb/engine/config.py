@@ -348,7 +348,14 @@ def _finished(job: str, config: DictConfig) -> Any:
         finished = cast(JobConfig, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:  # of what a value refers to, too
         raise InputError(expected=f"a config of `{job}`", found=first_line(error), fix=_see_help(job)) from error
-    _check_masking(job, getattr(finished, "masking", ()))
+    masking = getattr(finished, "masking", {})
+    _check_masking(job, masking)
+    if masking and not (min(masking.values()) >= 0 and sum(masking.values()) > 0):
+        raise InputError(
+            expected="weights of masking schemes of 0 or more, some above 0",
+            found=", ".join(f"masking.{scheme}={weight:g}" for scheme, weight in masking.items()),
+            fix="Raise one of them; those of weight 0 are not used.",
+        )
     check_ranges(finished)
     _expand_home(finished)
     if isinstance(finished, RunConfig):

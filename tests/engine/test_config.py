@@ -184,6 +184,8 @@ def test_a_job_that_there_is_not_is_named():
         ("align", "stage2.replay_batch=0", "stage2.replay_batch 1 or more"),
         ("forecast", "model.history=1e30", "model.history above 0 and at most 86400"),
         ("forecast", "glm_horizons=[0.1,nan]", "glm_horizons above 0 and at most 86400"),
+        ("pretrain", "masking.neuron=-1", "weights of masking schemes of 0 or more[\\s\\S]*masking.neuron=-1"),
+        ("pretrain", "masking={neuron:0,intra_region:0,inter_region:0}", "some above 0"),
         ("embed", "batch_size=0", "batch_size 1 or more"),
     ],
 )
