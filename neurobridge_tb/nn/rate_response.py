@@ -16,6 +16,7 @@ _CENTER, _SCALE = (0.0, 0.5, 4.0), (1.0, 1.0, 2.0)  # of the features
 _LEAST, _MOST = (-3.0, -0.5, -2.0), (3.0, 2.5, 2.0)  # beyond them a scaled feature counts as this
 _PAIRS = tuple((a, b) for a in range(3) for b in range(a, 3))
 _PRIOR = 200.0  # the weights are drawn to 0 as by so many spikes
+_FOLDS = 5
 _STEPS, _TOLERANCE, _LARGEST = 50, 1e-5, 1.0
 _HIGHEST = 5.0  # size of a correction of a log-rate
 
@@ -44,7 +45,7 @@ class RateResponse(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
-        """Poisson regression of counts; it stays at 0 unless each half of the cells says something of the other.
+        """Poisson regression of counts; it stays at 0 unless it predicts stretches of cells that it was not fitted to.
 
         Args:
             features: (cells, 3), in order of their windows.
@@ -53,11 +54,11 @@ class RateResponse(nn.Module):
         """
         z = np.clip((features - np.array(_CENTER)) / np.array(_SCALE), _LEAST, _MOST)
         x = np.column_stack([np.ones(len(z)), z, *(z[:, a] * z[:, b] for a, b in _PAIRS)])
-        half = len(x) // 2
-        gained = sum(
-            _gain(x[there], log_rates[there], counts[there], _fit(x[here], log_rates[here], counts[here]))
-            for here, there in ((slice(half), slice(half, None)), (slice(half, None), slice(half)))
-        )
+        gained, ends = 0.0, np.linspace(0, len(x), _FOLDS + 1).astype(int)
+        for first, last in zip(ends[:-1], ends[1:], strict=True):
+            others = np.r_[:first, last : len(x)]
+            weights = _fit(x[others], log_rates[others], counts[others])
+            gained += _gain(x[first:last], log_rates[first:last], counts[first:last], weights)
         if gained > 0:
             self.weights.copy_(torch.from_numpy(_fit(x, log_rates, counts)))
 
