@@ -24,7 +24,8 @@ while [ $# -gt 0 ]; do
 done
 python=.venv/bin/python
 [ -z "${PYTHON:-}" ] || python=$(whole "$(command -v "$PYTHON" || (cd "$here" && command -v "$PYTHON") || echo "$PYTHON")")
-if ! "$python" -c "import hypothesis, neurobridge_tb, pytest, timm, torch_brain" 2> /dev/null; then
+needs='"hypothesis", "neurobridge_tb", "pytest", "timm", "torch_brain"'  # found, not imported: some torchvisions fail alone
+if ! "$python" -c "import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, [$needs])))"; then
   echo "Expected a Python with neurobridge-tb, its extra 'demo', pytest and hypothesis; found $python without them." >&2
   echo "Run 'make test', or: pip install -c constraints.txt '.[demo]' pytest hypothesis, and PYTHON=... $0" >&2
   exit 2
