@@ -19,7 +19,7 @@ from neurobridge_tb.configs.finetune import FinetuneConfig
 from neurobridge_tb.data.activity import sampling_intervals
 from neurobridge_tb.data.behavior import check_known, raw_samples, read_windows
 from neurobridge_tb.data.targets import series_spec
-from neurobridge_tb.data.windows import window_loader
+from neurobridge_tb.data.windows import batch_size_for, window_loader
 from neurobridge_tb.datasets import is_simulated
 from neurobridge_tb.devices import place
 from neurobridge_tb.engine.config import files_of, open_dataset, settle
@@ -104,7 +104,8 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
             "valid": LabelledTokenizer(decoder, spec, scale),
         }
         processes = run.processes(config.trainer)
-        size = min(config.loader.batch_size, len(windows["train"]) // processes)
+        n_windows = len(windows["train"])
+        size = min(config.loader.batch_size or batch_size_for(n_windows), n_windows // processes)
         batches = {**layout, **asdict(config.loader), "batch_size": size}
         train, valid = (
             window_loader(dataset, t, splits[split], shuffle=split == "train", seed=config.seed, **batches)
