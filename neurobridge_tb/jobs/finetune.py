@@ -145,7 +145,7 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
             expected=f"rows among {', '.join(decoders)}", found=", ".join(unknown) or "none", fix="Correct rows=[…]."
         )
     n_bins = sum(len(reader.bin_times(window)) for window in windows["test"])
-    unknown = n_bins - sum(map(len, observed))
+    n_left_out = n_bins - sum(map(len, observed))
     rows = [{"decoder": name, **window_scores(decoders[name](), observed, config.seed)} for name in config.rows]
     content = {
         "dataset": ", ".join(dataset.recording_ids),
@@ -153,8 +153,8 @@ def finetune(config: FinetuneConfig | None = None, /, **settings: Any) -> Path:
         "command": config.command,
         "target": config.target,
         "labelled windows": len(windows["train"]),
-        "notes": [f"{unknown:,} of {n_bins:,} test bins are left out: {config.target} is not known there."]
-        * (unknown > 0),
+        "notes": [f"{n_left_out:,} of {n_bins:,} test bins are left out: {config.target} is not known there."]
+        * (n_left_out > 0),
         "rows": rows,
     }
     if is_first_process():

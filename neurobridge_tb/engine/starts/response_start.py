@@ -74,5 +74,5 @@ def _later_cells(
         some = torch.arange(0, len(cells.unit), max(1, len(cells.unit) * len(loader) // _MOST_CELLS))
         of_batch = (features[cells], log_rates[cells], batch["target_values"][cells])
         parts.append([x[some].double().numpy() for x in of_batch])
-    features, log_rates, counts = (np.concatenate(x) for x in zip(*parts, strict=True))
-    return features, log_rates, counts
+    of_cells, predicted, counts = (np.concatenate(x) for x in zip(*parts, strict=True))
+    return of_cells, predicted, counts
