@@ -11,6 +11,15 @@ import psutil
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def signals_that_nobody_ignores():
+    """What the tests were started with, as in a shell's background or by nohup, jobs would ignore as well."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_of_terminals_and_clusters_have_a_sentence_of_the_job_alone(number):
     code = (
