@@ -21,11 +21,7 @@ from neurobridge_tb.jobs.pretrain import pretrain
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 from align_henaff_v1 import WINDOW, deal, read, save_trials
 
-BASELINES = {
-    "ridge": "ridge from the units kept",
-    "factor analysis": "factor analysis",
-    "training mean": "training mean",
-}
+BASELINES = ("ridge from the units kept", "factor analysis", "training mean")
 
 
 @click.command()
@@ -56,7 +52,7 @@ def run(folder: Path, work: Path, seeds: tuple[int, ...], epochs: int) -> None:
     print("| --- " * (2 + 2 * len(BASELINES)) + "|")
     for seed, row in zip(seeds, rows, strict=True):
         cells = []
-        for name in BASELINES.values():
+        for name in BASELINES:
             gain = row["model less baseline"][name]
             cells += [f"{row['baselines'][name]:.4f}"]
             cells += [f"{gain['value']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})"]

@@ -22,9 +22,7 @@ FROM_0 = set(
     "noise_level".split()
 )
 ABOVE_0 = set("t_min t_max emb_init_scale reference_seconds limit_train_batches limit_val_batches".split())
-WITHIN_A_DAY = set(
-    "sequence_length latent_step bin_size history horizon glm_horizons".split()
-)  # windows are made of them
+WITHIN_A_DAY = set("sequence_length latent_step bin_size history horizon glm_horizons".split())  # make windows
 _DAY = 86_400
 
 

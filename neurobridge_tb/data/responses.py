@@ -311,8 +311,10 @@ def check_test_images(
     Raises:
         InputError: There are some.
     """
+    if config.shared_test_images:
+        return
     copied = [image for of in splits.values() for image in copied_test_images(of, embeddings)]
-    if copied and not config.shared_test_images:
+    if copied:
         raise InputError(
             expected="test images that are shown in no training or validation presentation",
             found=f"{len(copied)} that are, by another name, e.g. {copied[0]}: its embedding is that of another id",
@@ -321,7 +323,7 @@ def check_test_images(
         )
     found = shown_elsewhere({r: {s: part.image_ids for s, part in of.items()} for r, of in splits.items()})
     shared = [(recording, image) for recording, images in found.items() for image in images]
-    if shared and not config.shared_test_images:
+    if shared:
         raise InputError(
             expected="test images that no other recording shows in training or validation",
             found=f"{len(shared)} that one does, e.g. {shared[0][1]}, a test image of {shared[0][0]}",

@@ -28,6 +28,7 @@ class StimulusImages:
     """
 
     def __init__(self, images: str | Path, image_ids: Sequence[str]):
+        self._images, self._fingerprints = images, dict[Path, str]()
         self.ids: list[str] = list(dict.fromkeys(str(i) for i in image_ids))
         self._paths = image_paths(images, self.ids)
         missing = [image_id for image_id in self.ids if image_id not in self._paths]
@@ -66,12 +67,18 @@ class StimulusImages:
         """
         return {self._fingerprint(str(image_id)) for image_id in (self.ids if ids is None else ids)}
 
-    def ids_without(self, fingerprints: set[str]) -> list[str]:
-        """Ids of the images whose files have other contents than those, whatever they are called."""
-        return [image_id for image_id in self.ids if self._fingerprint(image_id) not in fingerprints]
+    def without(self, fingerprints: set[str]) -> "StimulusImages":
+        """The images whose files have other contents than those, whatever they are called."""
+        left = StimulusImages(self._images, [i for i in self.ids if self._fingerprint(i) not in fingerprints])
+        left._fingerprints = self._fingerprints
+        return left
 
     def _fingerprint(self, image_id: str) -> str:
-        return hashlib.sha256(self.path(image_id).read_bytes()).hexdigest()[:12]
+        """Of a file that is read once."""
+        path = self.path(image_id)
+        if path not in self._fingerprints:
+            self._fingerprints[path] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return self._fingerprints[path]
 
     def load(self, ids: Sequence[str], size: int | None = None) -> Tensor:
         """Decode images to RGB.

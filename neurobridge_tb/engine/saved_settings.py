@@ -51,10 +51,10 @@ class Settings:
         found = list(self._unlike(self._read(folder / "config.yaml"), new))
         path = folder / "sources.json"
         saved = read_json(path) if path.exists() else self._sources
+        compared = {*saved, *self._sources}
         if not ("recordings" in saved and "recordings" in self._sources):  # older versions noted none
-            saved = {name: its for name, its in saved.items() if name != "recordings"}
-            saved |= {name: its for name, its in self._sources.items() if name == "recordings"}
-        others = [name for name in sorted({*saved, *self._sources}) if saved.get(name) != self._sources.get(name)]
+            compared.discard("recordings")
+        others = [name for name in sorted(compared) if saved.get(name) != self._sources.get(name)]
         return found + [f"{name} (of other contents)" for name in others]
 
     def _read(self, path: Path) -> Any:

@@ -50,8 +50,7 @@ def train_decoder(config: TrainDecoderConfig | None = None, /, **settings: Any) 
     ids = [image_id for image_id in find_images(config.images) if image_id not in left_out]
     stimuli = StimulusImages(config.images, ids)
     if left_out:  # copies of them, too
-        held_out = StimulusImages(config.images, sorted(left_out)).fingerprints()
-        stimuli = StimulusImages(config.images, stimuli.ids_without(held_out))
+        stimuli = stimuli.without(StimulusImages(config.images, sorted(left_out)).fingerprints())
     with progress_bars() as progress:
         if config.backend == "flow":
             _train_flow(config, cache, stimuli, progress)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from neurobridge_tb._upstream import POYO, Data, Dataset, IrregularTimeSeries, pad, pad2d
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.nn.unit_rows import rows_of
 
 
 class GRUDecoder(nn.Module):
@@ -39,7 +40,7 @@ class GRUDecoder(nn.Module):
             )
         self.read = reader.grid_values
         ids = dataset.get_recording(dataset.recording_ids[0]).units.id.astype(str).tolist()
-        mean, std = reader.unit_stats(torch.tensor(reader.unit_stats.tokenizer(ids))).numpy().T
+        mean, std = reader.unit_stats(rows_of(reader.unit_stats, ids)).numpy().T
         self.mean, self.std = mean, std
         self.gru = nn.GRU(len(ids), dim, batch_first=True)
         self.dropout = nn.Dropout(dropout)

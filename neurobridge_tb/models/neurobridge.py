@@ -490,7 +490,9 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             baseline = self.factors.predict(updated.mean, output_unit_index)
         if self.modalities == ("mua",):
             return output + baseline
-        log_rates = self._log_rates(baseline, updated, output_unit_index)
+        log_rates, features = self._log_rates(baseline, updated, output_unit_index)
+        if self.response is not None and features is not None:
+            log_rates = log_rates + self.response(features)
         if modality_index is not None:
             log_rates = torch.where(self._is("mua", modality_index), baseline, log_rates)
         return output + log_rates
@@ -501,22 +503,16 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         update = self.factor_update(states).to(factors.mean)
         return Factors(factors.mean + factors.variance * update, factors.variance)
 
-    def _log_rates(self, baseline: Tensor, factors: Factors | None, unit_index: Tensor) -> Tensor:
-        """(B, K, M) counts a bin of standardised activity (B, K, M) that factors (B, K, num_factors) predict."""
+    def _log_rates(self, baseline: Tensor, factors: Factors | None, unit_index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Counts a bin (B, K, M), before the response, of standardised activity (B, K, M) that factors predict; and
+        (B, K, M, 3) what the response reads of each, see :class:`RateResponse`."""
         mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)  # (B, 1, M)
-        log_ratio = log_rate_ratio(baseline, mean, std)
-        log_rates = self.unit_stats.log_mean(unit_index)[:, None] + log_ratio
-        if self.response is None or factors is None:
-            return log_rates
-        return log_rates + self.response(self._response_features(log_ratio, factors, unit_index))
-
-    def _response_features(self, log_ratio: Tensor, factors: Factors, unit_index: Tensor) -> Tensor:
-        """(B, K, M, 3), see :class:`RateResponse`; a ``log_ratio`` (B, K, M) is of rates to mean rates."""
-        assert self.factors is not None
-        mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)
+        log_ratio, log_mean = log_rate_ratio(baseline, mean, std), self.unit_stats.log_mean(unit_index)[:, None]
+        if self.response is None or self.factors is None or factors is None:
+            return log_mean + log_ratio, None
         spread = self.factors.spread(factors.variance, unit_index) * relative_deviation(mean, std)
-        spikes = self.unit_stats.log_mean(unit_index) + self.factors.log_bins_rows(unit_index)[..., 0]
-        return torch.stack([log_ratio, spread, spikes[:, None].expand_as(log_ratio)], dim=-1)
+        spikes = log_mean + self.factors.log_bins_rows(unit_index)[:, None, :, 0]
+        return log_mean + log_ratio, torch.stack([log_ratio, spread, spikes.expand_as(log_ratio)], dim=-1)
 
     def factor_log_rates(
         self, *, output_timestamps: Tensor, output_unit_index: Tensor, **inputs: Any
@@ -530,10 +526,10 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
         """
         assert self.factors is not None
         factors = self.infer_factors(**inputs).at(output_timestamps, self._bin_times(inputs))
-        mean, std = self.unit_stats(output_unit_index)[:, None].unbind(-1)
-        log_ratio = log_rate_ratio(self.factors.predict(factors.mean, output_unit_index), mean, std)
-        features = self._response_features(log_ratio, factors, output_unit_index)
-        return self.unit_stats.log_mean(output_unit_index)[:, None] + log_ratio, features
+        baseline = self.factors.predict(factors.mean, output_unit_index)
+        log_rates, features = self._log_rates(baseline, factors, output_unit_index)
+        assert features is not None
+        return log_rates, features
 
     @property
     def dim_features(self) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
 from neurobridge_tb.nn.factor_dynamics import smooth
-from neurobridge_tb.nn.unit_rows import FixedRows, batch_rows, sum_by_row
+from neurobridge_tb.nn.unit_rows import FixedRows, batch_rows, rows_of, sum_by_row
 
 _KNOWN = 40.0  # log of so many bins that loadings fitted to them are certain
 _SOFTNESS = 0.2  # of the floor of a predicted rate, in mean rates
@@ -87,9 +87,7 @@ class FactorModel(nn.Module):
             noise: (N,) own variances, above 0.
             bins: (N,) numbers of bins that the loadings were fitted to.
         """
-        index = torch.tensor(
-            self.loading_rows.tokenizer(unit_ids), dtype=torch.long, device=self.loading_rows.weight.device
-        )
+        index = rows_of(self.loading_rows, unit_ids)
         rows = torch.zeros(len(unit_ids), self.loading_rows.embedding_dim, dtype=loadings.dtype)
         rows[:, : loadings.shape[1]] = loadings
         self.loading_rows.weight[index] = rows.to(self.loading_rows.weight)

@@ -37,10 +37,7 @@ class RateResponse(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(…) what is added to log-rates, given features (…, 3)."""
-        x = [features[..., k] for k in range(3)]
-        z = [((x[k] - _CENTER[k]) / _SCALE[k]).clamp(_LEAST[k], _MOST[k]) for k in range(3)]
-        terms = [*z, *(z[a] * z[b] for a, b in _PAIRS)]
-        added = self.weights[0] + sum(w * term for w, term in zip(self.weights[1:], terms, strict=True))
+        added = self.weights[0] + sum(w * term for w, term in zip(self.weights[1:], _terms(features), strict=True))
         return added.clamp(-_HIGHEST, _HIGHEST)
 
     @torch.no_grad()
@@ -52,8 +49,7 @@ class RateResponse(nn.Module):
             log_rates: (cells,) before the correction, counts a bin.
             counts: (cells,).
         """
-        z = np.clip((features - np.array(_CENTER)) / np.array(_SCALE), _LEAST, _MOST)
-        x = np.column_stack([np.ones(len(z)), z, *(z[:, a] * z[:, b] for a, b in _PAIRS)])
+        x = np.column_stack([np.ones(len(features)), *_terms(torch.from_numpy(features))])
         gained, ends = 0.0, np.linspace(0, len(x), _FOLDS + 1).astype(int)
         for first, last in zip(ends[:-1], ends[1:], strict=True):
             others = np.r_[:first, last : len(x)]
@@ -61,6 +57,12 @@ class RateResponse(nn.Module):
             gained += _gain(x[first:last], log_rates[first:last], counts[first:last], weights)
         if gained > 0:
             self.weights.copy_(torch.from_numpy(_fit(x, log_rates, counts)))
+
+
+def _terms(features: Tensor) -> list[Tensor]:
+    """What the response is linear in, each (…) of features (…, 3): the scaled ones, and their products."""
+    z = [((features[..., k] - _CENTER[k]) / _SCALE[k]).clamp(_LEAST[k], _MOST[k]) for k in range(3)]
+    return [*z, *(z[a] * z[b] for a, b in _PAIRS)]
 
 
 def _fit(x: Floats, log_rates: Floats, counts: Floats) -> Floats:

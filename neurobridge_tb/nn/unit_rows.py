@@ -73,7 +73,7 @@ class UnitStatistics(FixedRows):
 
     def set(self, unit_ids: list[str], mean: Tensor, std: Tensor) -> None:
         """Set the rows of ``unit_ids``: ``mean`` and ``std`` are (len(unit_ids),); std 0 counts as 1."""
-        index = torch.tensor(self.tokenizer(unit_ids), dtype=torch.long)
+        index = rows_of(self, unit_ids)
         rows = torch.stack([mean, torch.where(std > 0, std, torch.ones_like(std))], dim=-1)
         with torch.no_grad():
             self.weight[index] = rows.to(self.weight)
@@ -81,6 +81,11 @@ class UnitStatistics(FixedRows):
     def log_mean(self, index: Tensor) -> Tensor:
         """Log of the mean count a bin of units ``index``, of its shape; a mean of 0 is of no unit that was fitted."""
         return self(index)[..., 0].clamp_min(_SMALLEST_MEAN).log()
+
+
+def rows_of(table: InfiniteVocabEmbedding, words: list[str]) -> Tensor:
+    """(n,) rows of words of the vocabulary, none of no words, where the table is."""
+    return torch.tensor(table.tokenizer(words), dtype=torch.long, device=table.weight.device)
 
 
 def batch_rows(index: Tensor, table: InfiniteVocabEmbedding) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis
 from neurobridge_tb.estimators.window_factors import fit_window_factors
 from neurobridge_tb.models import NeuroBridgeModel
+from neurobridge_tb.nn.unit_rows import rows_of
 from neurobridge_tb.progress import say
 
 _MOST_BINS = 50_000  # of each recording
@@ -162,6 +163,6 @@ def _turn(model: NeuroBridgeModel, units: list[str], fitted: FactorAnalysis, kno
     have = np.array([unit in known for unit in units])
     if not have.any():
         return turn
-    rows = table.weight.detach()[torch.tensor(table.tokenizer([u for u in units if u in known]))].double().numpy()
+    rows = table.weight.detach()[rows_of(table, [u for u in units if u in known])].double().numpy()
     left, _, right = np.linalg.svd(turn.T @ (fitted.loadings[have].T @ rows))
     return turn @ (left @ right)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from neurobridge_tb._upstream import InfiniteVocabEmbedding
 from neurobridge_tb.datasets.reference_features import N_FEATURES
-from neurobridge_tb.nn.unit_rows import FixedRows, batch_rows
+from neurobridge_tb.nn.unit_rows import FixedRows, batch_rows, rows_of
 
 
 class IDEncoder(nn.Module):
@@ -66,7 +66,7 @@ class UnitFeatures(FixedRows):
     def set(self, unit_ids: list[str], features: Tensor) -> None:
         """Set the rows of ``unit_ids`` to ``features`` (len(unit_ids), 33)."""
         with torch.no_grad():
-            self.weight[torch.tensor(self.tokenizer(unit_ids), dtype=torch.long)] = features.to(self.weight)
+            self.weight[rows_of(self, unit_ids)] = features.to(self.weight)
 
 
 class UnitIdentity(nn.Module):

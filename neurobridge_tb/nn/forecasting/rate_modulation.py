@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from neurobridge_tb.nn.unit_rows import FixedRows
+from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 
 _COMPONENTS = 10  # of the population's past
 _PAST_PARTS, _FUTURE_PARTS = 2, 4  # of a window, of bins that are taken together
@@ -66,7 +66,7 @@ class RateModulation(FixedRows):
     def set(self, unit_ids: list[str], rows: Tensor) -> None:
         """Set the rows of ``unit_ids`` to ``rows`` from :meth:`fit`."""
         with torch.no_grad():
-            self.weight[torch.tensor(self.tokenizer(unit_ids), dtype=torch.long)] = rows.to(self.weight)
+            self.weight[rows_of(self, unit_ids)] = rows.to(self.weight)
 
     def variability(self, index: Tensor) -> Tensor:
         """(..., ``VARIABILITY``) how variable the units of ``index`` (...) are."""
