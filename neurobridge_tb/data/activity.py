@@ -1,6 +1,7 @@
 """The standardised activity of a recording: its units, areas and values as a model reads them, looked up once."""
 
 import itertools
+import math
 import sys
 from collections.abc import Iterable
 from functools import cached_property
@@ -56,13 +57,22 @@ class RecordingActivity:
             parts += np.split(values, np.cumsum(lengths)[:-1])
         return parts
 
-    def totals(self, interval: Interval) -> tuple[Floats, Floats]:
-        """(N,) sum of the values in intervals, and in how many bins there is one."""
+    def totals(self, interval: Interval, *, recent: float = math.inf) -> tuple[Floats, Floats]:
+        """(N,) sum of the values in intervals, and in how many bins there is one.
+
+        Args:
+            interval: The intervals.
+            recent: A value of age ``recent``, of all time within the intervals, counts 1/e. Default: all alike.
+        """
         total, count = np.zeros(len(self.unit_ids)), np.zeros(len(self.unit_ids))
-        spans = spans_end_to_end(interval, self.model.sequence_length, most=sys.maxsize, partial=True)
-        for values, _ in read_spans(self.model, self.recording, *spans):
-            total += np.nansum(values, axis=0, dtype=np.float64)
-            count += (~np.isnan(values)).sum(0)
+        starts, ends = spans_end_to_end(interval, self.model.sequence_length, most=sys.maxsize, partial=True)
+        until = np.cumsum(ends - starts)
+        weights = np.exp((until - until[-1:]) / (recent * until[-1:]))
+        for values, lengths in read_spans(self.model, self.recording, starts, ends):
+            of_windows, weights = np.split(weights, [len(lengths)])
+            weight = np.repeat(of_windows, lengths)
+            total += weight @ np.nan_to_num(values).astype(np.float64)
+            count += weight @ ~np.isnan(values)
         return total, count
 
     def standardized(self, interval: Interval, *, most_bins: int) -> list[NDArray[np.float32]]:

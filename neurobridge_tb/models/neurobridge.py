@@ -264,6 +264,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
             tables += [self.population.value_rows, self.population.presence_rows]
         if self.factors is not None:
             tables += self.factors.tables
+        if self.response is not None:
+            tables += [self.response.recent_rows]
         return [table for table in tables if table is not None]
 
     # ------------------------------------------------------------------ the network
@@ -505,14 +507,16 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
 
     def _log_rates(self, baseline: Tensor, factors: Factors | None, unit_index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Counts a bin (B, K, M), before the response, of standardised activity (B, K, M) that factors predict; and
-        (B, K, M, 3) what the response reads of each, see :class:`RateResponse`."""
+        (B, K, M, 4) what the response reads of each, see :class:`RateResponse`."""
         mean, std = self.unit_stats(unit_index)[:, None].unbind(-1)  # (B, 1, M)
         log_ratio, log_mean = log_rate_ratio(baseline, mean, std), self.unit_stats.log_mean(unit_index)[:, None]
         if self.response is None or self.factors is None or factors is None:
             return log_mean + log_ratio, None
         spread = self.factors.spread(factors.variance, unit_index) * relative_deviation(mean, std)
         spikes = log_mean + self.factors.log_bins_rows(unit_index)[:, None, :, 0]
-        return log_mean + log_ratio, torch.stack([log_ratio, spread, spikes.expand_as(log_ratio)], dim=-1)
+        recent = self.response.recent_rows(unit_index)[:, None, :, 0]
+        per_unit = [x.to(log_ratio).expand_as(log_ratio) for x in (spikes, recent)]
+        return log_mean + log_ratio, torch.stack([log_ratio, spread, *per_unit], dim=-1)
 
     def factor_log_rates(
         self, *, output_timestamps: Tensor, output_unit_index: Tensor, **inputs: Any
@@ -719,8 +723,12 @@ def _as_before(model: NeuroBridgeModel, state: dict[str, Any], prefix: str, *_: 
     if model.factor_update is not None:
         for name, parameter in model.factor_update.named_parameters(prefix=f"{prefix}factor_update"):
             state.setdefault(name, torch.zeros_like(parameter))
-    if model.response is not None:
-        state.setdefault(f"{prefix}response.weights", torch.zeros_like(model.response.weights))
+    units, rates = f"{prefix}unit_stats.", f"{prefix}response."
+    if model.response is not None and f"{rates}recent_rows.weight" not in state and f"{units}weight" in state:
+        weights = state.get(f"{rates}weights", torch.zeros(0))
+        state[f"{rates}weights"] = F.pad(weights, (0, len(model.response.weights) - len(weights)))
+        state[f"{rates}recent_rows.weight"] = torch.zeros_like(state[f"{units}weight"][:, :1])
+        state[f"{rates}recent_rows.vocab"] = state[f"{units}vocab"].copy()
     rows, sessions = f"{prefix}factors.dynamics_rows.", f"{prefix}session_emb."
     if model.factors is not None and f"{rows}weight" not in state and f"{sessions}weight" in state:
         start = model.factors.dynamics_rows.start

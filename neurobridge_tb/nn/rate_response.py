@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neurobridge_tb.arrays import Floats
+from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 
 _CENTER, _SCALE = (0.0, 0.5, 4.0), (1.0, 1.0, 2.0)  # of the features
 _LEAST, _MOST = (-3.0, -0.5, -2.0), (3.0, 2.5, 2.0)  # beyond them a scaled feature counts as this
@@ -22,22 +23,31 @@ _HIGHEST = 5.0  # size of a correction of a log-rate
 
 
 class RateResponse(nn.Module):
-    """A correction of log-rates that is quadratic in three features; 0 until it is fitted.
+    """A correction of log-rates that is quadratic in three features and linear in a fourth; 0 until it is fitted.
 
     The features of a cell: the log of its predicted rate over the mean rate, the standard deviation of that prediction
-    in mean rates, and the log of the spikes that the unit's loadings were fitted to. It is not trained: on the activity
-    that loadings are fitted to, all that they predict looks right.
+    in mean rates, the log of the spikes that the unit's loadings were fitted to, and the log of the unit's recent rate
+    over its mean. It is not trained: on the activity that loadings are fitted to, all that they predict looks right. In
+    training the recent rate adds nothing either: windows lie all over the span whose mean rate is the unit's.
     """
 
     weights: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weights", torch.zeros(4 + len(_PAIRS)))
+        self.register_buffer("weights", torch.zeros(5 + len(_PAIRS)))
+        self.recent_rows = FixedRows(torch.zeros(1))
+
+    @torch.no_grad()
+    def set_recent(self, unit_ids: list[str], log_ratio: Tensor) -> None:
+        """Set the recent rates of units: (N,) logs of them over the mean rates."""
+        index = rows_of(self.recent_rows, unit_ids)
+        self.recent_rows.weight[index] = log_ratio[:, None].to(self.recent_rows.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(…) what is added to log-rates, given features (…, 3)."""
-        added = self.weights[0] + sum(w * term for w, term in zip(self.weights[1:], _terms(features), strict=True))
+        """(…) what is added to log-rates, given features (…, 4)."""
+        terms = _terms(features)[: -1 if self.training else None]
+        added = self.weights[0] + sum(w * term for w, term in zip(self.weights[1:], terms, strict=False))
         return added.clamp(-_HIGHEST, _HIGHEST)
 
     @torch.no_grad()
@@ -45,7 +55,7 @@ class RateResponse(nn.Module):
         """Poisson regression of counts; it stays at 0 unless it predicts stretches of cells that it was not fitted to.
 
         Args:
-            features: (cells, 3), in order of their windows.
+            features: (cells, 4), in order of their windows.
             log_rates: (cells,) before the correction, counts a bin.
             counts: (cells,).
         """
@@ -60,9 +70,9 @@ class RateResponse(nn.Module):
 
 
 def _terms(features: Tensor) -> list[Tensor]:
-    """What the response is linear in, each (…) of features (…, 3): the scaled ones, and their products."""
+    """What the response is linear in, each (…) of features (…, 4): the first three, scaled, their products, the fourth."""
     z = [((features[..., k] - _CENTER[k]) / _SCALE[k]).clamp(_LEAST[k], _MOST[k]) for k in range(3)]
-    return [*z, *(z[a] * z[b] for a, b in _PAIRS)]
+    return [*z, *(z[a] * z[b] for a, b in _PAIRS), features[..., 3]]
 
 
 def _fit(x: Floats, log_rates: Floats, counts: Floats) -> Floats:

@@ -1,5 +1,7 @@
 """The response is fitted where factors were not, and only where there is enough of that."""
 
+import copy
+
 import numpy as np
 import torch
 
@@ -8,7 +10,7 @@ from neurobridge_tb.configs.pretrain import PretrainConfig
 from neurobridge_tb.datasets import BinnedRecordings, build_recording, save_recording
 from neurobridge_tb.engine.config import settle
 from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
-from neurobridge_tb.engine.starts.response_start import _later_cells, fit_rate_response
+from neurobridge_tb.engine.starts.response_start import _later_cells, fit_rate_response, set_recent_rates
 
 BIN, WINDOW = 0.05, 0.2
 
@@ -54,7 +56,7 @@ def started(folder, n_bins, kind="spike_counts"):
 def test_the_response_helps_on_activity_that_nothing_was_fitted_to(tmp_path):
     model, dataset, config = started(tmp_path, 1600)
     features, log_rates, counts = _later_cells(model, dataset, dataset.get_sampling_intervals("valid"), config)
-    corrected = log_rates + model.response(torch.from_numpy(features).float()).numpy()
+    corrected = log_rates + model.eval().response(torch.from_numpy(features).float()).numpy()
 
     def loss(log_rates):
         return (np.exp(log_rates) - counts * log_rates).mean()
@@ -71,10 +73,43 @@ def test_a_model_of_mua_has_none(tmp_path):
     assert started(tmp_path, 700, kind="mua")[0].response is None
 
 
+def test_recent_rates_are_those_of_the_end_of_training(tmp_path):
+    n_bins, rng = 1600, np.random.default_rng(0)
+    rates = np.stack([np.full(n_bins, 0.5), np.linspace(0.1, 0.9, n_bins), np.zeros(n_bins)], axis=1)
+    data = build_recording(
+        brainset_id="test",
+        session_id="one",
+        subject_id="s",
+        units={"id": ["steady", "rising", "silent"]},
+        counts=(rng.poisson(rates).astype(np.float32), BIN),
+        splits={"train": ([0.0, 1.0], [0.5, n_bins * BIN]), "valid": ([0.5], [1.0])},
+        simulated=True,
+    )
+    save_recording(data, tmp_path / "one.h5")
+    dataset = BinnedRecordings(tmp_path)
+    model = NeuroBridgeModel(modality="spike_counts", sequence_length=WINDOW, latent_step=WINDOW, dim=16, depth=1)
+    model.init_vocabs(dataset)
+    intervals = dataset.get_sampling_intervals("train")
+    model.fit_unit_statistics(dataset, intervals)
+    set_recent_rates(model, dataset, intervals)
+    counts = np.concatenate([data.spike_counts.value[:10], data.spike_counts.value[20:]])
+    weights = np.exp(-np.arange(len(counts))[::-1] // 4 * 4 * BIN / (0.125 * len(counts) * BIN))  # of windows
+    log_ratio = model.response.recent_rows.weight[model.unit_index(data), 0].numpy()
+    mean = (counts.sum(0) + 0.5) / len(counts)
+    expected = np.log((1 + weights @ counts) / (1 + weights.sum() * mean))
+    np.testing.assert_allclose(log_ratio, expected, atol=0.02)
+    assert log_ratio[1] > 0.3 > 0.1 > abs(log_ratio[0])
+
+
 def test_models_from_before_it_predict_what_they_did(tmp_path):
     model = started(tmp_path, 1600)[0]
-    state = {name: value for name, value in model.state_dict().items() if not name.startswith("response")}
-    assert model.response.weights.abs().sum() > 0
-    older = NeuroBridgeModel(**model.config)
-    older.load_state_dict(state)
-    assert older.response is not None and (older.response.weights == 0).all()
+    fitted = model.response.weights
+    assert fitted.abs().sum() > 0
+    no_response = {k: v for k, v in model.state_dict().items() if not k.startswith("response")}
+    no_recent = {k: v for k, v in model.state_dict().items() if not k.startswith("response.recent")}
+    no_recent["response.weights"] = fitted[:-1]
+    for state, weights in ((no_response, 0 * fitted), (no_recent, fitted * (torch.arange(len(fitted)) < 10))):
+        older = NeuroBridgeModel(**model.config)
+        older.load_state_dict(copy.deepcopy(state))
+        assert (older.response.weights == weights).all()
+        assert (older.response.recent_rows.weight == 0).all()

@@ -7,24 +7,29 @@ from scipy.optimize import minimize
 from neurobridge_tb.nn.rate_response import RateResponse
 
 
+def missing(features):
+    return -0.4 * features[:, 0] + 0.1 * (features[:, 2] - 3) + 0.6 * features[:, 3]
+
+
 def cells(n=20000, seed=0):
     rng = np.random.default_rng(seed)
-    features = rng.normal(size=(n, 3)) * [1.0, 0.2, 2.0] + [0.0, 0.5, 3.0]
+    features = rng.normal(size=(n, 4)) * [1.0, 0.2, 2.0, 0.5] + [0.0, 0.5, 3.0, 0.0]
     log_rates = features[:, 0] - 1
-    counts = rng.poisson(np.exp(log_rates - 0.4 * features[:, 0] + 0.1 * (features[:, 2] - 3)))
+    counts = rng.poisson(np.exp(log_rates + missing(features)))
     return features, log_rates, counts.astype(float)
 
 
 def test_nothing_is_corrected_before_the_fit():
-    assert (RateResponse()(torch.randn(4, 5, 6, 3)) == 0).all()
+    assert (RateResponse()(torch.randn(4, 5, 6, 4)) == 0).all()
 
 
 def test_the_fit_is_the_penalised_maximum_of_the_likelihood():
     features, log_rates, counts = cells()
-    response = RateResponse().double()
+    response = RateResponse().double().eval()
     response.fit(features, log_rates, counts)
-    z = np.clip((features - [0, 0.5, 4]) / [1, 1, 2], [-3, -0.5, -2], [3, 2.5, 2])
-    x = np.column_stack([np.ones(len(z)), z, *[z[:, a] * z[:, b] for a in range(3) for b in range(a, 3)]])
+    z = np.clip((features[:, :3] - [0, 0.5, 4]) / [1, 1, 2], [-3, -0.5, -2], [3, 2.5, 2])
+    products = [z[:, a] * z[:, b] for a in range(3) for b in range(a, 3)]
+    x = np.column_stack([np.ones(len(z)), z, *products, features[:, 3]])
 
     def loss(w):
         rates = np.exp(log_rates + x @ w)
@@ -36,11 +41,11 @@ def test_the_fit_is_the_penalised_maximum_of_the_likelihood():
 
 
 def test_rates_that_say_too_much_are_drawn_back_on_new_cells():
-    response = RateResponse()
+    response = RateResponse().eval()
     response.fit(*cells())
-    features, log_rates, counts = cells(seed=1)
+    features, log_rates, _ = cells(seed=1)
     corrected = log_rates + response(torch.from_numpy(features).float()).numpy()
-    truth = log_rates - 0.4 * features[:, 0] + 0.1 * (features[:, 2] - 3)
+    truth = log_rates + missing(features)
     assert np.abs(corrected - truth).mean() < 0.15 * np.abs(log_rates - truth).mean()
 
 
@@ -56,5 +61,15 @@ def test_where_stretches_tell_nothing_of_each_other_nothing_is_corrected():
 def test_far_from_all_that_there_is_a_correction_stays_as_it_is_at_the_border():
     response = RateResponse()
     response.fit(*cells())
-    edge, beyond = torch.tensor([[3.0, 3.0, 8.0], [1e6, 1e6, 1e6]])
+    edge, beyond = torch.tensor([[3.0, 3.0, 8.0, 0.1], [1e6, 1e6, 1e6, 0.1]])
     assert torch.isfinite(response(beyond)) and response(beyond) == response(edge)
+
+
+def test_recent_rates_say_nothing_of_the_windows_that_are_trained_on():
+    response = RateResponse()
+    response.fit(*cells())
+    same = torch.tensor([[0.5, 0.5, 3.0, -1.0], [0.5, 0.5, 3.0, 1.0]])
+    low, high = response.eval()(same)
+    assert high - low > 1
+    low, high = response.train()(same)
+    assert low == high

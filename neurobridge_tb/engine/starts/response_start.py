@@ -1,5 +1,7 @@
 """The start of a model's rate response: fitted to training windows later than those that its factors were fitted to."""
 
+from collections import defaultdict
+
 import numpy as np
 import torch
 
@@ -13,11 +15,13 @@ from neurobridge_tb.engine.strangers import divide
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.nn.grid_decoder import Cells
+from neurobridge_tb.nn.unit_rows import rows_of
 from neurobridge_tb.progress import say
 
 _EARLY = 0.8  # of a recording's training intervals, to which the factors are fitted
 _LEAST_WINDOWS = 20  # after them, of all recordings
 _MOST_CELLS = 2**20
+_RECENT = 0.125  # of a recording's training time: a spike that old counts 1/e
 
 
 def fit_rate_response(
@@ -25,8 +29,9 @@ def fit_rate_response(
 ) -> None:
     """Set the response of a model of counts or spikes; with fewer than 20 later windows it stays at 0.
 
-    Factors are fitted to the first four fifths of each recording's training intervals, and the response to what they
-    predict, and what was observed, where the training's masks hide the rest. Only the response is kept.
+    Factors and recent rates are fitted to the first four fifths of each recording's training intervals, and the response
+    to what they predict, and what was observed, where the training's masks hide the rest. Of that, only the response is
+    kept; recent rates are those of all training intervals.
 
     Args:
         model: With a factor model; of MUA, nothing is done.
@@ -42,6 +47,7 @@ def fit_rate_response(
     later = {r: activity[r].with_values(part[1], whole=config.windows == "trial") for r, part in parts.items()}
     if sum(float((i.end - i.start).sum()) for i in later.values()) < _LEAST_WINDOWS * model.sequence_length:
         return
+    set_recent_rates(model, dataset, intervals)
     say("Fitting how rates answer to the factors")
     early = NeuroBridgeModel(**model.config)
     early.init_vocabs(dataset)
@@ -49,14 +55,38 @@ def fit_rate_response(
     early.fit_unit_statistics(dataset, before)
     most = model.factors.loading_rows.embedding_dim
     set_factors(early, fit_factors(early, dataset, before, most=most, seed=config.seed))
+    set_recent_rates(early, dataset, before)
     model.response.fit(*_later_cells(early.eval(), dataset, later, config))
+
+
+def set_recent_rates(model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval]) -> None:
+    """Set how far each unit's rate was from its mean at the end of training; without a response, nothing is done.
+
+    The logarithm of spikes over those expected at the mean rate, both weighted by ``exp(-8 age / training time)`` and
+    with one spike added to each. It is time within the intervals that counts.
+
+    Args:
+        model: With vocabularies and unit statistics.
+        dataset: Where the recordings are.
+        intervals: Training intervals of each recording.
+    """
+    if model.response is None:
+        return
+    activity, sums = Activity(model, dataset), defaultdict[str, Floats](lambda: np.zeros(2))
+    for recording_id, interval in intervals.items():
+        recording = activity[recording_id]
+        for unit, *of_unit in zip(recording.unit_ids, *recording.totals(interval, recent=_RECENT), strict=True):
+            sums[unit] = sums[unit] + of_unit
+    spikes, bins = np.array(list(sums.values())).T
+    mean = model.unit_stats.log_mean(rows_of(model.unit_stats, list(sums))).exp().double().numpy()
+    model.response.set_recent(list(sums), torch.from_numpy(np.log((1 + spikes) / (1 + bins * mean))))
 
 
 @torch.no_grad()
 def _later_cells(
     model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: PretrainConfig
 ) -> tuple[Floats, Floats, Floats]:
-    """Of masked cells: features (cells, 3), log-rates that the factors predict, and counts."""
+    """Of masked cells: features (cells, 4), log-rates that the factors predict, and counts."""
     schemes = {name: float(weight) for name, weight in config.masking.items() if weight}
     loader = window_loader(
         dataset,
