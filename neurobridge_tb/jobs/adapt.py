@@ -17,7 +17,7 @@ from neurobridge_tb.engine.masked_training import train_masked
 from neurobridge_tb.engine.optim import Group, factors_apart
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.starts.factor_start import start_from_factor_analysis
-from neurobridge_tb.engine.starts.response_start import set_recent_rates
+from neurobridge_tb.engine.starts.response_start import fit_rate_response
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroBridgeModel
 
@@ -48,7 +48,7 @@ def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
     model.fit_unit_statistics(dataset, train)
     if run.resumed is None:
         run.note("factors.json", start_from_factor_analysis(model, dataset, train, known=known, seed=config.seed))
-        set_recent_rates(model, dataset, train)
+        fit_rate_response(model, dataset, train, config)
     if config.mode == "units":
         groups = units_alone(model, lr=config.optimizer.lr, factor_lr=config.optimizer.factor_lr)
     elif config.mode == "gradual":

@@ -16,7 +16,7 @@ from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 _CENTER, _SCALE = (0.0, 0.5, 4.0), (1.0, 1.0, 2.0)  # of the features
 _LEAST, _MOST = (-3.0, -0.5, -2.0), (3.0, 2.5, 2.0)  # beyond them a scaled feature counts as this
 _PAIRS = tuple((a, b) for a in range(3) for b in range(a, 3))
-_PRIOR = 200.0  # the weights are drawn to 0 as by so many spikes
+_PRIOR, _PRIOR_OF_OTHERS = 200.0, 10_000.0  # the weights are drawn to 0, to other recordings', as by so many spikes
 _FOLDS = 5
 _STEPS, _TOLERANCE, _LARGEST = 50, 1e-5, 1.0
 _HIGHEST = 5.0  # size of a correction of a log-rate
@@ -52,7 +52,8 @@ class RateResponse(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
-        """Poisson regression of counts; it stays at 0 unless it predicts stretches of cells that it was not fitted to.
+        """Poisson regression of counts, drawn to the weights that are there; these stay unless it predicts stretches of
+        cells that it was not fitted to.
 
         Args:
             features: (cells, 4), in order of their windows.
@@ -60,28 +61,31 @@ class RateResponse(nn.Module):
             counts: (cells,).
         """
         x = np.column_stack([np.ones(len(features)), *_terms(torch.from_numpy(features))])
+        start = self.weights.double().cpu().numpy()
         gained, ends = 0.0, np.linspace(0, len(x), _FOLDS + 1).astype(int)
         for first, last in zip(ends[:-1], ends[1:], strict=True):
-            others = np.r_[:first, last : len(x)]
-            weights = _fit(x[others], log_rates[others], counts[others])
-            gained += _gain(x[first:last], log_rates[first:last], counts[first:last], weights)
+            others, own = np.r_[:first, last : len(x)], slice(first, last)
+            weights = _fit(x[others], log_rates[others], counts[others], start)
+            losses = [_loss(x[own], log_rates[own], counts[own], w) for w in (start, weights)]
+            gained += losses[0] - losses[1]
         if gained > 0:
-            self.weights.copy_(torch.from_numpy(_fit(x, log_rates, counts)))
+            self.weights.copy_(torch.from_numpy(_fit(x, log_rates, counts, start)))
 
 
 def _terms(features: Tensor) -> list[Tensor]:
-    """What the response is linear in, each (…) of features (…, 4): the first three, scaled, their products, the fourth."""
+    """What the response is linear in, each (…) of features (…, 4): three of them scaled, their products, the last."""
     z = [((features[..., k] - _CENTER[k]) / _SCALE[k]).clamp(_LEAST[k], _MOST[k]) for k in range(3)]
     return [*z, *(z[a] * z[b] for a, b in _PAIRS), features[..., 3]]
 
 
-def _fit(x: Floats, log_rates: Floats, counts: Floats) -> Floats:
+def _fit(x: Floats, log_rates: Floats, counts: Floats, start: Floats) -> Floats:
     """Weights of the largest penalised likelihood, by Newton's method."""
-    weights = np.zeros(x.shape[1])
+    prior = _PRIOR_OF_OTHERS if start.any() else _PRIOR
+    weights = start
     for _ in range(_STEPS):
         rates = np.exp(log_rates + np.clip(x @ weights, -_HIGHEST, _HIGHEST))
-        slope = x.T @ (rates - counts) + _PRIOR * weights
-        curvature = (x * rates[:, None]).T @ x + _PRIOR * np.eye(len(weights))
+        slope = x.T @ (rates - counts) + prior * (weights - start)
+        curvature = (x * rates[:, None]).T @ x + prior * np.eye(len(weights))
         step = np.clip(np.linalg.solve(curvature, slope), -_LARGEST, _LARGEST)
         weights = weights - step
         if np.abs(step).max() < _TOLERANCE:
@@ -89,7 +93,7 @@ def _fit(x: Floats, log_rates: Floats, counts: Floats) -> Floats:
     return weights
 
 
-def _gain(x: Floats, log_rates: Floats, counts: Floats, weights: Floats) -> float:
-    """Log-likelihood gained, in nats."""
-    added = np.clip(x @ weights, -_HIGHEST, _HIGHEST)
-    return float((counts * added - np.exp(log_rates) * np.expm1(added)).sum())
+def _loss(x: Floats, log_rates: Floats, counts: Floats, weights: Floats) -> float:
+    """Negative log-likelihood in nats, but for a constant."""
+    corrected = log_rates + np.clip(x @ weights, -_HIGHEST, _HIGHEST)
+    return float((np.exp(corrected) - counts * corrected).sum())

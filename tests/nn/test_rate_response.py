@@ -7,15 +7,15 @@ from scipy.optimize import minimize
 from neurobridge_tb.nn.rate_response import RateResponse
 
 
-def missing(features):
-    return -0.4 * features[:, 0] + 0.1 * (features[:, 2] - 3) + 0.6 * features[:, 3]
+def missing(features, more=0.0):
+    return -0.4 * features[:, 0] + 0.1 * (features[:, 2] - 3) + 0.6 * features[:, 3] + more
 
 
-def cells(n=20000, seed=0):
+def cells(n=20000, seed=0, more=0.0):
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(n, 4)) * [1.0, 0.2, 2.0, 0.5] + [0.0, 0.5, 3.0, 0.0]
     log_rates = features[:, 0] - 1
-    counts = rng.poisson(np.exp(log_rates + missing(features)))
+    counts = rng.poisson(np.exp(log_rates + missing(features, more)))
     return features, log_rates, counts.astype(float)
 
 
@@ -73,3 +73,18 @@ def test_recent_rates_say_nothing_of_the_windows_that_are_trained_on():
     assert high - low > 1
     low, high = response.train()(same)
     assert low == high
+
+
+def test_a_new_recording_starts_from_the_response_of_others():
+    others, alone, moved = RateResponse().eval(), RateResponse().eval(), RateResponse().eval()
+    others.fit(*cells())
+    moved.weights.copy_(others.weights)
+    features, log_rates, counts = cells(1000, seed=1, more=0.15)
+    for response in (alone, moved):
+        response.fit(features, log_rates, counts)
+    features = cells(seed=2)[0]
+
+    def error(response):
+        return np.abs(response(torch.from_numpy(features).float()).numpy() - missing(features, more=0.15)).mean()
+
+    assert error(moved) < error(others) < error(alone)

@@ -7,7 +7,7 @@ import torch
 
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.arrays import Floats
-from neurobridge_tb.configs.pretrain import PretrainConfig
+from neurobridge_tb.configs.parts import MaskedTrainingConfig
 from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.data.windows import window_loader
 from neurobridge_tb.engine.starts.factor_start import fit_factors, set_factors
@@ -25,13 +25,13 @@ _RECENT = 0.125  # of a recording's training time: a spike that old counts 1/e
 
 
 def fit_rate_response(
-    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: PretrainConfig
+    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: MaskedTrainingConfig
 ) -> None:
-    """Set the response of a model of counts or spikes; with fewer than 20 later windows it stays at 0.
+    """Set the response of a model of counts or spikes; with fewer than 20 later windows it stays as it is.
 
-    Factors and recent rates are fitted to the first four fifths of each recording's training intervals, and the response
-    to what they predict, and what was observed, where the training's masks hide the rest. Of that, only the response is
-    kept; recent rates are those of all training intervals.
+    Factors and recent rates are fitted to the first four fifths of each recording's training intervals, and the
+    response to what they predict, and what was observed, where the training's masks hide the rest. Of that, only the
+    response is kept; recent rates are those of all training intervals. A response of other recordings is the prior.
 
     Args:
         model: With a factor model; of MUA, nothing is done.
@@ -41,13 +41,13 @@ def fit_rate_response(
     """
     if model.response is None or model.factors is None:
         return
+    set_recent_rates(model, dataset, intervals)
     activity = Activity(model, dataset)
     parts = {r: divide(i, _EARLY * float((i.end - i.start).sum())) for r, i in intervals.items() if len(i)}
     parts = {r: part for r, part in parts.items() if activity[r].totals(part[0])[0].any()}
     later = {r: activity[r].with_values(part[1], whole=config.windows == "trial") for r, part in parts.items()}
     if sum(float((i.end - i.start).sum()) for i in later.values()) < _LEAST_WINDOWS * model.sequence_length:
         return
-    set_recent_rates(model, dataset, intervals)
     say("Fitting how rates answer to the factors")
     early = NeuroBridgeModel(**model.config)
     early.init_vocabs(dataset)
@@ -84,7 +84,7 @@ def set_recent_rates(model: NeuroBridgeModel, dataset: Dataset, intervals: dict[
 
 @torch.no_grad()
 def _later_cells(
-    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: PretrainConfig
+    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: MaskedTrainingConfig
 ) -> tuple[Floats, Floats, Floats]:
     """Of masked cells: features (cells, 4), log-rates that the factors predict, and counts."""
     schemes = {name: float(weight) for name, weight in config.masking.items() if weight}
