@@ -54,14 +54,15 @@ def forecast_scores(
     scored = _scored_units(model, config.units)
     names = (ROLLED, FORCED, START, *BASELINES)
     scores = {name: ForecastScores(null, model.n_future, trained.spikes) for name in names}
-    gains = WindowGains(names, trained)
+    gains = WindowGains(names, trained, (model.n_past + model.n_future) * model.bin_size)
     examples: list[dict[str, Any]] = []
     for batch in loaders.of_split("test"):
         forecasts = _forecasts(model, batch, baselines, null)
         units, mask = batch["model_inputs"]["unit_index"], _mask(batch, scored)
         for name, rates in forecasts.items():
             scores[name].update(rates, batch["target_values"], mask=mask, units=units)
-        gains.update(batch["session_id"], forecasts, batch["target_values"].numpy(), mask, units.numpy())
+        starts, counts = batch["absolute_start"].numpy(), batch["target_values"].numpy()
+        gains.update(batch["session_id"], starts, forecasts, counts, mask, units.numpy())
         if len(examples) < _EXAMPLES:
             examples += _examples(batch, forecasts[ROLLED])
     results = {name: accumulated.compute() for name, accumulated in scores.items()}

@@ -10,29 +10,42 @@ from neurobridge_tb.metrics.spikes import TRAINED, poisson_log_likelihood
 from neurobridge_tb.scoring.unit_rates import UnitRates
 
 _RESAMPLES = 2000
+_ROUNDING = 1e-6  # s
 
 
 class WindowGains:
     """Collects, of each window and bin of the future, every forecast's gain in bits and the spikes.
 
+    Windows that overlap are no draws of their own: all that begin within one window's length are summed.
+
     Args:
         names: The forecasts.
         trained: Spikes and rates of the units in training, by unit index; the rates are the null model.
+        length: Of a window, past and future, in s.
     """
 
-    def __init__(self, names: Sequence[str], trained: UnitRates):
-        self.names, self.null = list(names), trained.mean
+    def __init__(self, names: Sequence[str], trained: UnitRates, length: float):
+        self.names, self.null, self.length = list(names), trained.mean, length
         self._members = np.stack([trained.spikes >= least for least in TRAINED.values()])
         self._parts: list[tuple[Floats, ...]] = []
         self._recordings: list[str] = []
+        self._firsts: list[int] = []  # of all windows, the first of each that are summed
+        self._begin = 0.0
 
     def update(
-        self, recordings: Sequence[str], forecasts: Mapping[str, Floats], counts: Floats, mask: Floats, units: Floats
+        self,
+        recordings: Sequence[str],
+        starts: Floats,
+        forecasts: Mapping[str, Floats],
+        counts: Floats,
+        mask: Floats,
+        units: Floats,
     ) -> None:
         """Add a batch.
 
         Args:
-            recordings: (B,) whose the windows are.
+            recordings: (B,) whose the windows are, in order.
+            starts: (B,) when they begin, in s, in order within a recording.
             forecasts: (B, T, N) rates of each forecast.
             counts: (B, T, N) observed.
             mask: (B, T, N) bool, which cells are scored.
@@ -45,10 +58,15 @@ class WindowGains:
         of_groups = (np.einsum("bn,bgn->bg", x.sum(1), members) for x in (spikes, *gains.swapaxes(0, 1)))
         spikes_of, *gains_of = of_groups
         self._parts.append((gains.sum(3), spikes.sum(2), np.stack(gains_of, axis=1), spikes_of))
-        self._recordings += list(recordings)
+        for recording, start in zip(recordings, starts.tolist(), strict=True):
+            since = start - self._begin
+            if self._recordings[-1:] != [recording] or not 0 <= since < self.length - _ROUNDING:
+                self._firsts.append(len(self._recordings))
+                self._begin = start
+            self._recordings.append(recording)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Gains in bits, and spikes.
+        """Gains in bits, and spikes, of windows that do not overlap and sums over those that do.
 
         Returns:
             ``window_gain`` (windows, forecasts, T), ``window_spikes`` (windows, T), ``window_recording``; and over the
@@ -56,8 +74,8 @@ class WindowGains:
             (windows, entries), of all the future.
         """
         names = ("window_gain", "window_spikes", "trained_gain", "trained_spikes")
-        arrays = dict(zip(names, map(np.concatenate, zip(*self._parts, strict=True)), strict=True))
-        return arrays | {"window_recording": np.array(self._recordings)}
+        parts = (np.add.reduceat(np.concatenate(x), self._firsts) for x in zip(*self._parts, strict=True))
+        return dict(zip(names, parts, strict=True)) | {"window_recording": np.array(self._recordings)[self._firsts]}
 
 
 @dataclass(frozen=True)

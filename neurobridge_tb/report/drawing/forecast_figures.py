@@ -86,7 +86,8 @@ def rasters(arrays: Mapping[str, np.ndarray]) -> "Figure":
 
 @style.styled
 def decay_curves(arrays: Mapping[str, np.ndarray]) -> "Figure":
-    """Bits/spike of each bin of the future, for each forecast, with 95 % bootstrap intervals over windows.
+    """Bits/spike of each bin of the future, for each forecast, with 95 % bootstrap intervals over windows,
+    those that overlap together.
 
     Args:
         arrays: ``window_gain`` (windows, forecasts, T) in bits, ``window_spikes`` (windows, T), ``forecasts``,
