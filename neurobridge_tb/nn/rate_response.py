@@ -27,8 +27,7 @@ class RateResponse(nn.Module):
 
     The features of a cell: the log of its predicted rate over the mean rate, the standard deviation of that prediction
     in mean rates, the log of the spikes that the unit's loadings were fitted to, and the log of the unit's recent rate
-    over its mean. It is not trained: on the activity that loadings are fitted to, all that they predict looks right. In
-    training the recent rate adds nothing either: windows lie all over the span whose mean rate is the unit's.
+    over its mean. It is not trained: on the activity that loadings are fitted to, all that they predict looks right.
     """
 
     weights: Tensor
@@ -46,8 +45,7 @@ class RateResponse(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(…) what is added to log-rates, given features (…, 4)."""
-        terms = _terms(features)[: -1 if self.training else None]
-        added = self.weights[0] + sum(w * term for w, term in zip(self.weights[1:], terms, strict=False))
+        added = self.weights[0] + sum(w * term for w, term in zip(self.weights[1:], _terms(features), strict=True))
         return added.clamp(-_HIGHEST, _HIGHEST)
 
     @torch.no_grad()
