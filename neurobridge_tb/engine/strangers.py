@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -14,10 +15,13 @@ from neurobridge_tb.data.forecast_windows import ForecastLoaders, ForecastSample
 from neurobridge_tb.datasets.reference_features import window_features
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.progress import say
 from neurobridge_tb.scoring.forecasts import rolled_out_loss
 
 SHARES = (0.3, 0.5, 0.7, 0.85)  # of the training intervals that may be a reference window
-GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the population regression, at the start
+GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the modulation, at the start
+_LONG = 2  # references, the longest ones, whose later windows tell what they are worth
+_MOST_CELLS = 2**19
 
 
 @dataclass
@@ -96,17 +100,29 @@ class SimulatedStrangers(L.Callback):
         return found
 
     def fit_modulation(self, loaders: ForecastLoaders, valid: DataLoader) -> None:
-        """Fit :class:`RateModulation` to every reference, beside the model's filter as it is now.
+        """Fit :class:`RateModulation` to every reference, and its response to what comes after the longer ones.
 
         Args:
             loaders: Of the recordings' windows.
             valid: Validation windows, on which the gain is chosen among ``GAINS``.
         """
+        assert self.model.modulation is not None
+        cells: list[list[NDArray[np.float32]]] = []
+        most = _MOST_CELLS // len(self.whole)
         for recording_id, whole in self.whole.items():
-            for reference in (*self.references[recording_id], whole):
+            say(f"Fitting the factors of {recording_id}")
+            of_recording = [*self.references[recording_id], whole]
+            for reference in of_recording:
                 self._set(recording_id, reference)
                 windows = loaders.of_reference({recording_id: reference.window})
                 reference.modulation = self.model.fit_modulation(self.unit_ids[recording_id], windows)
+            for reference in of_recording[:-1][-_LONG:]:
+                self._set(recording_id, reference)
+                later = map(self.model.modulation_cells, loaders.of_reference({recording_id: reference.later}))
+                found = [torch.cat(x).numpy() for x in zip(*later, strict=True)]
+                cells.append([x[:: 1 + _LONG * len(x) // most] for x in found])
+        self.model.modulation.fit_response(*(np.concatenate(x).astype(float) for x in zip(*cells, strict=True)))
+        self.end()
 
         def loss(gain: float) -> float:
             self.model.modulation_gain.data.fill_(gain)

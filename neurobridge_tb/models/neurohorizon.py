@@ -33,6 +33,8 @@ _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
 _LARGEST = 10.0  # standard deviations above the mean: what is fed back is clipped there
 ROLLED_OUT = 0.25  # of the training windows feed back what was predicted; the others, what was observed
 _GAIN_PARTS = 4  # of the future, each with a gain of its own
+_OF_CELLS = 4  # features of a cell that differ from bin to bin
+_HISTORY, _DRIFTS = 1, (3, 6)  # of ``_OWN_TIME_CONSTANTS`` and of the filter's evidence, what a correction reads
 
 
 class _Rows(NamedTuple):
@@ -78,12 +80,13 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
        (:meth:`generate`, rolled out).
     3. Each unit's log-rate starts at what a filter of its own spikes says (:class:`RateFilter`): the mean of the
        reference window, followed through the running past, and the last bins. For units that are identified by
-       features a regression on the population's past is added, fitted to their reference window
-       (:class:`RateModulation`) and weighted by one gain. To this :class:`PerNeuronHead` adds a residual that starts at
-       zero, from the bin's state, the unit's embedding, how its rate has drifted, that regression (for trained units:
-       what the filter makes of the last bins), and how its own and the population's recent activity compare with what
-       was expected (:class:`OwnHistory`). It is multiplied by ``residual_gain``, one for each quarter of the future: 1
-       in training, afterwards what validation supports. The loss is the Poisson negative log-likelihood of the counts.
+       features it is corrected by what the population's past tells of them, through factors fitted to their reference
+       window, and by how they vary in it (:class:`RateModulation`), weighted by one gain. To this
+       :class:`PerNeuronHead` adds a residual that starts at zero, from the bin's state, the unit's embedding, how its
+       rate has drifted, that correction (for trained units: what the filter makes of the last bins), and how its own
+       and the population's recent activity compare with what was expected (:class:`OwnHistory`). It is multiplied by
+       ``residual_gain``, one for each quarter of the future: 1 in training, afterwards what validation supports. The
+       loss is the Poisson negative log-likelihood of the counts.
 
     Units have trained embeddings, or, with ``unit_identity="features"``, everything about a unit comes from its
     reference features (:mod:`neurobridge_tb.datasets.reference_features`): then units that were never trained can be
@@ -161,7 +164,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         self.unit_rows = InfiniteVocabEmbedding(dim, init_scale=0.02 if by_features else 0.0)
         self.head = PerNeuronHead(
             dim=dim,
-            dim_own=2 * len(_OWN_TIME_CONSTANTS) + 1,
+            dim_own=2 * len(_OWN_TIME_CONSTANTS) + (1 + _OF_CELLS if by_features else 1),
             dim_drift=len(RECENT) + 2 + by_features * VARIABILITY,
             dim_hidden=dim_hidden,
             dropout=settings["lin_dropout"],
@@ -175,7 +178,8 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         self.identity: UnitIdentity | None = None
         self.modulation: RateModulation | None = None
         if by_features:
-            self.identity, self.modulation = UnitIdentity(dim_identity), RateModulation(self.n_future)
+            self.identity = UnitIdentity(dim_identity)
+            self.modulation = RateModulation(self.n_past, self.n_future)
             self.modulation_gain = nn.Parameter(torch.zeros(()))
             for name, table in self._tables().items():
                 if not isinstance(table, FixedRows):
@@ -185,9 +189,9 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
     @classmethod
     def _refuse_outdated(cls, path: Path, state: Mapping[str, Any]) -> None:
         parts = {name.split(".")[0] for name in state}
-        if "rate_filter" not in parts or ("identity" in parts and "modulation" not in parts):
+        if "rate_filter" not in parts or ("identity" in parts and "modulation.response" not in state):
             raise InputError(
-                expected=f"a {cls.__name__} with a filter of each unit's rate and, for unseen units, its modulation",
+                expected=f"a {cls.__name__} with a filter of each unit's rate and, for unseen units, factors of it",
                 found=f"{path}, which a development version of 0.1.0 from before these wrote",
                 fix="Train it again with `neurobridge forecast`: the network is another one since.",
             )
@@ -287,7 +291,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             The rows (len(unit_ids), width).
         """
         assert self.modulation is not None
-        parts = []
+        parts, apart, end = [], [], -float("inf")
         for batch in batches:
             past, n = batch["model_inputs"], len(unit_ids)
             counts, present = past["past"], past["past_mask"]
@@ -295,9 +299,25 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             start = self.rate_filter(mean, counts, present, self.n_future)
             window = counts, present, mean.expand(len(counts), -1, -1), start
             parts.append([x[..., :n] for x in (*window, batch["target_values"], batch["target_mask"])])
-        rows = RateModulation.fit(Windows(*map(torch.cat, zip(*parts, strict=True))))
+            for begin in batch["absolute_start"].tolist():
+                apart.append(begin > end - self.bin_size / 2)
+                end = begin + self.history + self.horizon if apart[-1] else end
+        windows = Windows(*map(torch.cat, zip(*parts, strict=True)), apart=torch.tensor(apart))
+        rows = self.modulation.fit(windows)
         self.modulation.set(unit_ids, rows)
         return rows
+
+    @torch.no_grad()
+    def modulation_cells(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the cells to forecast: features (cells, C), log-rates of the filter, and counts.
+
+        Args:
+            batch: A collated batch of :meth:`tokenize_with_targets`.
+        """
+        past, mask = batch["model_inputs"], batch["target_mask"]
+        mean = self._means(past["unit_index"], None, past)[2]
+        start = self.rate_filter(mean, past["past"], past["past_mask"], self.n_future)
+        return self._features(mean, start, past)[mask], start[mask], batch["target_values"][mask]
 
     # ------------------------------------------------------------------ the network
 
@@ -439,15 +459,25 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         return reference, recent, self.rate_filter.drifted_mean(reference, *recent)
 
     def _before_residual(self, mean: Tensor, n_bins: int, past: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """(B, T, N) log-rates, and (B, T, N, 1) what the regression adds to them, or, without one, the last bins."""
+        """(B, T, N) log-rates, and (B, T, N, C) how they were corrected, or, where they are not, the last bins."""
         start = self.rate_filter(mean, past["past"], past["past_mask"], n_bins)
         if self.modulation is None:
             return start, (start - mean.log())[..., None]
-        added = self.modulation.modulation(past["unit_index"], past["past"], past["past_mask"], mean, n_bins)
-        return start + self.modulation_gain * added, added[..., None]
+        features = self._features(mean, start, past)
+        added = self.modulation(features)
+        return start + self.modulation_gain * added, torch.cat([added[..., None], features[..., :_OF_CELLS]], dim=-1)
+
+    def _features(self, mean: Tensor, start: Tensor, past: dict[str, Tensor]) -> Tensor:
+        assert self.modulation is not None
+        index, counts, present = past["unit_index"], past["past"], past["past_mask"]
+        reference, recent, _ = self._means(index, None, past)
+        evidence = self.rate_filter.evidence(reference, mean, *recent)[..., _DRIFTS]
+        history = self.own_history.read(self.own_history.start(counts, present, mean)).unflatten(-1, (2, -1))
+        numbers = torch.cat([history[..., _HISTORY], evidence], dim=-1)
+        return self.modulation.features(index, counts, present, mean, start - reference.log(), numbers)
 
     def start(self, **past: Tensor) -> Tensor:
-        """The forecast before the residual: what each unit's own spikes say, and the regression.
+        """The forecast before the residual: what each unit's own spikes say, and what the population's past corrects.
 
         Args:
             **past: What :meth:`tokenize` returns, collated.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neurobridge_tb.arrays import Floats
+from neurobridge_tb.estimators.rate_correction import HIGHEST, fit_correction
 from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 
 _CENTER, _SCALE = (0.0, 0.5, 4.0), (1.0, 1.0, 2.0)  # of the features
@@ -18,8 +19,6 @@ _LEAST, _MOST = (-3.0, -0.5, -2.0), (3.0, 2.5, 2.0)  # beyond them a scaled feat
 _PAIRS = tuple((a, b) for a in range(3) for b in range(a, 3))
 _PRIOR, _PRIOR_OF_OTHERS = 200.0, 10_000.0  # the weights are drawn to 0, to other recordings', as by so many spikes
 _FOLDS = 5
-_STEPS, _TOLERANCE, _LARGEST = 50, 1e-5, 1.0
-_HIGHEST = 5.0  # size of a correction of a log-rate
 
 
 class RateResponse(nn.Module):
@@ -46,7 +45,7 @@ class RateResponse(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(…) what is added to log-rates, given features (…, 4)."""
         added = self.weights[0] + sum(w * term for w, term in zip(self.weights[1:], _terms(features), strict=True))
-        return added.clamp(-_HIGHEST, _HIGHEST)
+        return added.clamp(-HIGHEST, HIGHEST)
 
     @torch.no_grad()
     def fit(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
@@ -60,14 +59,16 @@ class RateResponse(nn.Module):
         """
         x = np.column_stack([np.ones(len(features)), *_terms(torch.from_numpy(features))])
         start = self.weights.double().cpu().numpy()
+        prior = _PRIOR_OF_OTHERS if start.any() else _PRIOR
         gained, ends = 0.0, np.linspace(0, len(x), _FOLDS + 1).astype(int)
         for first, last in zip(ends[:-1], ends[1:], strict=True):
             others, own = np.r_[:first, last : len(x)], slice(first, last)
-            weights = _fit(x[others], log_rates[others], counts[others], start)
+            weights = fit_correction(x[others], log_rates[others], counts[others], start=start, prior=prior)
             losses = [_loss(x[own], log_rates[own], counts[own], w) for w in (start, weights)]
             gained += losses[0] - losses[1]
         if gained > 0:
-            self.weights.copy_(torch.from_numpy(_fit(x, log_rates, counts, start)))
+            weights = fit_correction(x, log_rates, counts, start=start, prior=prior)
+            self.weights.copy_(torch.from_numpy(weights))
 
 
 def _terms(features: Tensor) -> list[Tensor]:
@@ -76,22 +77,7 @@ def _terms(features: Tensor) -> list[Tensor]:
     return [*z, *(z[a] * z[b] for a, b in _PAIRS), features[..., 3]]
 
 
-def _fit(x: Floats, log_rates: Floats, counts: Floats, start: Floats) -> Floats:
-    """Weights of the largest penalised likelihood, by Newton's method."""
-    prior = _PRIOR_OF_OTHERS if start.any() else _PRIOR
-    weights = start
-    for _ in range(_STEPS):
-        rates = np.exp(log_rates + np.clip(x @ weights, -_HIGHEST, _HIGHEST))
-        slope = x.T @ (rates - counts) + prior * (weights - start)
-        curvature = (x * rates[:, None]).T @ x + prior * np.eye(len(weights))
-        step = np.clip(np.linalg.solve(curvature, slope), -_LARGEST, _LARGEST)
-        weights = weights - step
-        if np.abs(step).max() < _TOLERANCE:
-            break
-    return weights
-
-
 def _loss(x: Floats, log_rates: Floats, counts: Floats, weights: Floats) -> float:
     """Negative log-likelihood in nats, but for a constant."""
-    corrected = log_rates + np.clip(x @ weights, -_HIGHEST, _HIGHEST)
+    corrected = log_rates + np.clip(x @ weights, -HIGHEST, HIGHEST)
     return float((np.exp(corrected) - counts * corrected).sum())

@@ -2,24 +2,29 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from neurobridge_tb.arrays import Floats
+from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis
+from neurobridge_tb.estimators.rate_correction import HIGHEST, fit_correction
+from neurobridge_tb.estimators.window_factors import fit_window_factors
+from neurobridge_tb.metrics.spikes import posterior_mean
+from neurobridge_tb.nn.factor_model import log_rate_ratio, relative_deviation
 from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 
-_COMPONENTS = 10  # of the population's past
-_PAST_PARTS, _FUTURE_PARTS = 2, 4  # of a window, of bins that are taken together
-_SHRINKAGE = 20.0  # spikes: prior of the regression
-_LEAST = 0.02  # counts a bin that are added to a variance
-_LARGEST_SCORE, _LARGEST = 3.0, 1.5
+_FACTORS = 64  # at most, and directions in which a past tells of the future
+_PAST_PARTS, FUTURE_PARTS = 8, 4  # of a window, at most, of bins that are taken together
+_OFFSET_SPIKES = 5.0  # a unit's time course is drawn to its filter's rates as by so many spikes
 _LAGS = (1, 5, 15)  # windows
-_WIDTHS = (
-    _PAST_PARTS * _COMPONENTS,  # loadings
-    _PAST_PARTS,  # centre
-    _FUTURE_PARTS * (_COMPONENTS + 1),  # coefficients
-    2 + len(_LAGS),  # variability
-)
-VARIABILITY = _WIDTHS[-1]
+VARIABILITY = 2 + len(_LAGS)
+RECENT = 4  # numbers about a unit's recent activity
+FEATURES = 5 + VARIABILITY + RECENT  # what the response reads of a cell
+_CENTER, _SCALE = (0.0, 0.0, 0.0, 0.5, 4.0), (1.0, 1.0, 1.0, 1.0, 2.0)  # of the first ones
+_LARGEST = 3.0  # beyond it a scaled feature counts as this
+_PAIRS = torch.triu_indices(1 + FEATURES, 1 + FEATURES)  # of 1 and features, whose products the response weighs
+_PRIOR = 200.0  # the response's weights are drawn to 0 as by so many spikes
 
 
 class Windows(NamedTuple):
@@ -32,6 +37,7 @@ class Windows(NamedTuple):
         start: (B, T, N) log-rates of the filter.
         future: (B, T, N) counts.
         scored: (B, T, N) which of them exist.
+        apart: (B,) windows that do not overlap.
     """
 
     past: Tensor
@@ -40,109 +46,195 @@ class Windows(NamedTuple):
     start: Tensor
     future: Tensor
     scored: Tensor
+    apart: Tensor
 
 
-class RateModulation(FixedRows):
-    """A row for each unit, fitted to the windows of its reference: nothing is trained, so units may be unseen.
+class RateModulation(nn.Module):
+    """A row for each unit, fitted to the windows of its reference, and one response to all: units may be unseen.
 
-    - How its rate varies with the population and within a window. The standardised activity of both halves of a
-      window's past has ten principal components over all units; for each quarter of the future, Poisson regression
-      (one Newton step from the filter's rates, shrunk as if 20 spikes agreed with these) gives the log-rate's offset
-      and slopes on them. The offset is the unit's mean time course within a trial where windows begin with trials.
-    - How variable it is: variance over mean of a window's spikes, their autocorrelation over 1, 5 and 15 windows, and
-      the covariance of past with future.
+    - What the population's past tells of a unit's future. Slow and fast factors, and how they follow each other, are
+      fitted to the reference (:mod:`neurobridge_tb.estimators.window_factors`). The posterior of future factors is
+      linear in the past's activity, so for a unit it is a few weights for each unit and part of the past. The past is
+      read as it departs from the rates by then (drifted means).
+    - The unit's mean time course over the future, where windows begin with trials, and how uncertain factors are.
+    - How variable it is: variance over mean of a window's spikes, their covariance of past with future, and their
+      autocorrelation over 1, 5 and 15 windows.
 
-    What these are worth on windows after the reference is for a gain and a network to learn. Units without a fit have
+    What these are worth on windows after the reference is one function of them and of a unit's recent activity,
+    quadratic, the same for all units, fitted to simulated strangers (:meth:`fit_response`). Units without a fit have
     zeros.
 
     Args:
+        n_past: Bins of past.
         n_future: Bins of future that are fitted to; those beyond are like the last.
     """
 
-    def __init__(self, n_future: int) -> None:
-        super().__init__(torch.zeros(sum(_WIDTHS)))
-        self.n_future = n_future
+    response: Tensor
+
+    def __init__(self, n_past: int, n_future: int) -> None:
+        super().__init__()
+        self.n_future, self.past_parts = n_future, min(n_past, _PAST_PARTS)
+        self.widths = [self.past_parts * _FACTORS, FUTURE_PARTS * _FACTORS, FUTURE_PARTS, FUTURE_PARTS, 3, VARIABILITY]
+        self.rows = FixedRows(torch.zeros(sum(self.widths)))
+        self.register_buffer("response", torch.zeros(_PAIRS.shape[1]))
 
     def set(self, unit_ids: list[str], rows: Tensor) -> None:
         """Set the rows of ``unit_ids`` to ``rows`` from :meth:`fit`."""
         with torch.no_grad():
-            self.weight[rows_of(self, unit_ids)] = rows.to(self.weight)
+            self.rows.weight[rows_of(self.rows, unit_ids)] = rows.to(self.rows.weight)
 
     def variability(self, index: Tensor) -> Tensor:
         """(..., ``VARIABILITY``) how variable the units of ``index`` (...) are."""
-        return self(index)[..., -VARIABILITY:]
+        return self.rows(index)[..., -VARIABILITY:]
 
-    def modulation(self, index: Tensor, past: Tensor, present: Tensor, mean: Tensor, n_bins: int) -> Tensor:
-        """What the regression adds to each unit's log-rate, at most 1.5 to either side.
+    def features(
+        self, index: Tensor, past: Tensor, present: Tensor, mean: Tensor, start: Tensor, recent: Tensor
+    ) -> Tensor:
+        """What the response reads of each cell of the future.
 
         Args:
             index: (B, N) units.
             past: (B, P, N) counts.
             present: (B, P, N) which of them exist.
             mean: (B, 1, N) from :meth:`RateFilter.drifted_mean`.
-            n_bins: Bins of future T.
+            start: (B, T, N) log-rates of the filter over those of the reference.
+            recent: (B, N, ``RECENT``) how a unit's recent activity, and the population's, compare with what was
+                expected.
 
         Returns:
-            (B, T, N).
+            (B, T, N, ``FEATURES``): ``start``, the log-rate over the mean that factors predict, the time course's log,
+            the deviation of the factors' prediction, in mean rates, the log of the reference's spikes, variability, and
+            ``recent``.
         """
-        loadings, centre, coefficients, _ = self(index).split(_WIDTHS, -1)
-        scores = _scores(*_standardized(past, present, mean), loadings, centre)
-        offsets = torch.einsum("bnfk,bk->bfn", coefficients.unflatten(-1, (_FUTURE_PARTS, -1)), _with_one(scores))
-        bins = torch.arange(n_bins, device=past.device).clamp_max(self.n_future - 1)
-        return offsets.clamp(-_LARGEST, _LARGEST)[:, bins * _FUTURE_PARTS // self.n_future]
+        loadings, coefficients, offset, spread, scale, variability = self.rows(index).split(self.widths, -1)
+        excess = torch.where(present, past - mean, 0.0)
+        loadings = loadings.unflatten(-1, (self.past_parts, -1))
+        scores = torch.einsum("bpn,bnpk->bk", _sums(excess, self.past_parts), loadings)
+        power = loadings.square()
+        there = _sums(present, self.past_parts) / _sums(torch.ones_like(present), self.past_parts)
+        seen, whole = torch.einsum("bpn,bnpk->bk", there, power), power.sum((1, 2))
+        scores = scores * whole / seen.clamp_min(1e-9)  # where units are absent the others stand for them
+        predicted = torch.einsum("bnfk,bk->bfn", coefficients.unflatten(-1, (FUTURE_PARTS, -1)), scores)
+        spikes, mean_count, std = scale[:, None].unbind(-1)
+        ratio = log_rate_ratio(predicted, mean_count, std)
+        bins = torch.arange(start.shape[1], device=past.device).clamp_max(self.n_future - 1)
+        part = bins * FUTURE_PARTS // self.n_future
+        of_parts = (ratio[:, part], offset.mT[:, part], spread.mT[:, part])
+        numbers = (spikes[:, 0], *variability.unbind(-1), *recent.unbind(-1))
+        per_unit = (x[:, None].expand(-1, len(part), -1) for x in numbers)
+        return torch.stack([start, *of_parts, *per_unit], dim=-1)
 
-    @staticmethod
-    def fit(windows: Windows) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
+        """(...) what is added to the filter's log-rates, given features (..., ``FEATURES``)."""
+        z, square = _scaled(features), self.response.new_zeros(1 + FEATURES, 1 + FEATURES)
+        square[*_PAIRS] = self.response
+        return ((z @ square) * z).sum(-1).clamp(-HIGHEST, HIGHEST)
+
+    @torch.no_grad()
+    def fit_response(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
+        """Poisson regression of counts in windows after their units' reference.
+
+        Args:
+            features: (cells, ``FEATURES``).
+            log_rates: (cells,) of the filter.
+            counts: (cells,).
+        """
+        z, (first, second) = _scaled(torch.from_numpy(features)).numpy(), _PAIRS.numpy()
+        x, start = z[:, first] * z[:, second], np.zeros(len(self.response))
+        self.response.copy_(torch.from_numpy(fit_correction(x, log_rates, counts, start=start, prior=_PRIOR)))
+
+    def fit(self, windows: Windows) -> Tensor:
         """(N, row) rows of the units of a recording from the windows of its reference."""
-        z, there = _standardized(windows.past, windows.present, windows.mean)
-        centre = z.sum(0) / there.sum(0).clamp_min(1)
-        flat = torch.where(there, z - centre, 0.0).flatten(1).double()
-        power, directions = torch.linalg.eigh(flat @ flat.T)
-        power, directions = power.flip(0)[:_COMPONENTS], directions.flip(1)[:, :_COMPONENTS]
-        scale = torch.where(power > 1e-9 * power[0].clamp_min(1e-9), len(flat) ** 0.5 / power, 0.0)  # unit variance
-        loadings = z.new_zeros(z.shape[2], _PAST_PARTS, _COMPONENTS)
-        of_units = (flat.T @ directions * scale).float().view(_PAST_PARTS, -1, len(power))
-        loadings[..., : len(power)] = of_units.transpose(0, 1)
-        rows = loadings.flatten(1), centre.T
-        scores = _with_one(_scores(z, there, *(x.expand(len(z), -1, -1) for x in rows)))
-        return torch.cat([*rows, _regression(scores, windows), _variability(windows)], dim=1)
+        counts, there = torch.cat([windows.past, windows.future], 1), torch.cat([windows.present, windows.scored], 1)
+        some, kept = counts[windows.apart].double().numpy(), there[windows.apart].numpy()
+        n_bins = kept.sum((0, 1))
+        mean = posterior_mean(np.where(kept, some, 0).sum((0, 1)), n_bins)
+        variance = (np.where(kept, some - mean, 0) ** 2).sum((0, 1)) / np.maximum(n_bins, 1)
+        std = np.where(variance > 0, np.sqrt(variance), 1.0)
+        z = np.where(kept, (some - mean) / std, np.nan)
+        numbers = [*(n for n in NUMBERS if n < _FACTORS), _FACTORS]
+        model, dynamics, _ = fit_window_factors(z.reshape(-1, len(mean)), [z.shape[1]] * len(z), numbers=numbers)
+        n_past = windows.past.shape[1]
+        loadings, coefficients, spread = _forecast_maps(model, dynamics, n_past, z.shape[1] - n_past, self.past_parts)
+        deviation = relative_deviation(torch.from_numpy(mean), torch.from_numpy(std)).numpy()
+        scored = windows.scored.float()
+        expected, found = (_sums(x * scored, FUTURE_PARTS).sum(0) for x in (windows.start.exp(), windows.future))
+        offset = ((_OFFSET_SPIKES + found) / (_OFFSET_SPIKES + expected)).log()
+        scale = np.stack([np.log(mean * np.maximum(n_bins, 1)), mean, std], axis=1)
+        of_factors = (loadings / std[:, None], coefficients, spread * deviation[:, None], scale)
+        weights, coefficients, spread, scale = (torch.from_numpy(x).float() for x in of_factors)
+        return torch.cat([weights, coefficients, offset.mT, spread, scale, _variability(windows)], dim=1)
+
+
+def _forecast_maps(
+    model: FactorAnalysis, dynamics: Floats, n_past: int, n_future: int, past_parts: int
+) -> tuple[Floats, Floats, Floats]:
+    """What the posterior of future factors, given a past, makes of standardised activity, in few directions.
+
+    Factors have covariance ``A^(t-s)`` between bins t > s; the units seen tell of those of a past bin with precision
+    ``P = sum_u (L_u L_u' / psi_u + I / n_u)``. With C of past bins, F of future and past ones, the future's mean is
+    ``F (I + P C)^-1 h`` for ``h = sum_u L_u v_u / psi_u``, and its covariance ``I - F (I + P C)^-1 P F'``.
+
+    Returns:
+        ``(N, past_parts * _FACTORS)`` weights of sums of activity over parts of the past, ``(N, FUTURE_PARTS *
+        _FACTORS)`` weights of their results for parts of the future, and ``(N, FUTURE_PARTS)`` deviations of what is
+        predicted.
+    """
+    n_units, k = model.loadings.shape
+    empty = np.zeros((n_units, past_parts * _FACTORS)), np.zeros((n_units, FUTURE_PARTS * _FACTORS))
+    if not k:
+        return *empty, np.zeros((n_units, FUTURE_PARTS))
+    weighted = model.loadings / model.noise[:, None]
+    precision = weighted.T @ model.loadings + (1 / model.bins).sum() * np.eye(k)
+    powers = [np.eye(k)]
+    for _ in range(n_past + n_future):
+        powers.append(dynamics @ powers[-1])
+    past = np.arange(n_past)
+    c = np.block([[powers[t - s] if t >= s else powers[s - t].T for s in past] for t in past])
+    f = np.block([[powers[n_past + t - s] for s in past] for t in range(n_future)])
+    told = np.einsum("ij,pjl->pil", precision, c.reshape(n_past, k, -1)).reshape(c.shape)  # P C
+    gain = np.linalg.solve((np.eye(len(c)) + told).T, f.T).T  # (T K, past K)
+    reach = np.einsum("tapb,bc->tapc", gain.reshape(n_future, k, n_past, k), precision).reshape(gain.shape)
+    covariance = np.eye(k) - np.einsum("tap,tcp->tac", *(x.reshape(n_future, k, -1) for x in (reach, f)))
+    of_future = _membership(n_future, FUTURE_PARTS)
+    spread = np.einsum("na,fab,nb->nf", model.loadings, np.tensordot(of_future, covariance, (0, 0)), model.loadings)
+    parts = np.einsum(
+        "tapb,tf,pq->faqb", gain.reshape(n_future, k, n_past, k), of_future, _membership(n_past, past_parts)
+    )
+    of_units = np.einsum("na,faqb->nfqb", model.loadings, parts).reshape(n_units * FUTURE_PARTS, -1)
+    directions = np.linalg.eigh(of_units.T @ of_units)[1][:, ::-1][:, :_FACTORS]  # (past_parts K, directions)
+    first = np.einsum("nb,qbr->nqr", weighted, directions.reshape(past_parts, k, -1))
+    second = (of_units @ directions).reshape(n_units, FUTURE_PARTS, -1)
+    maps = []
+    for its, parts_of in ((first, past_parts), (second, FUTURE_PARTS)):
+        padded = np.zeros((n_units, parts_of, _FACTORS))
+        padded[..., : its.shape[-1]] = its
+        maps.append(padded.reshape(n_units, -1))
+    return maps[0], maps[1], np.sqrt(np.maximum(spread, 0))
+
+
+def _membership(n_bins: int, parts: int) -> Floats:
+    """(bins, parts) share of each bin in a part's mean; parts of equal length, an empty one is like the one before."""
+    part = np.arange(n_bins) * parts // n_bins
+    member = (part[:, None] == np.arange(parts)).astype(float)
+    for k in range(1, parts):
+        if not member[:, k].any():
+            member[:, k] = member[:, k - 1]
+    return member / np.maximum(member.sum(0), 1)
+
+
+def _scaled(features: Tensor) -> Tensor:
+    """(..., 1 + ``FEATURES``) 1 and the scaled features; the response is quadratic in them."""
+    z = list(features.unbind(-1))
+    for k, (center, scale) in enumerate(zip(_CENTER, _SCALE, strict=True)):
+        z[k] = (z[k] - center) / scale
+    return torch.stack([torch.ones_like(z[0]), *(x.clamp(-_LARGEST, _LARGEST) for x in z)], dim=-1)
 
 
 def _sums(x: Tensor, parts: int) -> Tensor:
     """(B, bins, N) -> (B, parts, N), parts of equal length."""
     member = torch.eye(parts, device=x.device)[torch.arange(x.shape[1], device=x.device) * parts // x.shape[1]]
     return member.T @ x.float()
-
-
-def _standardized(past: Tensor, present: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, parts, N) mean counts above the expected, in standard deviations of a bin's count; which of them exist."""
-    width = _sums(present, _PAST_PARTS)
-    count = _sums(past * present, _PAST_PARTS) / width.clamp_min(1)
-    return torch.where(width > 0, (count - mean) / (mean + _LEAST).sqrt(), 0.0), width > 0
-
-
-def _scores(z: Tensor, there: Tensor, loadings: Tensor, centre: Tensor) -> Tensor:
-    """(B, components) of activity (B, parts, N); where units are absent the others stand for them."""
-    loadings, centre = loadings.unflatten(-1, (_PAST_PARTS, -1)), centre.mT
-    power = loadings.square()
-    seen, whole = torch.einsum("bpn,bnpk->bk", there.float(), power), power.sum((1, 2))
-    scores = torch.einsum("bpn,bnpk->bk", torch.where(there, z - centre, 0.0), loadings)
-    return (scores * whole / seen.clamp_min(1e-9)).clamp(-_LARGEST_SCORE, _LARGEST_SCORE)
-
-
-def _with_one(scores: Tensor) -> Tensor:
-    return torch.cat([torch.ones_like(scores[:, :1]), scores], dim=1)
-
-
-def _regression(scores: Tensor, windows: Windows) -> Tensor:
-    """(N, parts x components) a Newton step of each unit's Poisson regression from the filter's rates."""
-    scored = windows.scored.float()
-    expected = _sums(windows.start.exp() * scored, _FUTURE_PARTS)
-    excess = _sums(windows.future * scored, _FUTURE_PARTS) - expected
-    square = torch.einsum("bk,bl->bkl", scores, scores)
-    hessian = torch.einsum("bfn,bkl->nfkl", expected, square)
-    hessian = hessian + _SHRINKAGE * torch.eye(scores.shape[1], device=scores.device)
-    return torch.linalg.solve(hessian, torch.einsum("bfn,bk->nfk", excess, scores)).flatten(1)
 
 
 def _variability(windows: Windows) -> Tensor:
