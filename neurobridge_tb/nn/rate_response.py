@@ -17,7 +17,7 @@ from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 _CENTER, _SCALE = (0.0, 0.5, 4.0), (1.0, 1.0, 2.0)  # of the features
 _LEAST, _MOST = (-3.0, -0.5, -2.0), (3.0, 2.5, 2.0)  # beyond them a scaled feature counts as this
 _PAIRS = tuple((a, b) for a in range(3) for b in range(a, 3))
-_PRIOR, _PRIOR_OF_OTHERS = 200.0, 10_000.0  # the weights are drawn to 0, to other recordings', as by so many spikes
+_PRIORS = (200.0, 1000.0, 5000.0, 20_000.0)  # the weights are drawn to others' as by so many spikes, to 0 by the least
 _FOLDS = 5
 
 
@@ -49,8 +49,8 @@ class RateResponse(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
-        """Poisson regression of counts, drawn to the weights that are there; these stay unless it predicts stretches of
-        cells that it was not fitted to.
+        """Poisson regression of counts, drawn to the weights that are there as strongly as serves stretches of cells
+        that it was not fitted to; the weights stay unless it gains there.
 
         Args:
             features: (cells, 4), in order of their windows.
@@ -59,14 +59,20 @@ class RateResponse(nn.Module):
         """
         x = np.column_stack([np.ones(len(features)), *_terms(torch.from_numpy(features))])
         start = self.weights.double().cpu().numpy()
-        prior = _PRIOR_OF_OTHERS if start.any() else _PRIOR
-        gained, ends = 0.0, np.linspace(0, len(x), _FOLDS + 1).astype(int)
-        for first, last in zip(ends[:-1], ends[1:], strict=True):
-            others, own = np.r_[:first, last : len(x)], slice(first, last)
-            weights = fit_correction(x[others], log_rates[others], counts[others], start=start, prior=prior)
-            losses = [_loss(x[own], log_rates[own], counts[own], w) for w in (start, weights)]
-            gained += losses[0] - losses[1]
-        if gained > 0:
+        ends = np.linspace(0, len(x), _FOLDS + 1).astype(int)
+
+        def gain(prior: float) -> float:
+            gained = 0.0
+            for first, last in zip(ends[:-1], ends[1:], strict=True):
+                others, own = np.r_[:first, last : len(x)], slice(first, last)
+                weights = fit_correction(x[others], log_rates[others], counts[others], start=start, prior=prior)
+                losses = [_loss(x[own], log_rates[own], counts[own], w) for w in (start, weights)]
+                gained += losses[0] - losses[1]
+            return gained
+
+        gains = {prior: gain(prior) for prior in (_PRIORS if start.any() else _PRIORS[:1])}
+        prior = max(gains, key=lambda prior: gains[prior])
+        if gains[prior] > 0:
             weights = fit_correction(x, log_rates, counts, start=start, prior=prior)
             self.weights.copy_(torch.from_numpy(weights))
 

@@ -93,6 +93,13 @@ def test_the_number_of_factors_is_chosen_by_hidden_units():
     assert (independent.loadings**2).sum() < 0.02 * 20
 
 
+@pytest.mark.parametrize("n", [10, 13, 16, 19])
+def test_few_bins_hold_some_out_too(n):
+    model, errors = choose_factor_analysis(simulated(n=n)[0], numbers=(1, 2))
+    assert errors and all(np.isfinite(error) for error in errors.values())
+    assert np.isfinite(model.loadings).all()
+
+
 def test_weak_factors_shrink():
     x, truth = simulated(n=60, units=40, factors=3)
     fitted = fit_factor_analysis(x, factors=20)

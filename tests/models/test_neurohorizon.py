@@ -210,7 +210,8 @@ def test_every_parameter_gets_a_gradient(dataset, event_dataset, modality, ident
     data = dataset if modality == "spike_counts" else event_dataset
     model = make_model(data, modality=modality, unit_identity=identity).train()
     if model.modulation is not None:
-        model.modulation.weight.normal_(0, 0.1)  # as after a fit
+        for fitted in (model.modulation.rows.weight, model.modulation.response):
+            fitted.normal_(0, 0.1)
     batch = batch_of(model, *[window(data, data.recording_ids[0], start=s) for s in (1.0, 2.0, 3.0, 4.0)])
     shape = (4, len(RECENT), batch["target_values"].shape[2])
     batch["model_inputs"] |= {"recent_spikes": torch.rand(shape) * 9, "recent_bins": torch.ones(shape) * 9}

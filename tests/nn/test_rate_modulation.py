@@ -1,9 +1,12 @@
-"""The regression fitted to a reference window: by hand, on later windows, with absent units, with few windows."""
+"""What a reference window tells of its units: by hand, on later windows, with absent units, with few windows."""
 
 import numpy as np
+import pytest
 import torch
 
-from neurobridge_tb.nn.forecasting.rate_modulation import VARIABILITY, RateModulation, Windows
+from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
+from neurobridge_tb.nn.forecasting.rate_modulation import FEATURES, RECENT, RateModulation, Windows
+from neurobridge_tb.nn.forecasting.rate_modulation import _forecast_maps as forecast_maps
 
 RATE = 0.5
 
@@ -15,29 +18,31 @@ def population(n_windows: int, n_units: int = 40, seed: int = 0):
     counts = rng.poisson(RATE * np.exp(gain)[:, None].repeat(8, 1)).astype(np.float32)
     past, future = torch.from_numpy(counts[:, :4]), torch.from_numpy(counts[:, 4:])
     there, mean = torch.ones(past.shape, dtype=torch.bool), torch.full((n_windows, 1, n_units), RATE)
-    return Windows(past, there, mean, mean.log().expand(-1, 4, -1), future, there), torch.from_numpy(gain)
+    apart = torch.ones(n_windows, dtype=torch.bool)
+    return Windows(past, there, mean, mean.log().expand(-1, 4, -1), future, there, apart), torch.from_numpy(gain)
 
 
 def fitted(windows: Windows) -> RateModulation:
     units = [f"u{i}" for i in range(windows.past.shape[2])]
-    modulation = RateModulation(n_future=4)
-    modulation.initialize_vocab(units)
-    modulation.set(units, RateModulation.fit(windows))
+    modulation = RateModulation(n_past=4, n_future=4)
+    modulation.rows.initialize_vocab(units)
+    modulation.set(units, modulation.fit(windows))
     return modulation
 
 
-def of(modulation: RateModulation, windows: Windows, order=None, present=None) -> torch.Tensor:
-    index = torch.arange(windows.past.shape[2]) + 1 if order is None else order + 1
-    pick = index - 1
+def of(modulation: RateModulation, windows: Windows, order=None, present=None, n_bins=4) -> torch.Tensor:
+    """(B, T, N, FEATURES)"""
+    pick = torch.arange(windows.past.shape[2]) if order is None else order
     present = windows.present if present is None else present
     shown = (windows.past[..., pick], present[..., pick], windows.mean[..., pick])
-    return modulation.modulation(index.expand(len(shown[0]), -1), *shown, 4)
+    start, recent = torch.zeros(len(shown[0]), n_bins, len(pick)), torch.zeros(len(shown[0]), len(pick), RECENT)
+    return modulation.features((pick + 1).expand(len(shown[0]), -1), *shown, start, recent)
 
 
 def test_what_a_reference_taught_holds_on_later_windows():
     modulation = fitted(population(300)[0])
     later, gain = population(300, seed=1)
-    found = of(modulation, later)
+    found = of(modulation, later)[..., 1]
     strong = gain.std(0) > 0.4
     assert np.corrcoef(found[:, 0, strong].flatten(), gain[:, strong].flatten())[0, 1] > 0.8
 
@@ -47,52 +52,91 @@ def test_what_a_reference_taught_holds_on_later_windows():
     assert likelihood(later.start + found) > likelihood(later.start) + 0.01
 
 
-def test_a_newton_step_by_hand():
-    """One unit: no score but its own, so the step is a two by two system."""
-    windows, _ = population(60, n_units=1)
-    modulation = fitted(windows)
-    z = (windows.past.unflatten(1, (2, 2)).mean(2)[..., 0] - RATE) / (RATE + 0.02) ** 0.5
-    z = (z - z.mean(0)).double().numpy()
-    left, power, _ = np.linalg.svd(z, full_matrices=False)
-    x = np.column_stack([np.ones(60), np.clip(left * 60**0.5, -3, 3)])
-    y = windows.future[:, 1, 0].double().numpy()
-    slopes = np.linalg.solve(RATE * x.T @ x + 20 * np.eye(3), x.T @ (y - RATE))
-    np.testing.assert_allclose(of(modulation, windows)[:, 1, 0], x @ slopes, atol=1e-4)
+@pytest.mark.parametrize("past_parts", [6, 3])
+def test_the_forecast_of_factors_is_gaussian_conditioning(past_parts):
+    """In parts of the past that have one weight, a bin's mean stands for its bins."""
+    rng, n, k, n_past, n_future = np.random.default_rng(0), 7, 2, 6, 4
+    dynamics = np.diag([0.95, 0.5]) @ np.linalg.qr(rng.normal(size=(k, k)))[0]
+    model = FactorAnalysis(np.zeros(n), rng.normal(size=(n, k)), rng.uniform(0.5, 2, n), np.full(n, np.inf))
+    first, second, spread = forecast_maps(model, dynamics, n_past, n_future, past_parts)
+    length = n_past + n_future
+    shared = np.zeros((length, k, length, k))
+    for t in range(length):
+        for s in range(t + 1):
+            shared[t, :, s] = np.linalg.matrix_power(dynamics, t - s)
+            shared[s, :, t] = shared[t, :, s].T
+    of_units = np.einsum("na,tasb,mb->tnsm", model.loadings, shared, model.loadings).reshape(length * n, -1)
+    noisy = of_units + np.diag(np.tile(model.noise, length))
+    seen = n_past * n
+    z = rng.normal(size=(n_past, n))
+    if past_parts == 3:
+        z[1::2] = z[::2]
+    gain = of_units[seen:, :seen] @ np.linalg.inv(noisy[:seen, :seen])
+    covariance = of_units[seen:, seen:] - gain @ of_units[:seen, seen:]
+    sums = z.reshape(past_parts, -1, n).sum(1)
+    scores = np.einsum("pn,npk->k", sums, first.reshape(n, past_parts, -1))
+    found = np.einsum("nfk,k->fn", second.reshape(n, n_future, -1), scores)
+    np.testing.assert_allclose(found, (gain @ z.flatten()).reshape(n_future, n), atol=1e-9)
+    np.testing.assert_allclose(spread.T.flatten(), np.sqrt(np.diag(covariance)), atol=1e-9)
 
 
 def test_units_are_exchangeable_and_others_stand_for_absent_ones():
     windows, gain = population(300)
     modulation = fitted(windows)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    whole = of(modulation, windows)
-    torch.testing.assert_close(of(modulation, windows, order), whole[..., order])
-    again = Windows(*(x[..., order] for x in windows))
-    torch.testing.assert_close(of(fitted(again), again), whole[..., order], atol=1e-3, rtol=0)
+    whole = of(modulation, windows)[..., 1]
+    torch.testing.assert_close(of(modulation, windows, order)[..., 1], whole[..., order])
+    again = Windows(*(x[..., order] for x in windows[:-1]), apart=windows.apart)
+    torch.testing.assert_close(of(fitted(again), again)[..., 1], whole[..., order], atol=1e-2, rtol=0)
     half = windows.present & (torch.arange(40) % 2 == 0)
-    seen = of(modulation, windows, present=half)
+    seen = of(modulation, windows, present=half)[..., 1]
     slope = float((seen * whole).sum() / whole.square().sum())
     assert 0.7 < slope < 1.2
-    assert float(of(modulation, windows, present=windows.present & False).std(0).max()) == 0
+    assert not of(modulation, windows, present=windows.present & False)[..., 1].any()
+
+
+def test_a_time_course_is_the_mean_over_windows():
+    windows, _ = population(200)
+    windows.future[:, 2:] += 1
+    offset = of(fitted(windows), windows)[0, :, :, 2]
+    expected = ((5 + windows.future.sum(0)) / (5 + 200 * RATE)).log()
+    torch.testing.assert_close(offset, expected)
+
+
+def test_the_response_finds_what_features_are_worth():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(20000, FEATURES))
+
+    def worth(x):
+        return 0.5 * x[:, 1] - 0.2 * x[:, 1] * x[:, 3] + 0.3 * x[:, 2] - 0.1
+
+    modulation = RateModulation(n_past=4, n_future=4)
+    assert not modulation(torch.from_numpy(features).float()).any()
+    log_rates = features[:, 0] - 1
+    counts = rng.poisson(np.exp(log_rates + worth(features))).astype(float)
+    modulation.fit_response(features, log_rates, counts)
+    new = rng.normal(size=(1000, FEATURES))
+    error = modulation(torch.from_numpy(new).float()).numpy() - worth(new)
+    assert np.abs(error).mean() < 0.1 * np.abs(worth(new)).mean() + 0.05
 
 
 def test_a_longer_horizon_begins_as_a_shorter_one():
     windows, _ = population(60)
-    modulation, index = fitted(windows), (torch.arange(40) + 1).expand(60, -1)
-    first, longer = (modulation.modulation(index, *windows[:3], n) for n in (2, 6))
+    modulation = fitted(windows)
+    first, longer = (of(modulation, windows, n_bins=n) for n in (2, 6))
     torch.testing.assert_close(longer[:, :2], first)
-    torch.testing.assert_close(longer[:, 4:], longer[:, 3:4].expand(-1, 2, -1))
+    torch.testing.assert_close(longer[:, 4:], longer[:, 3:4].expand(-1, 2, -1, -1))
 
 
 def test_few_windows_and_silent_units_are_finite_and_new_units_have_none():
     for n_windows in (1, 2, 7):
         windows, _ = population(n_windows)
         windows.past[..., 0] = windows.future[..., 0] = 0
-        rows = RateModulation.fit(windows)
-        assert rows.isfinite().all()
-        assert of(fitted(windows), windows).isfinite().all()
-    modulation = fitted(windows)
-    modulation.extend_vocab(["new"])
-    assert not modulation(torch.tensor([41])).any()
+        modulation = fitted(windows)
+        assert modulation.rows.weight.isfinite().all()
+        assert of(modulation, windows).isfinite().all()
+    modulation.rows.extend_vocab(["new"])
+    assert not modulation.rows(torch.tensor([41])).any()
 
 
 def test_variability_tells_a_drifting_unit():
@@ -101,5 +145,5 @@ def test_variability_tells_a_drifting_unit():
     windows, _ = population(400, n_units=2)
     for counts in (windows.past, windows.future):
         counts[..., 1:] = torch.from_numpy(rng.poisson(RATE * slow.repeat(4, 1))).float()
-    steady, drifting = RateModulation.fit(windows)[:, -VARIABILITY:]
+    steady, drifting = fitted(windows).variability(torch.tensor([1, 2]))
     assert (drifting > steady + 0.1)[2:].all()  # over one, five and fifteen windows

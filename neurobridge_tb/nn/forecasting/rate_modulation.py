@@ -22,7 +22,8 @@ VARIABILITY = 2 + len(_LAGS)
 RECENT = 4  # numbers about a unit's recent activity
 FEATURES = 5 + VARIABILITY + RECENT  # what the response reads of a cell
 _CENTER, _SCALE = (0.0, 0.0, 0.0, 0.5, 4.0), (1.0, 1.0, 1.0, 1.0, 2.0)  # of the first ones
-_LARGEST = 3.0  # beyond it a scaled feature counts as this
+_LARGEST = 3.0  # beyond it a scaled feature, or a bin's activity in standard deviations, counts as this
+_LEAST_STD = 1e-3
 _PAIRS = torch.triu_indices(1 + FEATURES, 1 + FEATURES)  # of 1 and features, whose products the response weighs
 _PRIOR = 200.0  # the response's weights are drawn to 0 as by so many spikes
 
@@ -107,7 +108,8 @@ class RateModulation(nn.Module):
             ``recent``.
         """
         loadings, coefficients, offset, spread, scale, variability = self.rows(index).split(self.widths, -1)
-        excess = torch.where(present, past - mean, 0.0)
+        spikes, mean_count, std = scale[:, None].unbind(-1)
+        excess = torch.where(present, (past - mean) / std.clamp_min(_LEAST_STD), 0.0).clamp(-_LARGEST, _LARGEST)
         loadings = loadings.unflatten(-1, (self.past_parts, -1))
         scores = torch.einsum("bpn,bnpk->bk", _sums(excess, self.past_parts), loadings)
         power = loadings.square()
@@ -115,7 +117,6 @@ class RateModulation(nn.Module):
         seen, whole = torch.einsum("bpn,bnpk->bk", there, power), power.sum((1, 2))
         scores = scores * whole / seen.clamp_min(1e-9)  # where units are absent the others stand for them
         predicted = torch.einsum("bnfk,bk->bfn", coefficients.unflatten(-1, (FUTURE_PARTS, -1)), scores)
-        spikes, mean_count, std = scale[:, None].unbind(-1)
         ratio = log_rate_ratio(predicted, mean_count, std)
         bins = torch.arange(start.shape[1], device=past.device).clamp_max(self.n_future - 1)
         part = bins * FUTURE_PARTS // self.n_future
@@ -161,7 +162,7 @@ class RateModulation(nn.Module):
         expected, found = (_sums(x * scored, FUTURE_PARTS).sum(0) for x in (windows.start.exp(), windows.future))
         offset = ((_OFFSET_SPIKES + found) / (_OFFSET_SPIKES + expected)).log()
         scale = np.stack([np.log(mean * np.maximum(n_bins, 1)), mean, std], axis=1)
-        of_factors = (loadings / std[:, None], coefficients, spread * deviation[:, None], scale)
+        of_factors = (loadings, coefficients, spread * deviation[:, None], scale)
         weights, coefficients, spread, scale = (torch.from_numpy(x).float() for x in of_factors)
         return torch.cat([weights, coefficients, offset.mT, spread, scale, _variability(windows)], dim=1)
 
