@@ -24,7 +24,6 @@ FEATURES = 5 + VARIABILITY + RECENT  # what the response reads of a cell
 _CENTER, _SCALE = (0.0, 0.0, 0.0, 0.5, 4.0), (1.0, 1.0, 1.0, 1.0, 2.0)  # of the first ones
 _LARGEST = 3.0  # beyond it a scaled feature, or a bin's activity in standard deviations, counts as this
 _LEAST_STD = 1e-3
-_PAIRS = torch.triu_indices(1 + FEATURES, 1 + FEATURES)  # of 1 and features, whose products the response weighs
 _PRIOR = 200.0  # the response's weights are drawn to 0 as by so many spikes
 
 
@@ -77,7 +76,7 @@ class RateModulation(nn.Module):
         self.n_future, self.past_parts = n_future, min(n_past, _PAST_PARTS)
         self.widths = [self.past_parts * _FACTORS, FUTURE_PARTS * _FACTORS, FUTURE_PARTS, FUTURE_PARTS, 3, VARIABILITY]
         self.rows = FixedRows(torch.zeros(sum(self.widths)))
-        self.register_buffer("response", torch.zeros(_PAIRS.shape[1]))
+        self.register_buffer("response", torch.zeros(1 + FEATURES, 1 + FEATURES))
 
     def set(self, unit_ids: list[str], rows: Tensor) -> None:
         """Set the rows of ``unit_ids`` to ``rows`` from :meth:`fit`."""
@@ -127,9 +126,8 @@ class RateModulation(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(...) what is added to the filter's log-rates, given features (..., ``FEATURES``)."""
-        z, square = _scaled(features), self.response.new_zeros(1 + FEATURES, 1 + FEATURES)
-        square[*_PAIRS] = self.response
-        return ((z @ square) * z).sum(-1).clamp(-HIGHEST, HIGHEST)
+        z = _scaled(features)
+        return ((z @ self.response) * z).sum(-1).clamp(-HIGHEST, HIGHEST)
 
     @torch.no_grad()
     def fit_response(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
@@ -140,9 +138,10 @@ class RateModulation(nn.Module):
             log_rates: (cells,) of the filter.
             counts: (cells,).
         """
-        z, (first, second) = _scaled(torch.from_numpy(features)).numpy(), _PAIRS.numpy()
-        x, start = z[:, first] * z[:, second], np.zeros(len(self.response))
-        self.response.copy_(torch.from_numpy(fit_correction(x, log_rates, counts, start=start, prior=_PRIOR)))
+        z, (first, second) = _scaled(torch.from_numpy(features)).numpy(), np.triu_indices(1 + FEATURES)
+        x, start = z[:, first] * z[:, second], np.zeros(len(first))
+        weights = fit_correction(x, log_rates, counts, start=start, prior=_PRIOR)
+        self.response[first, second] = torch.from_numpy(weights).to(self.response)
 
     def fit(self, windows: Windows) -> Tensor:
         """(N, row) rows of the units of a recording from the windows of its reference."""
