@@ -302,7 +302,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             for begin in batch["absolute_start"].tolist():
                 apart.append(begin > end - self.bin_size / 2)
                 end = begin + self.history + self.horizon if apart[-1] else end
-        windows = Windows(*map(torch.cat, zip(*parts, strict=True)), apart=torch.tensor(apart))
+        windows = Windows(*[*map(torch.cat, zip(*parts, strict=True)), torch.tensor(apart)])
         rows = self.modulation.fit(windows)
         self.modulation.set(unit_ids, rows)
         return rows

@@ -15,7 +15,7 @@ from neurobridge_tb.nn.factor_model import log_rate_ratio, relative_deviation
 from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 
 _FACTORS = 64  # at most, and directions in which a past tells of the future
-_PAST_PARTS, FUTURE_PARTS = 8, 4  # of a window, at most, of bins that are taken together
+_PAST_PARTS, _FUTURE_PARTS = 8, 4  # of a window, at most, of bins that are taken together
 _OFFSET_SPIKES = 5.0  # a unit's time course is drawn to its filter's rates as by so many spikes
 _LAGS = (1, 5, 15)  # windows
 VARIABILITY = 2 + len(_LAGS)
@@ -74,7 +74,14 @@ class RateModulation(nn.Module):
     def __init__(self, n_past: int, n_future: int) -> None:
         super().__init__()
         self.n_future, self.past_parts = n_future, min(n_past, _PAST_PARTS)
-        self.widths = [self.past_parts * _FACTORS, FUTURE_PARTS * _FACTORS, FUTURE_PARTS, FUTURE_PARTS, 3, VARIABILITY]
+        self.widths = [
+            self.past_parts * _FACTORS,
+            _FUTURE_PARTS * _FACTORS,
+            _FUTURE_PARTS,
+            _FUTURE_PARTS,
+            3,
+            VARIABILITY,
+        ]
         self.rows = FixedRows(torch.zeros(sum(self.widths)))
         self.register_buffer("response", torch.zeros(1 + FEATURES, 1 + FEATURES))
 
@@ -115,10 +122,10 @@ class RateModulation(nn.Module):
         there = _sums(present, self.past_parts) / _sums(torch.ones_like(present), self.past_parts)
         seen, whole = torch.einsum("bpn,bnpk->bk", there, power), power.sum((1, 2))
         scores = scores * whole / seen.clamp_min(1e-9)  # where units are absent the others stand for them
-        predicted = torch.einsum("bnfk,bk->bfn", coefficients.unflatten(-1, (FUTURE_PARTS, -1)), scores)
+        predicted = torch.einsum("bnfk,bk->bfn", coefficients.unflatten(-1, (_FUTURE_PARTS, -1)), scores)
         ratio = log_rate_ratio(predicted, mean_count, std)
         bins = torch.arange(start.shape[1], device=past.device).clamp_max(self.n_future - 1)
-        part = bins * FUTURE_PARTS // self.n_future
+        part = bins * _FUTURE_PARTS // self.n_future
         of_parts = (ratio[:, part], offset.mT[:, part], spread.mT[:, part])
         numbers = (spikes[:, 0], *variability.unbind(-1), *recent.unbind(-1))
         per_unit = (x[:, None].expand(-1, len(part), -1) for x in numbers)
@@ -158,12 +165,11 @@ class RateModulation(nn.Module):
         loadings, coefficients, spread = _forecast_maps(model, dynamics, n_past, z.shape[1] - n_past, self.past_parts)
         deviation = relative_deviation(torch.from_numpy(mean), torch.from_numpy(std)).numpy()
         scored = windows.scored.float()
-        expected, found = (_sums(x * scored, FUTURE_PARTS).sum(0) for x in (windows.start.exp(), windows.future))
+        expected, found = (_sums(x * scored, _FUTURE_PARTS).sum(0) for x in (windows.start.exp(), windows.future))
         offset = ((_OFFSET_SPIKES + found) / (_OFFSET_SPIKES + expected)).log()
         scale = np.stack([np.log(mean * np.maximum(n_bins, 1)), mean, std], axis=1)
-        of_factors = (loadings, coefficients, spread * deviation[:, None], scale)
-        weights, coefficients, spread, scale = (torch.from_numpy(x).float() for x in of_factors)
-        return torch.cat([weights, coefficients, offset.mT, spread, scale, _variability(windows)], dim=1)
+        of_units = (loadings, coefficients, offset.mT.numpy(), spread * deviation[:, None], scale)
+        return torch.cat([torch.from_numpy(np.hstack(of_units)).float(), _variability(windows)], dim=1)
 
 
 def _forecast_maps(
@@ -176,14 +182,14 @@ def _forecast_maps(
     ``F (I + P C)^-1 h`` for ``h = sum_u L_u v_u / psi_u``, and its covariance ``I - F (I + P C)^-1 P F'``.
 
     Returns:
-        ``(N, past_parts * _FACTORS)`` weights of sums of activity over parts of the past, ``(N, FUTURE_PARTS *
-        _FACTORS)`` weights of their results for parts of the future, and ``(N, FUTURE_PARTS)`` deviations of what is
+        ``(N, past_parts * _FACTORS)`` weights of sums of activity over parts of the past, ``(N, _FUTURE_PARTS *
+        _FACTORS)`` weights of their results for parts of the future, and ``(N, _FUTURE_PARTS)`` deviations of what is
         predicted.
     """
     n_units, k = model.loadings.shape
-    empty = np.zeros((n_units, past_parts * _FACTORS)), np.zeros((n_units, FUTURE_PARTS * _FACTORS))
+    empty = np.zeros((n_units, past_parts * _FACTORS)), np.zeros((n_units, _FUTURE_PARTS * _FACTORS))
     if not k:
-        return *empty, np.zeros((n_units, FUTURE_PARTS))
+        return *empty, np.zeros((n_units, _FUTURE_PARTS))
     weighted = model.loadings / model.noise[:, None]
     precision = weighted.T @ model.loadings + (1 / model.bins).sum() * np.eye(k)
     powers = [np.eye(k)]
@@ -196,17 +202,17 @@ def _forecast_maps(
     gain = np.linalg.solve((np.eye(len(c)) + told).T, f.T).T  # (T K, past K)
     reach = np.einsum("tapb,bc->tapc", gain.reshape(n_future, k, n_past, k), precision).reshape(gain.shape)
     covariance = np.eye(k) - np.einsum("tap,tcp->tac", *(x.reshape(n_future, k, -1) for x in (reach, f)))
-    of_future = _membership(n_future, FUTURE_PARTS)
+    of_future = _membership(n_future, _FUTURE_PARTS)
     spread = np.einsum("na,fab,nb->nf", model.loadings, np.tensordot(of_future, covariance, (0, 0)), model.loadings)
     parts = np.einsum(
         "tapb,tf,pq->faqb", gain.reshape(n_future, k, n_past, k), of_future, _membership(n_past, past_parts)
     )
-    of_units = np.einsum("na,faqb->nfqb", model.loadings, parts).reshape(n_units * FUTURE_PARTS, -1)
+    of_units = np.einsum("na,faqb->nfqb", model.loadings, parts).reshape(n_units * _FUTURE_PARTS, -1)
     directions = np.linalg.eigh(of_units.T @ of_units)[1][:, ::-1][:, :_FACTORS]  # (past_parts K, directions)
     first = np.einsum("nb,qbr->nqr", weighted, directions.reshape(past_parts, k, -1))
-    second = (of_units @ directions).reshape(n_units, FUTURE_PARTS, -1)
+    second = (of_units @ directions).reshape(n_units, _FUTURE_PARTS, -1)
     maps = []
-    for its, parts_of in ((first, past_parts), (second, FUTURE_PARTS)):
+    for its, parts_of in ((first, past_parts), (second, _FUTURE_PARTS)):
         padded = np.zeros((n_units, parts_of, _FACTORS))
         padded[..., : its.shape[-1]] = its
         maps.append(padded.reshape(n_units, -1))
