@@ -67,7 +67,9 @@ class MaskedOptimizerConfig(OptimizerConfig):
     """AdamW for a model with factors."""
 
     factor_lr: float = setting(
-        1e-4, "Highest learning rate of the factor model, which starts at a fit; 0: it stays there."
+        1e-4,
+        "Highest learning rate of the factor model, which starts at a fit; 0: it stays there; from lr on, counts are "
+        "trained without the response that was fitted to later windows.",
     )
 
 

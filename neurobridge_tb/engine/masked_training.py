@@ -78,8 +78,8 @@ def train_masked(
         if trainer.is_global_zero:
             model.save_pretrained(run.start)
             write_json(at_start, {"val/loss": float(trainer.callback_metrics["val/loss"])})
-    if model.response is not None:
-        model.response.weights.zero_()  # what to believe of fitted factors is another matter once they are trained
+    if model.response is not None and config.optimizer.factor_lr >= config.optimizer.lr:
+        model.response.weights.zero_()  # what to believe of loadings as they were fitted: they will be others soon
     run.fit(trainer, module, train, list(valid.values()))
     if not trainer.is_global_zero:
         return run.path  # the first process alone goes on

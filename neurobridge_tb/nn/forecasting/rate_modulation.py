@@ -154,9 +154,9 @@ class RateModulation(nn.Module):
         """(N, row) rows of the units of a recording from the windows of its reference."""
         counts, there = torch.cat([windows.past, windows.future], 1), torch.cat([windows.present, windows.scored], 1)
         some, kept = counts[windows.apart].double().numpy(), there[windows.apart].numpy()
-        n_bins = kept.sum((0, 1))
+        n_bins = np.maximum(kept.sum((0, 1)), 1)
         mean = posterior_mean(np.where(kept, some, 0).sum((0, 1)), n_bins)
-        variance = (np.where(kept, some - mean, 0) ** 2).sum((0, 1)) / np.maximum(n_bins, 1)
+        variance = (np.where(kept, some - mean, 0) ** 2).sum((0, 1)) / n_bins
         std = np.where(variance > 0, np.sqrt(variance), 1.0)
         z = np.where(kept, (some - mean) / std, np.nan)
         numbers = [*(n for n in NUMBERS if n < _FACTORS), _FACTORS]
@@ -167,7 +167,7 @@ class RateModulation(nn.Module):
         scored = windows.scored.float()
         expected, found = (_sums(x * scored, _FUTURE_PARTS).sum(0) for x in (windows.start.exp(), windows.future))
         offset = ((_OFFSET_SPIKES + found) / (_OFFSET_SPIKES + expected)).log()
-        scale = np.stack([np.log(mean * np.maximum(n_bins, 1)), mean, std], axis=1)
+        scale = np.stack([np.log(mean * n_bins), mean, std], axis=1)
         of_units = (loadings, coefficients, offset.mT.numpy(), spread * deviation[:, None], scale)
         return torch.cat([torch.from_numpy(np.hstack(of_units)).float(), _variability(windows)], dim=1)
 
