@@ -1,12 +1,9 @@
 """What a reference window tells of its units: by hand, on later windows, with absent units, with few windows."""
 
 import numpy as np
-import pytest
 import torch
 
-from neurobridge_tb.estimators.factor_analysis import FactorAnalysis
 from neurobridge_tb.nn.forecasting.rate_modulation import FEATURES, RECENT, RateModulation, Windows
-from neurobridge_tb.nn.forecasting.rate_modulation import _forecast_maps as forecast_maps
 
 RATE = 0.5
 
@@ -50,34 +47,6 @@ def test_what_a_reference_taught_holds_on_later_windows():
         return float((later.future * log_rate - log_rate.exp()).mean())
 
     assert likelihood(later.start + found) > likelihood(later.start) + 0.01
-
-
-@pytest.mark.parametrize("past_parts", [6, 3])
-def test_the_forecast_of_factors_is_gaussian_conditioning(past_parts):
-    """In parts of the past that have one weight, a bin's mean stands for its bins."""
-    rng, n, k, n_past, n_future = np.random.default_rng(0), 7, 2, 6, 4
-    dynamics = np.diag([0.95, 0.5]) @ np.linalg.qr(rng.normal(size=(k, k)))[0]
-    model = FactorAnalysis(np.zeros(n), rng.normal(size=(n, k)), rng.uniform(0.5, 2, n), np.full(n, np.inf))
-    first, second, spread = forecast_maps(model, dynamics, n_past, n_future, past_parts)
-    length = n_past + n_future
-    shared = np.zeros((length, k, length, k))
-    for t in range(length):
-        for s in range(t + 1):
-            shared[t, :, s] = np.linalg.matrix_power(dynamics, t - s)
-            shared[s, :, t] = shared[t, :, s].T
-    of_units = np.einsum("na,tasb,mb->tnsm", model.loadings, shared, model.loadings).reshape(length * n, -1)
-    noisy = of_units + np.diag(np.tile(model.noise, length))
-    seen = n_past * n
-    z = rng.normal(size=(n_past, n))
-    if past_parts == 3:
-        z[1::2] = z[::2]
-    gain = of_units[seen:, :seen] @ np.linalg.inv(noisy[:seen, :seen])
-    covariance = of_units[seen:, seen:] - gain @ of_units[:seen, seen:]
-    sums = z.reshape(past_parts, -1, n).sum(1)
-    scores = np.einsum("pn,npk->k", sums, first.reshape(n, past_parts, -1))
-    found = np.einsum("nfk,k->fn", second.reshape(n, n_future, -1), scores)
-    np.testing.assert_allclose(found, (gain @ z.flatten()).reshape(n_future, n), atol=1e-9)
-    np.testing.assert_allclose(spread.T.flatten(), np.sqrt(np.diag(covariance)), atol=1e-9)
 
 
 def test_units_are_exchangeable_and_others_stand_for_absent_ones():

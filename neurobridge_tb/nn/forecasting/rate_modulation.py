@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from neurobridge_tb.arrays import Floats
-from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis
+from neurobridge_tb.estimators.factor_analysis import NUMBERS
+from neurobridge_tb.estimators.factor_forecast import forecast_maps
 from neurobridge_tb.estimators.rate_correction import HIGHEST, fit_correction
 from neurobridge_tb.estimators.window_factors import fit_window_factors
 from neurobridge_tb.metrics.spikes import posterior_mean
@@ -161,8 +162,14 @@ class RateModulation(nn.Module):
         z = np.where(kept, (some - mean) / std, np.nan)
         numbers = [*(n for n in NUMBERS if n < _FACTORS), _FACTORS]
         model, dynamics, _ = fit_window_factors(z.reshape(-1, len(mean)), [z.shape[1]] * len(z), numbers=numbers)
-        n_past = windows.past.shape[1]
-        loadings, coefficients, spread = _forecast_maps(model, dynamics, n_past, z.shape[1] - n_past, self.past_parts)
+        maps = forecast_maps(
+            model,
+            dynamics,
+            bins=(windows.past.shape[1], windows.future.shape[1]),
+            parts=(self.past_parts, _FUTURE_PARTS),
+            directions=_FACTORS,
+        )
+        loadings, coefficients, spread = (x.reshape(len(mean), -1) for x in maps)
         deviation = relative_deviation(torch.from_numpy(mean), torch.from_numpy(std)).numpy()
         scored = windows.scored.float()
         expected, found = (_sums(x * scored, _FUTURE_PARTS).sum(0) for x in (windows.start.exp(), windows.future))
@@ -170,63 +177,6 @@ class RateModulation(nn.Module):
         scale = np.stack([np.log(mean * n_bins), mean, std], axis=1)
         of_units = (loadings, coefficients, offset.mT.numpy(), spread * deviation[:, None], scale)
         return torch.cat([torch.from_numpy(np.hstack(of_units)).float(), _variability(windows)], dim=1)
-
-
-def _forecast_maps(
-    model: FactorAnalysis, dynamics: Floats, n_past: int, n_future: int, past_parts: int
-) -> tuple[Floats, Floats, Floats]:
-    """What the posterior of future factors, given a past, makes of standardised activity, in few directions.
-
-    Factors have covariance ``A^(t-s)`` between bins t > s; the units seen tell of those of a past bin with precision
-    ``P = sum_u (L_u L_u' / psi_u + I / n_u)``. With C of past bins, F of future and past ones, the future's mean is
-    ``F (I + P C)^-1 h`` for ``h = sum_u L_u v_u / psi_u``, and its covariance ``I - F (I + P C)^-1 P F'``.
-
-    Returns:
-        ``(N, past_parts * _FACTORS)`` weights of sums of activity over parts of the past, ``(N, _FUTURE_PARTS *
-        _FACTORS)`` weights of their results for parts of the future, and ``(N, _FUTURE_PARTS)`` deviations of what is
-        predicted.
-    """
-    n_units, k = model.loadings.shape
-    empty = np.zeros((n_units, past_parts * _FACTORS)), np.zeros((n_units, _FUTURE_PARTS * _FACTORS))
-    if not k:
-        return *empty, np.zeros((n_units, _FUTURE_PARTS))
-    weighted = model.loadings / model.noise[:, None]
-    precision = weighted.T @ model.loadings + (1 / model.bins).sum() * np.eye(k)
-    powers = [np.eye(k)]
-    for _ in range(n_past + n_future):
-        powers.append(dynamics @ powers[-1])
-    past = np.arange(n_past)
-    c = np.block([[powers[t - s] if t >= s else powers[s - t].T for s in past] for t in past])
-    f = np.block([[powers[n_past + t - s] for s in past] for t in range(n_future)])
-    told = np.einsum("ij,pjl->pil", precision, c.reshape(n_past, k, -1)).reshape(c.shape)  # P C
-    gain = np.linalg.solve((np.eye(len(c)) + told).T, f.T).T  # (T K, past K)
-    reach = np.einsum("tapb,bc->tapc", gain.reshape(n_future, k, n_past, k), precision).reshape(gain.shape)
-    covariance = np.eye(k) - np.einsum("tap,tcp->tac", *(x.reshape(n_future, k, -1) for x in (reach, f)))
-    of_future = _membership(n_future, _FUTURE_PARTS)
-    spread = np.einsum("na,fab,nb->nf", model.loadings, np.tensordot(of_future, covariance, (0, 0)), model.loadings)
-    parts = np.einsum(
-        "tapb,tf,pq->faqb", gain.reshape(n_future, k, n_past, k), of_future, _membership(n_past, past_parts)
-    )
-    of_units = np.einsum("na,faqb->nfqb", model.loadings, parts).reshape(n_units * _FUTURE_PARTS, -1)
-    directions = np.linalg.eigh(of_units.T @ of_units)[1][:, ::-1][:, :_FACTORS]  # (past_parts K, directions)
-    first = np.einsum("nb,qbr->nqr", weighted, directions.reshape(past_parts, k, -1))
-    second = (of_units @ directions).reshape(n_units, _FUTURE_PARTS, -1)
-    maps = []
-    for its, parts_of in ((first, past_parts), (second, _FUTURE_PARTS)):
-        padded = np.zeros((n_units, parts_of, _FACTORS))
-        padded[..., : its.shape[-1]] = its
-        maps.append(padded.reshape(n_units, -1))
-    return maps[0], maps[1], np.sqrt(np.maximum(spread, 0))
-
-
-def _membership(n_bins: int, parts: int) -> Floats:
-    """(bins, parts) share of each bin in a part's mean; parts of equal length, an empty one is like the one before."""
-    part = np.arange(n_bins) * parts // n_bins
-    member = (part[:, None] == np.arange(parts)).astype(float)
-    for k in range(1, parts):
-        if not member[:, k].any():
-            member[:, k] = member[:, k - 1]
-    return member / np.maximum(member.sum(0), 1)
 
 
 def _scaled(features: Tensor) -> Tensor:
