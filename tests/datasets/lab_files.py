@@ -1,5 +1,6 @@
 """Small files as labs have them, of simulated activity, and a server that serves ranges of them."""
 
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -157,13 +158,20 @@ class _Ranges(SimpleHTTPRequestHandler):
 
 @contextmanager
 def serve(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Address of a folder, and the sizes of what was served."""
+    """Address of a folder, and the sizes of what was served.
+
+    Meanwhile nothing is collected: the server's thread might close an HDF5 file, and wait for HDF5's lock, which the
+    reader holds while it waits for the server.
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *a: _Ranges(*a, directory=str(folder)))
     server.served = []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    gc.collect()
+    gc.disable()
     try:
         yield f"http://127.0.0.1:{server.server_port}", server.served
     finally:
+        gc.enable()
         server.shutdown()
         server.server_close()
