@@ -34,7 +34,7 @@ _LARGEST = 10.0  # standard deviations above the mean: what is fed back is clipp
 ROLLED_OUT = 0.25  # of the training windows feed back what was predicted; the others, what was observed
 _GAIN_PARTS = 4  # of the future, each with a gain of its own
 _OF_CELLS = 4  # features of a cell that differ from bin to bin
-_HISTORY, _DRIFTS = 1, (3, 6)  # of ``_OWN_TIME_CONSTANTS`` and of the filter's evidence, what a correction reads
+_HISTORY, _DRIFTS = 1, slice(3, 7, 3)  # of own time constants and of the filter's evidence, what a correction reads
 
 
 class _Rows(NamedTuple):
