@@ -136,8 +136,8 @@ def choose_factor_analysis(
         InputError: There is no bin, or a value is infinite.
     """
     inputs, z = _standardised(x)
-    stretch = 4 * _HELD_OUT if len(z) >= 4 * _HELD_OUT else len(z)  # fewer bins are held out one by one
-    held = np.arange(len(z)) * stretch // len(z) % _HELD_OUT == _HELD_OUT - 1
+    stretches = min(4 * _HELD_OUT, len(z))  # fewer bins than that are held out one by one
+    held = np.arange(len(z)) * stretches // len(z) % _HELD_OUT == _HELD_OUT - 1
     if len(z) < 2 * _HELD_OUT or z.shape[1] < 2:
         return _on_scale_of(inputs, image_factors(z, 0)), {}
     train, test = z[~held], z[held]

@@ -295,8 +295,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         for batch in batches:
             past, n = batch["model_inputs"], len(unit_ids)
             counts, present = past["past"], past["past_mask"]
-            mean = self._means(past["unit_index"], None, past)[2]
-            start = self.rate_filter(mean, counts, present, self.n_future)
+            mean, start = self._filtered(past)
             window = counts, present, mean.expand(len(counts), -1, -1), start
             parts.append([x[..., :n] for x in (*window, batch["target_values"], batch["target_mask"])])
             for begin in batch["absolute_start"].tolist():
@@ -315,8 +314,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             batch: A collated batch of :meth:`tokenize_with_targets`.
         """
         past, mask = batch["model_inputs"], batch["target_mask"]
-        mean = self._means(past["unit_index"], None, past)[2]
-        start = self.rate_filter(mean, past["past"], past["past_mask"], self.n_future)
+        mean, start = self._filtered(past)
         return self._features(mean, start, past)[mask], start[mask], batch["target_values"][mask]
 
     # ------------------------------------------------------------------ the network
@@ -457,6 +455,11 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         nothing = reference.new_zeros(len(past["past"]), len(RECENT), past["past"].shape[2])
         recent = past.get("recent_spikes", nothing), past.get("recent_bins", nothing)
         return reference, recent, self.rate_filter.drifted_mean(reference, *recent)
+
+    def _filtered(self, past: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """(B, 1, N) what the means are by now, and (B, T, N) log-rates of the filter."""
+        mean = self._means(past["unit_index"], None, past)[2]
+        return mean, self.rate_filter(mean, past["past"], past["past_mask"], self.n_future)
 
     def _before_residual(self, mean: Tensor, n_bins: int, past: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """(B, T, N) log-rates, and (B, T, N, C) how they were corrected, or, where they are not, the last bins."""
