@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import nullcontext
 from typing import NoReturn
 
 import click
@@ -52,11 +53,12 @@ def run() -> None:
     _print_anyway()
     command = main.commands.get(sys.argv[1]) if len(sys.argv) > 1 else None
     runs_for_long = isinstance(command, JobCommand) or command in (demo, experiment)
-    if runs_for_long and not {"-h", "--help"} & set(sys.argv):
+    runs_for_long = runs_for_long and not {"-h", "--help"} & set(sys.argv)
+    if runs_for_long:
         restart_with_bounded_heap()
-        end_with_a_sentence()
     try:
-        main()
+        with end_with_a_sentence() if runs_for_long else nullcontext():
+            main()
     except NeuroBridgeError as error:
         _fail(str(error))
     except OSError as error:

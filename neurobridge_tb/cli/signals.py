@@ -1,11 +1,13 @@
 """A job that is told to stop says so, ends with a code of its own, and can be run again to go on."""
 
+import atexit
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import psutil
@@ -14,24 +16,29 @@ from neurobridge_tb.processes import is_first_process
 
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")
 _OF_USERS = ("SIGUSR1", "SIGUSR2")  # under Slurm, Lightning takes them for a request to queue the job anew
-_PATIENCE_S = 60.0  # for the way out: some library may have caught the exception that leads there
+_PATIENCE_S = 20.0  # for the way out, on which a library may wait, or catch what leads there; Slurm kills after 30
 _PATIENCE_IN_LIBRARY_S = 5.0  # in which Python's handlers are not called
 
 
-def end_with_a_sentence() -> None:
-    """From now on, signals that stop a process end it with exit code 128 + signal and a sentence on what to do.
+@contextmanager
+def end_with_a_sentence() -> Iterator[None]:
+    """Signals that stop a process end it with exit code 128 + signal and a sentence on what to do.
 
     Signals that whoever started it has it ignore, as `nohup` does with SIGHUP, are ignored as before.
     The workers and further processes of a job end without the sentence, which stands once. The first process passes
     the signal on to those that Lightning started to share its training.
+
+    A process that was stopped ends where this context does, after the functions of ``atexit``: to take Python down
+    costs seconds, and what libraries left may wait for each other for ever.
     """
     owner = os.getpid()
     names = [*_STOPPING, *(() if "SLURM_JOB_ID" in os.environ else _OF_USERS)]
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows lacks some
     numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    stopping = threading.Event()
+    stopping, stopped_by = threading.Event(), []
 
     def announce(number: int) -> None:
+        stopped_by.append(number)
         stopping.set()
         if os.getpid() == owner and is_first_process():
             sentence = f"\nStopped by {signal.Signals(number).name}. Run the same command again to go on.\n"
@@ -42,24 +49,32 @@ def end_with_a_sentence() -> None:
                     process.send_signal(number)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if stopping.is_set():  # the way out is not stopped once more
-            return
-        announce(number)
-        end = threading.Timer(_PATIENCE_S, os._exit, [128 + number])
-        end.daemon = True
-        with suppress(RuntimeError):  # the process is ending anyway
-            end.start()
-        sys.exit(128 + number)
+        if not stopping.is_set():  # the way out is not stopped once more
+            announce(number)
+            sys.exit(128 + number)
 
     def end_a_wait(number: int) -> None:
-        if number in numbers and not stopping.wait(_PATIENCE_IN_LIBRARY_S):
+        if number not in numbers:
+            return
+        if stopping.wait(_PATIENCE_IN_LIBRARY_S):
+            time.sleep(_PATIENCE_S)
+        else:
             announce(number)
-            os._exit(128 + number)
+        os._exit(128 + stopped_by[0])
 
     for number in numbers:
         signal.signal(number, stop)
     if os.name == "posix":
         _tell_at_once(end_a_wait)
+    try:
+        yield
+    finally:
+        if stopping.is_set() and os.getpid() == owner:
+            atexit._run_exitfuncs()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):  # closed, or its reader has gone
+                    stream.flush()
+            os._exit(128 + stopped_by[0])
 
 
 def _tell_at_once(told: Callable[[int], None]) -> None:

@@ -25,10 +25,10 @@ def test_signals_of_terminals_and_clusters_have_a_sentence_of_the_job_alone(numb
     code = (
         "import os, signal\n"
         "from neurobridge_tb.cli.signals import end_with_a_sentence\n"
-        "end_with_a_sentence()\n"
-        "worker = os.fork()\n"
-        "if worker: os.waitpid(worker, 0)\n"
-        f"os.kill(os.getpid(), {number.value})\n"
+        "with end_with_a_sentence():\n"
+        "    worker = os.fork()\n"
+        "    if worker: os.waitpid(worker, 0)\n"
+        f"    os.kill(os.getpid(), {number.value})\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
     job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
@@ -41,7 +41,7 @@ def test_a_job_that_waits_in_a_library_is_stopped_too():
         "import ctypes, os, signal, threading, time\n"
         "from neurobridge_tb.cli import signals\n"
         "signals._PATIENCE_IN_LIBRARY_S = 0.2\n"
-        "signals.end_with_a_sentence()\n"
+        "signals.end_with_a_sentence().__enter__()\n"
         "ready = os.pipe()\n"
         "if not (worker := os.fork()): os.write(ready[1], b'.'), time.sleep(30), os._exit(1)\n"
         "os.read(ready[0], 1)\n"
@@ -55,14 +55,41 @@ def test_a_job_that_waits_in_a_library_is_stopped_too():
     assert (job.returncode, job.stderr.strip()) == (143, "Stopped by SIGTERM. Run the same command again to go on.")
 
 
+def test_a_way_out_that_is_caught_or_waits_ends_too():
+    code = (
+        "import os, signal, time\n"
+        "from neurobridge_tb.cli import signals\n"
+        "signals._PATIENCE_S = 0.2\n"
+        "with signals.end_with_a_sentence():\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except SystemExit: time.sleep(60)\n"
+    )
+    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (job.returncode, job.stderr.strip()) == (143, "Stopped by SIGTERM. Run the same command again to go on.")
+
+
+def test_what_libraries_left_does_not_keep_a_stopped_job():
+    code = (
+        "import atexit, os, signal, time\n"
+        "from neurobridge_tb.cli.signals import end_with_a_sentence\n"
+        "atexit.register(print, 'told')\n"
+        "Waiting = type('Waiting', (), {'__del__': lambda self, wait=time.sleep: wait(60)})\n"
+        "left = Waiting()\n"
+        "with end_with_a_sentence():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (job.returncode, job.stdout) == (143, "told\n")
+
+
 def test_what_nohup_has_ignored_stays_ignored():
     code = (
         "import os, signal\n"
         "from neurobridge_tb.cli.signals import end_with_a_sentence\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"  # as a child of nohup finds it
-        "end_with_a_sentence()\n"
-        "os.kill(os.getpid(), signal.SIGHUP)\n"
-        "print('goes on')\n"
+        "with end_with_a_sentence():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    print('goes on')\n"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "goes on\n"
 
