@@ -229,7 +229,7 @@ class ForecastLoaders:
 
     def of_split(self, split: str) -> DataLoader:
         """Windows of a split: shuffled ones for ``"train"``, else one after the other."""
-        return self._loader(self._sampler(self.dataset.get_sampling_intervals(split), shuffle=split == "train"))
+        return self._loader(self.sampler(self.dataset.get_sampling_intervals(split), shuffle=split == "train"))
 
     def of_reference(self, window: dict[str, Interval]) -> DataLoader:
         """Windows in reference windows, one after the other: the last 1,000.
@@ -240,10 +240,11 @@ class ForecastLoaders:
         Raises:
             InputError: A past and a future do not fit into it.
         """
-        indices = list(self._sampler(window, shuffle=False))[-_MOST_REFERENCE_WINDOWS:]
+        indices = list(self.sampler(window))[-_MOST_REFERENCE_WINDOWS:]
         return DataLoader(self._samples, batch_size=batch_size_for(len(indices)), sampler=indices, collate_fn=collate)
 
-    def _sampler(self, intervals: dict[str, Interval], *, shuffle: bool) -> ForecastSampler:
+    def sampler(self, intervals: dict[str, Interval], *, shuffle: bool = False) -> ForecastSampler:
+        """What draws the windows of these intervals, for each recording, as the config says."""
         config = self.config
         align = config.align if config.windows == "trial" else None
         return ForecastSampler(

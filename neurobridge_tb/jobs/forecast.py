@@ -19,9 +19,10 @@ from neurobridge_tb.engine.config import files_of, open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.forecast_fits import fit_rate_filter, fit_residual_gain
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
+from neurobridge_tb.engine.references import Reference, introduce
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
-from neurobridge_tb.engine.strangers import Reference, SimulatedStrangers
+from neurobridge_tb.engine.strangers import SimulatedStrangers
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.files import write_aside
 from neurobridge_tb.models import NeuroHorizonModel
@@ -98,10 +99,12 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     if unseen is not None and best.identity is not None:
         loaders = ForecastLoaders(config, unseen, best.cpu())
         for recording_id, reference in strange.items():
-            ids = unseen.get_recording(recording_id).units.id.astype(str).tolist()
-            best.add_units(ids, reference.features, seconds=reference.seconds)
+            recording = unseen.get_recording(recording_id)
             if config.strangers:
-                best.fit_modulation(ids, loaders.of_reference({recording_id: reference.window}))
+                introduce(best, recording, recording_id, loaders, reference)
+            else:
+                ids = recording.units.id.astype(str).tolist()
+                best.add_units(ids, reference.features, seconds=reference.seconds)
         best.identity.precompute()
         place(best, config)
         more, arrays = forecast_scores(best, unseen, config, loaders, group="unseen", baselines=baselines)

@@ -24,7 +24,7 @@ from neurobridge_tb.nn.forecasting.feedback import OwnHistory, PopulationFeedbac
 from neurobridge_tb.nn.forecasting.id_encoder import IdentityRows, UnitIdentity
 from neurobridge_tb.nn.forecasting.per_neuron_head import PerNeuronHead
 from neurobridge_tb.nn.forecasting.rate_filter import RECENT, RateFilter
-from neurobridge_tb.nn.forecasting.rate_modulation import VARIABILITY, RateModulation, Windows
+from neurobridge_tb.nn.forecasting.rate_modulation import VARIABILITY, Cells, RateModulation, Windows
 from neurobridge_tb.nn.unit_dropout import draw_shown_units
 from neurobridge_tb.nn.unit_rows import FixedRows
 from neurobridge_tb.registry_ext import PoissonNLLLoss
@@ -189,7 +189,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
     @classmethod
     def _refuse_outdated(cls, path: Path, state: Mapping[str, Any]) -> None:
         parts = {name.split(".")[0] for name in state}
-        if "rate_filter" not in parts or ("identity" in parts and "modulation.response" not in state):
+        if "rate_filter" not in parts or ("identity" in parts and "modulation.departure.weight" not in state):
             raise InputError(
                 expected=f"a {cls.__name__} with a filter of each unit's rate and, for unseen units, factors of it",
                 found=f"{path}, which a development version of 0.1.0 from before these wrote",
@@ -307,15 +307,15 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         return rows
 
     @torch.no_grad()
-    def modulation_cells(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the cells to forecast: features (cells, C), log-rates of the filter, and counts.
+    def modulation_cells(self, batch: dict) -> Cells:
+        """The cells to forecast.
 
         Args:
             batch: A collated batch of :meth:`tokenize_with_targets`.
         """
         past, mask = batch["model_inputs"], batch["target_mask"]
         mean, start = self._filtered(past)
-        return self._features(mean, start, past)[mask], start[mask], batch["target_values"][mask]
+        return Cells(self._features(mean, start, past)[mask], start[mask], batch["target_values"][mask])
 
     # ------------------------------------------------------------------ the network
 
@@ -467,7 +467,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         if self.modulation is None:
             return start, (start - mean.log())[..., None]
         features = self._features(mean, start, past)
-        added = self.modulation(features)
+        added = self.modulation(past["unit_index"], features)
         return start + self.modulation_gain * added, torch.cat([added[..., None], features[..., :_OF_CELLS]], dim=-1)
 
     def _features(self, mean: Tensor, start: Tensor, past: dict[str, Tensor]) -> Tensor:

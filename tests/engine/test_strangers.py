@@ -10,7 +10,8 @@ from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders, ForecastSampler
 from neurobridge_tb.datasets import BinnedRecordings
 from neurobridge_tb.datasets.reference_features import recording_features, reference_window, window_features
-from neurobridge_tb.engine.strangers import GAINS, Reference, SimulatedStrangers, divide
+from neurobridge_tb.engine.references import Reference, divide
+from neurobridge_tb.engine.strangers import GAINS, SimulatedStrangers
 from neurobridge_tb.errors import InputError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from neurobridge_tb.nn.forecasting.rate_modulation import FEATURES, RECENT, RateModulation, Windows
+from neurobridge_tb.nn.forecasting.rate_modulation import FEATURES, RECENT, Cells, RateModulation, Windows
 
 RATE = 0.5
 
@@ -22,7 +22,8 @@ def population(n_windows: int, n_units: int = 40, seed: int = 0):
 def fitted(windows: Windows) -> RateModulation:
     units = [f"u{i}" for i in range(windows.past.shape[2])]
     modulation = RateModulation(n_past=4, n_future=4)
-    modulation.rows.initialize_vocab(units)
+    for table in (modulation.rows, modulation.departure):
+        table.initialize_vocab(units)
     modulation.set(units, modulation.fit(windows))
     return modulation
 
@@ -72,21 +73,49 @@ def test_a_time_course_is_the_mean_over_windows():
     torch.testing.assert_close(offset, expected)
 
 
-def test_the_response_finds_what_features_are_worth():
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(20000, FEATURES))
+def drawn_cells(n: int, worth, seed: int = 0) -> Cells:
+    """Cells (n,) whose log-rates are off by what ``worth`` says of their features."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(n, FEATURES))
+    log_rates = features[:, 0] - 1
+    counts = rng.poisson(np.exp(log_rates + worth(features)))
+    return Cells(*(torch.from_numpy(x).float() for x in (features, log_rates, counts)))
 
+
+def test_the_response_finds_what_features_are_worth():
     def worth(x):
         return 0.5 * x[:, 1] - 0.2 * x[:, 1] * x[:, 3] + 0.3 * x[:, 2] - 0.1
 
-    modulation = RateModulation(n_past=4, n_future=4)
-    assert not modulation(torch.from_numpy(features).float()).any()
-    log_rates = features[:, 0] - 1
-    counts = rng.poisson(np.exp(log_rates + worth(features))).astype(float)
-    modulation.fit_response(features, log_rates, counts)
-    new = rng.normal(size=(1000, FEATURES))
-    error = modulation(torch.from_numpy(new).float()).numpy() - worth(new)
-    assert np.abs(error).mean() < 0.1 * np.abs(worth(new)).mean() + 0.05
+    modulation = fitted(population(20)[0])
+    index, new = torch.tensor([[1]]), torch.randn(1000, FEATURES, generator=torch.Generator().manual_seed(0))
+
+    def found():
+        return modulation(index, new[None, :, None]).flatten()
+
+    assert not found().any()
+    modulation.fit_response(drawn_cells(20000, worth))
+    assert (found() - worth(new)).abs().mean() < 0.1 * worth(new).abs().mean() + 0.05
+
+
+def test_a_recordings_own_response_departs_as_far_as_its_cells_tell_and_is_its_units_alone():
+    def worth(x):
+        return 0.3 * x[:, 1]
+
+    def own(x):
+        return 0.6 * x[:, 1]
+
+    modulation = fitted(population(20)[0])
+    modulation.fit_response(drawn_cells(20000, worth))
+    features, rows = torch.zeros(2, 1, 1, FEATURES), modulation.rows.weight[1:3].clone()
+    features[..., :2] = 1.0
+    departed = []
+    for n in (100, 3000, 100000):
+        modulation.set(["u0", "u1"], rows, modulation.own_response(drawn_cells(n, own, seed=1)))
+        its, common = modulation(torch.tensor([[1], [3]]), features).flatten().tolist()
+        departed.append(its - common)
+    assert abs(departed[0]) < 0.05 < departed[1] < departed[2] and 0.25 < departed[2] < 0.35
+    modulation.set(["u0", "u1"], rows)
+    assert not modulation.departure.weight.any()
 
 
 def test_a_longer_horizon_begins_as_a_shorter_one():

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neurobridge_tb.arrays import Floats
 from neurobridge_tb.estimators.factor_analysis import NUMBERS
 from neurobridge_tb.estimators.factor_forecast import forecast_maps
 from neurobridge_tb.estimators.rate_correction import HIGHEST, fit_correction
@@ -26,6 +25,7 @@ _CENTER, _SCALE = (0.0, 0.0, 0.0, 0.5, 4.0), (1.0, 1.0, 1.0, 1.0, 2.0)  # of the
 _LARGEST = 3.0  # beyond it a scaled feature, or a bin's activity in standard deviations, counts as this
 _LEAST_STD = 1e-3
 _PRIOR = 200.0  # the response's weights are drawn to 0 as by so many spikes
+_OWN_PRIOR = 5000.0  # those of a recording's own response to these
 
 
 class Windows(NamedTuple):
@@ -50,6 +50,20 @@ class Windows(NamedTuple):
     apart: Tensor
 
 
+class Cells(NamedTuple):
+    """Bins to forecast of units, in windows after the reference that their rows were fitted to.
+
+    Attributes:
+        features: (cells, ``FEATURES``) from :meth:`RateModulation.features`.
+        log_rates: (cells,) of the filter.
+        counts: (cells,).
+    """
+
+    features: Tensor
+    log_rates: Tensor
+    counts: Tensor
+
+
 class RateModulation(nn.Module):
     """A row for each unit, fitted to the windows of its reference, and one response to all: units may be unseen.
 
@@ -61,9 +75,10 @@ class RateModulation(nn.Module):
     - How variable it is: variance over mean of a window's spikes, their covariance of past with future, and their
       autocorrelation over 1, 5 and 15 windows.
 
-    What these are worth on windows after the reference is one function of them and of a unit's recent activity,
-    quadratic, the same for all units, fitted to simulated strangers (:meth:`fit_response`). Units without a fit have
-    zeros.
+    What these are worth on windows after a reference is one function of them and of a unit's recent activity,
+    quadratic, the same for all units, fitted to simulated strangers (:meth:`fit_response`). A recording's own response
+    departs from it as far as its reference tells: its later windows, with rows fitted to the earlier ones
+    (:meth:`own_response`). Units without a fit have zeros.
 
     Args:
         n_past: Bins of past.
@@ -84,12 +99,21 @@ class RateModulation(nn.Module):
             VARIABILITY,
         ]
         self.rows = FixedRows(torch.zeros(sum(self.widths)))
+        self.departure = FixedRows(torch.zeros((1 + FEATURES) ** 2))  # of a recording, in the row of each of its units
         self.register_buffer("response", torch.zeros(1 + FEATURES, 1 + FEATURES))
 
-    def set(self, unit_ids: list[str], rows: Tensor) -> None:
-        """Set the rows of ``unit_ids`` to ``rows`` from :meth:`fit`."""
-        with torch.no_grad():
-            self.rows.weight[rows_of(self.rows, unit_ids)] = rows.to(self.rows.weight)
+    @torch.no_grad()
+    def set(self, unit_ids: list[str], rows: Tensor, departure: Tensor | None = None) -> None:
+        """Set what is known of a recording's units.
+
+        Args:
+            unit_ids: Units of the vocabulary.
+            rows: Their rows from :meth:`fit`.
+            departure: From :meth:`own_response`. Default: the response is that of all recordings.
+        """
+        index = rows_of(self.rows, unit_ids)
+        self.rows.weight[index] = rows.to(self.rows.weight)
+        self.departure.weight[index] = 0 if departure is None else departure.flatten().to(self.departure.weight)
 
     def variability(self, index: Tensor) -> Tensor:
         """(..., ``VARIABILITY``) how variable the units of ``index`` (...) are."""
@@ -132,24 +156,36 @@ class RateModulation(nn.Module):
         per_unit = (x[:, None].expand(-1, len(part), -1) for x in numbers)
         return torch.stack([start, *of_parts, *per_unit], dim=-1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(...) what is added to the filter's log-rates, given features (..., ``FEATURES``)."""
-        z = _scaled(features)
-        return ((z @ self.response) * z).sum(-1).clamp(-HIGHEST, HIGHEST)
-
-    @torch.no_grad()
-    def fit_response(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
-        """Poisson regression of counts in windows after their units' reference.
+    def forward(self, index: Tensor, features: Tensor) -> Tensor:
+        """What is added to the filter's log-rates.
 
         Args:
-            features: (cells, ``FEATURES``).
-            log_rates: (cells,) of the filter.
-            counts: (cells,).
+            index: (B, N) units; those of a window are of one recording.
+            features: (B, T, N, ``FEATURES``).
+
+        Returns:
+            (B, T, N).
         """
-        z, (first, second) = _scaled(torch.from_numpy(features)).numpy(), np.triu_indices(1 + FEATURES)
-        x, start = z[:, first] * z[:, second], np.zeros(len(first))
-        weights = fit_correction(x, log_rates, counts, start=start, prior=_PRIOR)
-        self.response[first, second] = torch.from_numpy(weights).to(self.response)
+        z = _scaled(features)
+        response = self.response + self.departure(index[:, :1]).unflatten(-1, self.response.shape)
+        return ((z @ response) * z).sum(-1).clamp(-HIGHEST, HIGHEST)
+
+    @torch.no_grad()
+    def fit_response(self, cells: Cells) -> None:
+        """Fit the response of all recordings to windows after their units' reference."""
+        self.response.copy_(_fit(cells, torch.zeros_like(self.response), _PRIOR))
+
+    @torch.no_grad()
+    def own_response(self, cells: Cells) -> Tensor:
+        """How a recording's response departs from that of all, to which it is drawn as by 5,000 spikes.
+
+        Args:
+            cells: Of the recording.
+
+        Returns:
+            ``(1 + FEATURES, 1 + FEATURES)``.
+        """
+        return _fit(cells, self.response, _OWN_PRIOR) - self.response
 
     def fit(self, windows: Windows) -> Tensor:
         """(N, row) rows of the units of a recording from the windows of its reference."""
@@ -177,6 +213,17 @@ class RateModulation(nn.Module):
         scale = np.stack([np.log(mean * n_bins), mean, std], axis=1)
         of_units = (loadings, coefficients, offset.mT.numpy(), spread * deviation[:, None], scale)
         return torch.cat([torch.from_numpy(np.hstack(of_units)).float(), _variability(windows)], dim=1)
+
+
+def _fit(cells: Cells, start: Tensor, prior: float) -> Tensor:
+    """Poisson regression; (1 + ``FEATURES``, 1 + ``FEATURES``), above the diagonal what two features make together."""
+    z, log_rates, counts = (x.double().cpu().numpy() for x in (_scaled(cells.features), *cells[1:]))
+    first, second = np.triu_indices(1 + FEATURES)
+    of_pairs = start.double().cpu().numpy()[first, second]
+    weights = fit_correction(z[:, first] * z[:, second], log_rates, counts, start=of_pairs, prior=prior)
+    response = torch.zeros_like(start)
+    response[first, second] = torch.from_numpy(weights).to(response)
+    return response
 
 
 def _scaled(features: Tensor) -> Tensor:
