@@ -85,14 +85,6 @@ def test_what_is_drawn_depends_on_the_seed_and_the_epoch_alone(simulated):
     assert torch.equal(drawn[0], drawn[-1]) and not all(torch.equal(drawn[0], other) for other in drawn)
 
 
-def test_trials_stay_whole():
-    trials = Interval(start=np.arange(5.0), end=np.arange(5.0) + 0.9)
-    early, later = divide(trials, 3.0)
-    assert early.end.tolist() == [0.9, 1.9, 2.9] and later.start.tolist() == [3.0, 4.0]
-    early, later = divide(Interval(start=np.array([2.0]), end=np.array([12.0])), 3.0)
-    assert (early.end[0], later.start[0]) == (5.0, 5.0)
-
-
 def test_a_reference_shorter_than_a_second_is_refused(simulated):
     _, dataset = simulated
     with pytest.raises(InputError, match=r"at least 1 s(.|\n)*0.4 s"):
