@@ -10,8 +10,8 @@ from neurobridge_tb.arrays import Floats
 from neurobridge_tb.configs.parts import MaskedTrainingConfig
 from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.data.windows import window_loader
+from neurobridge_tb.engine.references import divide
 from neurobridge_tb.engine.starts.factor_start import fit_factors, set_factors
-from neurobridge_tb.engine.strangers import divide
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.nn.grid_decoder import Cells
