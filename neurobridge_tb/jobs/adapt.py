@@ -48,7 +48,7 @@ def adapt(config: AdaptConfig | None = None, /, **settings: Any) -> Path:
     model.fit_unit_statistics(dataset, train)
     if run.resumed is None:
         run.note("factors.json", start_from_factor_analysis(model, dataset, train, known=known, seed=config.seed))
-        fit_rate_response(model, dataset, train, config)
+        fit_rate_response(model, dataset, train, dataset.get_sampling_intervals("valid"), config)
     if config.mode == "units":
         groups = units_alone(model, lr=config.optimizer.lr, factor_lr=config.optimizer.factor_lr)
     elif config.mode == "gradual":

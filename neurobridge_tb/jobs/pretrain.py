@@ -57,7 +57,7 @@ def _new_model(config: PretrainConfig, dataset: Dataset, run: RunFolder) -> Neur
         model.init_vocabs(dataset)
         model.unit_stats.load_state_dict(statistics)
         set_factors(model, fits)
-        fit_rate_response(model, dataset, train, config)
+        fit_rate_response(model, dataset, train, dataset.get_sampling_intervals("valid"), config)
         run.note("factors.json", errors_of(fits))
     if config.warm_start:
         run.note("warm_start.json", asdict(warm_start(model, config.warm_start)))

@@ -6,6 +6,8 @@ is predicted, how uncertain that is, and how many spikes the unit's loadings wer
 function of these three, the same for all units and recordings, fitted where loadings were not.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,25 @@ from neurobridge_tb.arrays import Floats
 from neurobridge_tb.estimators.rate_correction import HIGHEST, fit_correction
 from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 
+
 _CENTER, _SCALE = (0.0, 0.5, 4.0), (1.0, 1.0, 2.0)  # of the features
 _LEAST, _MOST = (-3.0, -0.5, -2.0), (3.0, 2.5, 2.0)  # beyond them a scaled feature counts as this
 _PAIRS = tuple((a, b) for a in range(3) for b in range(a, 3))
 _PRIORS = (200.0, 1000.0, 5000.0, 20_000.0)  # the weights are drawn to others' as by so many spikes, to 0 by the least
-_FOLDS = 5
+
+
+class LaterCells(NamedTuple):
+    """Masked bins of units, in windows that their factors were not fitted to.
+
+    Attributes:
+        features: (cells, 4) what the response reads.
+        log_rates: (cells,) before the correction, counts a bin.
+        counts: (cells,).
+    """
+
+    features: Floats
+    log_rates: Floats
+    counts: Floats
 
 
 class RateResponse(nn.Module):
@@ -48,33 +64,27 @@ class RateResponse(nn.Module):
         return added.clamp(-HIGHEST, HIGHEST)
 
     @torch.no_grad()
-    def fit(self, features: Floats, log_rates: Floats, counts: Floats) -> None:
-        """Poisson regression of counts, drawn to the weights that are there as strongly as serves stretches of cells
-        that it was not fitted to; the weights stay unless it gains there.
+    def fit(self, cells: LaterCells, valid: LaterCells) -> None:
+        """Poisson regression of counts, drawn to the weights that are there as strongly as serves validation; the
+        weights stay unless that gains there.
 
         Args:
-            features: (cells, 4), in order of their windows.
-            log_rates: (cells,) before the correction, counts a bin.
-            counts: (cells,).
+            cells: Of training, 4 features each.
+            valid: Of validation.
         """
-        x = np.column_stack([np.ones(len(features)), *_terms(torch.from_numpy(features))])
         start = self.weights.double().cpu().numpy()
-        ends = np.linspace(0, len(x), _FOLDS + 1).astype(int)
+        tried = [start] + [
+            fit_correction(_columns(cells), cells.log_rates, cells.counts, start=start, prior=prior)
+            for prior in (_PRIORS if start.any() else _PRIORS[:1])
+        ]
+        x = _columns(valid)
+        best = min(tried, key=lambda weights: _loss(x, valid.log_rates, valid.counts, weights))
+        self.weights.copy_(torch.from_numpy(best))
 
-        def gain(prior: float) -> float:
-            gained = 0.0
-            for first, last in zip(ends[:-1], ends[1:], strict=True):
-                others, own = np.r_[:first, last : len(x)], slice(first, last)
-                weights = fit_correction(x[others], log_rates[others], counts[others], start=start, prior=prior)
-                losses = [_loss(x[own], log_rates[own], counts[own], w) for w in (start, weights)]
-                gained += losses[0] - losses[1]
-            return gained
 
-        gains = {prior: gain(prior) for prior in (_PRIORS if start.any() else _PRIORS[:1])}
-        prior = max(gains, key=lambda prior: gains[prior])
-        if gains[prior] > 0:
-            weights = fit_correction(x, log_rates, counts, start=start, prior=prior)
-            self.weights.copy_(torch.from_numpy(weights))
+def _columns(cells: LaterCells) -> Floats:
+    """(cells, terms)"""
+    return np.column_stack([np.ones(len(cells.counts)), *_terms(torch.from_numpy(cells.features))])
 
 
 def _terms(features: Tensor) -> list[Tensor]:

@@ -49,7 +49,7 @@ def started(folder, n_bins, kind="spike_counts"):
     intervals = dataset.get_sampling_intervals("train")
     model.fit_unit_statistics(dataset, intervals)
     start_from_factor_analysis(model, dataset, intervals)
-    fit_rate_response(model, dataset, intervals, config)
+    fit_rate_response(model, dataset, intervals, dataset.get_sampling_intervals("valid"), config)
     return model, dataset, config
 
 

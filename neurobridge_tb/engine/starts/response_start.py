@@ -15,6 +15,7 @@ from neurobridge_tb.engine.starts.factor_start import fit_factors, set_factors
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.nn.grid_decoder import Cells
+from neurobridge_tb.nn.rate_response import LaterCells
 from neurobridge_tb.nn.unit_rows import rows_of
 from neurobridge_tb.progress import say
 
@@ -25,18 +26,24 @@ _RECENT = 0.125  # of a recording's training time: a spike that old counts 1/e
 
 
 def fit_rate_response(
-    model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: MaskedTrainingConfig
+    model: NeuroBridgeModel,
+    dataset: Dataset,
+    intervals: dict[str, Interval],
+    valid: dict[str, Interval],
+    config: MaskedTrainingConfig,
 ) -> None:
     """Set the response of a model of counts or spikes; with fewer than 20 later windows it stays as it is.
 
     Factors and recent rates are fitted to the first four fifths of each recording's training intervals, and the
     response to what they predict, and what was observed, where the training's masks hide the rest. Of that, only the
-    response is kept; recent rates are those of all training intervals. A response of other recordings is the prior.
+    response is kept; recent rates are those of all training intervals. A response of other recordings is the prior, as
+    strong as serves the validation windows.
 
     Args:
         model: With a factor model; of MUA, nothing is done.
         dataset: Where the recordings are.
         intervals: Training intervals of each recording.
+        valid: Validation intervals.
         config: Its ``masking``, ``windows``, ``loader.batch_size`` and ``seed``.
     """
     if model.response is None or model.factors is None:
@@ -56,7 +63,8 @@ def fit_rate_response(
     most = model.factors.loading_rows.embedding_dim
     set_factors(early, fit_factors(early, dataset, before, most=most, seed=config.seed))
     set_recent_rates(early, dataset, before)
-    model.response.fit(*_later_cells(early.eval(), dataset, later, config))
+    valid = {r: activity[r].with_values(i, whole=config.windows == "trial") for r, i in valid.items()}
+    model.response.fit(_later_cells(early, dataset, later, config), _later_cells(model, dataset, valid, config))
 
 
 def set_recent_rates(model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval]) -> None:
@@ -85,8 +93,8 @@ def set_recent_rates(model: NeuroBridgeModel, dataset: Dataset, intervals: dict[
 @torch.no_grad()
 def _later_cells(
     model: NeuroBridgeModel, dataset: Dataset, intervals: dict[str, Interval], config: MaskedTrainingConfig
-) -> tuple[Floats, Floats, Floats]:
-    """Of masked cells: features (cells, 4), log-rates that the factors predict, and counts."""
+) -> LaterCells:
+    """Masked cells of intervals."""
     schemes = {name: float(weight) for name, weight in config.masking.items() if weight}
     loader = window_loader(
         dataset,
@@ -104,5 +112,4 @@ def _later_cells(
         some = torch.arange(0, len(cells.unit), max(1, len(cells.unit) * len(loader) // _MOST_CELLS))
         of_batch = (features[cells], log_rates[cells], batch["target_values"][cells])
         parts.append([x[some].double().numpy() for x in of_batch])
-    of_cells, predicted, counts = (np.concatenate(x) for x in zip(*parts, strict=True))
-    return of_cells, predicted, counts
+    return LaterCells(*(np.concatenate(x) for x in zip(*parts, strict=True)))
