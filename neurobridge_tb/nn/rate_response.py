@@ -16,7 +16,6 @@ from neurobridge_tb.arrays import Floats
 from neurobridge_tb.estimators.rate_correction import HIGHEST, fit_correction
 from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 
-
 _CENTER, _SCALE = (0.0, 0.5, 4.0), (1.0, 1.0, 2.0)  # of the features
 _LEAST, _MOST = (-3.0, -0.5, -2.0), (3.0, 2.5, 2.0)  # beyond them a scaled feature counts as this
 _PAIRS = tuple((a, b) for a in range(3) for b in range(a, 3))
