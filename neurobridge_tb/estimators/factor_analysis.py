@@ -29,6 +29,7 @@ _STEPS, _TOLERANCE = 100, 1e-3
 _LEAST_PRIOR, _UNUSED = 1e-10, 1e-6  # variances of loadings: kept above 0, and that of a factor that has vanished
 _RARE, _FIRST_FACTORS = 0.01, 32  # gaps in fewer of a unit's bins are filled in, from so many image factors
 _HELD_OUT = 5  # one bin in so many chooses the number of factors
+LEAST_BINS = 2 * _HELD_OUT  # with fewer no factor is fitted
 _MASKS = 8
 _WORTH = 0.9997  # more factors are worth it if the error falls below this share
 
@@ -138,7 +139,7 @@ def choose_factor_analysis(
     inputs, z = _standardised(x)
     stretches = min(4 * _HELD_OUT, len(z))  # fewer bins than that are held out one by one
     held = np.arange(len(z)) * stretches // len(z) % _HELD_OUT == _HELD_OUT - 1
-    if len(z) < 2 * _HELD_OUT or z.shape[1] < 2:
+    if len(z) < LEAST_BINS or z.shape[1] < 2:
         return _on_scale_of(inputs, image_factors(z, 0)), {}
     train, test = z[~held], z[held]
     rng = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ Rates drift from trial to trial. In one bin a drift is small beside the noise, a
 it; in the mean of a window it is large. So factors are fitted to both, each with the number that predicts hidden units
 best: slow ones to the means of windows, fast ones to the deviations from them. Together, with how they follow each
 other (:mod:`neurobridge_tb.estimators.factor_dynamics`), they are one linear dynamical system with an exact posterior.
+To forecast, more are kept.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,13 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from neurobridge_tb.arrays import Array, Floats, Standardizer, to_floats
-from neurobridge_tb.estimators.factor_analysis import LEAST_NOISE, FactorAnalysis, choose_factor_analysis
+from neurobridge_tb.estimators.factor_analysis import (
+    LEAST_BINS,
+    LEAST_NOISE,
+    FactorAnalysis,
+    choose_factor_analysis,
+    fit_factor_analysis,
+)
 from neurobridge_tb.estimators.factor_dynamics import LARGEST, fit_dynamics
 
 
@@ -37,26 +44,67 @@ def fit_window_factors(
         InputError: There is no bin, or a value is infinite.
     """
     x = to_floats(activity)
-    n_bins = len(x) / max(1, len(lengths))
-    slow = None
-    if n_bins > 1:
-        means, weight = _window_means(x, lengths)
+    means, weight = _window_means(x, lengths)
+    slow, slow_errors = None, {}
+    if len(x) > len(lengths) > 0:
         slow, slow_errors = choose_factor_analysis(means * weight, numbers=numbers, seed=seed)
+    fast, errors = choose_factor_analysis(_deviations(x, means, slow, lengths), numbers=numbers, seed=seed)
+    tried = {str(n): error for n, error in errors.items()}
+    if slow is not None and slow.loadings.shape[1]:
+        tried |= {f"window means, {n}": error for n, error in slow_errors.items()}
+    return *_together(x, slow, fast, lengths, most=max(numbers)), tried
+
+
+def window_factors_to_forecast(
+    activity: Array, lengths: Sequence[int], *, slow: int, fast: int
+) -> tuple[FactorAnalysis, Floats]:
+    """Slow and fast factors, as many as the activity supports: what follows is told by more than fills in hidden units.
+
+    The numbers that predict hidden units best are too few for what comes next (on mouse Neuropixels, see
+    docs/forecasting.md). The prior of the loadings drops those that nothing supports.
+
+    Args:
+        activity: ``(bins, units)`` as of :func:`fit_window_factors`.
+        lengths: Bins of each window.
+        slow: At most so many slow factors; none where there are fewer than ten windows.
+        fast: At most so many fast ones; none of fewer than ten bins.
+
+    Returns:
+        The factors of a bin, the slow ones first, and their dynamics A.
+
+    Raises:
+        InputError: There is no bin, or a value is infinite.
+    """
+    x = to_floats(activity)
+    means, weight = _window_means(x, lengths)
+    of_means = None
+    if len(x) > len(lengths) >= LEAST_BINS:
+        of_means = fit_factor_analysis(means * weight, factors=slow)
+    of_bins = fit_factor_analysis(_deviations(x, means, of_means, lengths), factors=fast if len(x) >= LEAST_BINS else 0)
+    return _together(x, of_means, of_bins, lengths, most=slow + fast)
+
+
+def _deviations(x: Floats, means: Floats, slow: FactorAnalysis | None, lengths: Sequence[int]) -> Floats:
+    """Activity as it departs from the means of windows, where these share factors."""
+    return x if slow is None or not slow.loadings.shape[1] else x - np.repeat(means, lengths, axis=0)
+
+
+def _together(
+    x: Floats, slow: FactorAnalysis | None, fast: FactorAnalysis, lengths: Sequence[int], *, most: int
+) -> tuple[FactorAnalysis, Floats]:
+    """Factors of a bin from those of windows' means and of the deviations from them, and their dynamics."""
     if slow is None or not slow.loadings.shape[1]:
-        model, errors = choose_factor_analysis(x, numbers=numbers, seed=seed)
-        return model, fit_dynamics(model, x, lengths), {str(n): error for n, error in errors.items()}
-    fast, errors = choose_factor_analysis(x - np.repeat(means, lengths, axis=0), numbers=numbers, seed=seed)
+        return fast, fit_dynamics(fast, x, lengths)
+    n_bins = len(x) / len(lengths)
     loadings = np.hstack([slow.loadings / np.sqrt(n_bins), fast.loadings * np.sqrt(n_bins / (n_bins - 1))])
     is_slow = np.arange(loadings.shape[1]) < slow.loadings.shape[1]
-    kept = np.sort(np.argsort(-(loadings**2 / fast.noise[:, None]).sum(0), kind="stable")[: max(numbers)])
+    kept = np.sort(np.argsort(-(loadings**2 / fast.noise[:, None]).sum(0), kind="stable")[:most])
     loadings, is_slow = loadings[:, kept], is_slow[kept]
     variance = Standardizer.fit(x).std ** 2  # 1 of a unit that never changes, which so tells nothing
     noise = np.maximum(variance - (loadings**2).sum(1), LEAST_NOISE * variance)
     model = FactorAnalysis(np.zeros(x.shape[1]), loadings, noise, fast.bins)
     of_fast = FactorAnalysis(model.mean, loadings[:, ~is_slow], noise, fast.bins)
-    dynamics = block_diag(LARGEST * np.eye(int(is_slow.sum())), fit_dynamics(of_fast, x, lengths))
-    tried = {str(n): error for n, error in errors.items()}
-    return model, dynamics, tried | {f"window means, {n}": error for n, error in slow_errors.items()}
+    return model, block_diag(LARGEST * np.eye(int(is_slow.sum())), fit_dynamics(of_fast, x, lengths))
 
 
 def _window_means(x: Floats, lengths: Sequence[int]) -> tuple[Floats, Floats]:

@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neurobridge_tb.estimators.factor_analysis import NUMBERS
 from neurobridge_tb.estimators.factor_forecast import forecast_maps
 from neurobridge_tb.estimators.rate_correction import HIGHEST, fit_correction
-from neurobridge_tb.estimators.window_factors import fit_window_factors
+from neurobridge_tb.estimators.window_factors import window_factors_to_forecast
 from neurobridge_tb.metrics.spikes import posterior_mean
 from neurobridge_tb.nn.factor_model import log_rate_ratio, relative_deviation
 from neurobridge_tb.nn.unit_rows import FixedRows, rows_of
 
-_FACTORS = 64  # at most, and directions in which a past tells of the future
+_SLOW, _FAST = 16, 48  # factors, at most
+_DIRECTIONS = 64  # in which a past tells of the future, at most
 _PAST_PARTS, _FUTURE_PARTS = 8, 4  # of a window, at most, of bins that are taken together
 _OFFSET_SPIKES = 5.0  # a unit's time course is drawn to its filter's rates as by so many spikes
 _LAGS = (1, 5, 15)  # windows
@@ -91,8 +91,8 @@ class RateModulation(nn.Module):
         super().__init__()
         self.n_future, self.past_parts = n_future, min(n_past, _PAST_PARTS)
         self.widths = [
-            self.past_parts * _FACTORS,
-            _FUTURE_PARTS * _FACTORS,
+            self.past_parts * _DIRECTIONS,
+            _FUTURE_PARTS * _DIRECTIONS,
             _FUTURE_PARTS,
             _FUTURE_PARTS,
             3,
@@ -196,14 +196,14 @@ class RateModulation(nn.Module):
         variance = (np.where(kept, some - mean, 0) ** 2).sum((0, 1)) / n_bins
         std = np.where(variance > 0, np.sqrt(variance), 1.0)
         z = np.where(kept, (some - mean) / std, np.nan)
-        numbers = [*(n for n in NUMBERS if n < _FACTORS), _FACTORS]
-        model, dynamics, _ = fit_window_factors(z.reshape(-1, len(mean)), [z.shape[1]] * len(z), numbers=numbers)
+        lengths = [z.shape[1]] * len(z)
+        model, dynamics = window_factors_to_forecast(z.reshape(-1, len(mean)), lengths, slow=_SLOW, fast=_FAST)
         maps = forecast_maps(
             model,
             dynamics,
             bins=(windows.past.shape[1], windows.future.shape[1]),
             parts=(self.past_parts, _FUTURE_PARTS),
-            directions=_FACTORS,
+            directions=_DIRECTIONS,
         )
         loadings, coefficients, spread = (x.reshape(len(mean), -1) for x in maps)
         deviation = relative_deviation(torch.from_numpy(mean), torch.from_numpy(std)).numpy()
