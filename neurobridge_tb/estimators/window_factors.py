@@ -4,7 +4,7 @@ Rates drift from trial to trial. In one bin a drift is small beside the noise, a
 it; in the mean of a window it is large. So factors are fitted to both, each with the number that predicts hidden units
 best: slow ones to the means of windows, fast ones to the deviations from them. Together, with how they follow each
 other (:mod:`neurobridge_tb.estimators.factor_dynamics`), they are one linear dynamical system with an exact posterior.
-To forecast, more are kept.
+To forecast, more of them are fitted.
 """
 
 from collections.abc import Sequence
@@ -58,10 +58,10 @@ def fit_window_factors(
 def window_factors_to_forecast(
     activity: Array, lengths: Sequence[int], *, slow: int, fast: int
 ) -> tuple[FactorAnalysis, Floats]:
-    """Slow and fast factors, as many as the activity supports: what follows is told by more than fills in hidden units.
+    """Fit given numbers of slow and fast factors, more than would fill in hidden units best.
 
-    The numbers that predict hidden units best are too few for what comes next (on mouse Neuropixels, see
-    docs/forecasting.md). The prior of the loadings drops those that nothing supports.
+    What comes next is told by more of them (measured in docs/forecasting.md). Their loadings' prior shrinks the weak
+    ones.
 
     Args:
         activity: ``(bins, units)`` as of :func:`fit_window_factors`.

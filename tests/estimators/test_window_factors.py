@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis, choose_factor_analysis
-from neurobridge_tb.estimators.factor_dynamics import fit_dynamics
-from neurobridge_tb.estimators.window_factors import fit_window_factors
+from neurobridge_tb.estimators.factor_dynamics import LARGEST, fit_dynamics
+from neurobridge_tb.estimators.window_factors import fit_window_factors, window_factors_to_forecast
 from neurobridge_tb.nn.factor_dynamics import smooth
 
 WINDOWS, BINS, UNITS = 150, 8, 40
@@ -75,3 +75,24 @@ def test_what_is_absent_is_left_out_and_silent_units_have_no_part():
     model, dynamics, _ = fit_window_factors(x, lengths, numbers=NUMBERS)
     assert np.isfinite(model.loadings).all() and np.isfinite(dynamics).all() and (model.noise > 0).all()
     assert np.abs(model.loadings[[3, 4]]).max() < 1e-4 and model.noise[[3, 4]] == pytest.approx(1)
+
+
+def test_to_forecast_more_are_kept_and_those_that_nothing_supports_are_small():
+    x, _ = drifting(drift=0.5)
+    model, dynamics = window_factors_to_forecast(x, LENGTHS, slow=8, fast=8)
+    is_slow = np.isclose(np.diag(dynamics), LARGEST)
+    assert is_slow.sum() > 2 and is_slow[: is_slow.sum()].all() and not dynamics[is_slow][:, ~is_slow].any()
+    strength = (model.loadings[:, is_slow] ** 2).sum(0)
+    assert strength[2:].sum() < 0.1 * strength[:2].sum()
+    chosen = fit_window_factors(x, LENGTHS, numbers=(1, 2))[0].loadings[:, :2]
+    basis = np.linalg.qr(model.loadings[:, :2])[0]
+    assert np.linalg.norm(basis.T @ chosen) > 0.98 * np.linalg.norm(chosen)  # the first ones are the same
+
+
+@pytest.mark.parametrize("windows, bins", [(1, 8), (9, 1), (9, 8), (40, 1)])
+def test_to_forecast_from_few_bins_or_one_a_window_there_are_no_slow_factors(windows, bins):
+    x = drifting()[0][: windows * bins]
+    model, dynamics = window_factors_to_forecast(x, [bins] * windows, slow=8, fast=8)
+    k = model.loadings.shape[1]
+    assert dynamics.shape == (k, k) and k <= (8 if windows * bins >= 10 else 0)
+    assert np.isfinite(model.loadings).all() and (model.noise > 0).all()
