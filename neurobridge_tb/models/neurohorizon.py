@@ -33,7 +33,7 @@ _OWN_TIME_CONSTANTS = (0.05, 0.2, 1.0)  # s
 _LARGEST = 10.0  # standard deviations above the mean: what is fed back is clipped there
 ROLLED_OUT = 0.25  # of the training windows feed back what was predicted; the others, what was observed
 _GAIN_PARTS = 4  # of the future, each with a gain of its own
-_OF_CELLS = 4  # features of a cell that differ from bin to bin
+_OF_CELLS = 5  # features of a cell that differ from bin to bin
 _HISTORY, _DRIFTS = 1, slice(3, 7, 3)  # of own time constants and of the filter's evidence, what a correction reads
 
 

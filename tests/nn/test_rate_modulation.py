@@ -65,10 +65,20 @@ def test_units_are_exchangeable_and_others_stand_for_absent_ones():
     assert not of(modulation, windows, present=windows.present & False)[..., 1].any()
 
 
+def test_the_past_is_read_from_the_rates_by_now_and_from_those_of_the_reference():
+    windows, _ = population(300)
+    modulation = fitted(windows)
+    found = of(modulation, windows)
+    torch.testing.assert_close(found[..., 1], found[..., 2], atol=0.05, rtol=0)  # the means are the same but for noise
+    drifted = of(modulation, windows._replace(mean=windows.mean * torch.linspace(0.5, 1.5, 40)))
+    torch.testing.assert_close(drifted[..., 2], found[..., 2])
+    assert (drifted[..., 1] - found[..., 1]).abs().mean() > 0.2
+
+
 def test_a_time_course_is_the_mean_over_windows():
     windows, _ = population(200)
     windows.future[:, 2:] += 1
-    offset = of(fitted(windows), windows)[0, :, :, 2]
+    offset = of(fitted(windows), windows)[0, :, :, 3]
     expected = ((5 + windows.future.sum(0)) / (5 + 200 * RATE)).log()
     torch.testing.assert_close(offset, expected)
 

@@ -20,8 +20,8 @@ _OFFSET_SPIKES = 5.0  # a unit's time course is drawn to its filter's rates as b
 _LAGS = (1, 5, 15)  # windows
 VARIABILITY = 2 + len(_LAGS)
 RECENT = 4  # numbers about a unit's recent activity
-FEATURES = 5 + VARIABILITY + RECENT  # what the response reads of a cell
-_CENTER, _SCALE = (0.0, 0.0, 0.0, 0.5, 4.0), (1.0, 1.0, 1.0, 1.0, 2.0)  # of the first ones
+FEATURES = 6 + VARIABILITY + RECENT  # what the response reads of a cell
+_CENTER, _SCALE = (0.0, 0.0, 0.0, 0.0, 0.5, 4.0), (1.0, 1.0, 1.0, 1.0, 1.0, 2.0)  # of the first ones
 _LARGEST = 3.0  # beyond it a scaled feature, or a bin's activity in standard deviations, counts as this
 _LEAST_STD = 1e-3
 _PRIOR = 200.0  # the response's weights are drawn to 0 as by so many spikes
@@ -70,7 +70,7 @@ class RateModulation(nn.Module):
     - What the population's past tells of a unit's future. Slow and fast factors, and how they follow each other, are
       fitted to the reference (:mod:`neurobridge_tb.estimators.window_factors`). The posterior of future factors is
       linear in the past's activity, so for a unit it is a few weights for each unit and part of the past. The past is
-      read as it departs from the rates by then (drifted means).
+      read as it departs from the rates by then (drifted means), and as it departs from those of the reference.
     - The unit's mean time course over the future, where windows begin with trials, and how uncertain factors are.
     - How variable it is: variance over mean of a window's spikes, their covariance of past with future, and their
       autocorrelation over 1, 5 and 15 windows.
@@ -134,24 +134,25 @@ class RateModulation(nn.Module):
                 expected.
 
         Returns:
-            (B, T, N, ``FEATURES``): ``start``, the log-rate over the mean that factors predict, the time course's log,
-            the deviation of the factors' prediction, in mean rates, the log of the reference's spikes, variability, and
+            (B, T, N, ``FEATURES``): ``start``, the log-rate over the mean that factors predict, from the past as it departs
+            from ``mean`` and from the reference's means, the time course's log, the deviation of the factors' prediction, in mean rates, the log of the reference's spikes, variability, and
             ``recent``.
         """
         loadings, coefficients, offset, spread, scale, variability = self.rows(index).split(self.widths, -1)
         spikes, mean_count, std = scale[:, None].unbind(-1)
-        excess = torch.where(present, (past - mean) / std.clamp_min(_LEAST_STD), 0.0).clamp(-_LARGEST, _LARGEST)
+        means = torch.stack([mean.expand_as(mean_count), mean_count])  # by now, and of the reference
+        excess = torch.where(present, (past - means) / std.clamp_min(_LEAST_STD), 0.0).clamp(-_LARGEST, _LARGEST)
         loadings = loadings.unflatten(-1, (self.past_parts, -1))
-        scores = torch.einsum("bpn,bnpk->bk", _sums(excess, self.past_parts), loadings)
+        scores = torch.einsum("mbpn,bnpk->mbk", _sums(excess, self.past_parts), loadings)
         power = loadings.square()
         there = _sums(present, self.past_parts) / _sums(torch.ones_like(present), self.past_parts)
         seen, whole = torch.einsum("bpn,bnpk->bk", there, power), power.sum((1, 2))
         scores = scores * whole / seen.clamp_min(1e-9)  # where units are absent the others stand for them
-        predicted = torch.einsum("bnfk,bk->bfn", coefficients.unflatten(-1, (_FUTURE_PARTS, -1)), scores)
-        ratio = log_rate_ratio(predicted, mean_count, std)
+        predicted = torch.einsum("bnfk,mbk->mbfn", coefficients.unflatten(-1, (_FUTURE_PARTS, -1)), scores)
+        ratios = log_rate_ratio(predicted, mean_count, std)
         bins = torch.arange(start.shape[1], device=past.device).clamp_max(self.n_future - 1)
         part = bins * _FUTURE_PARTS // self.n_future
-        of_parts = (ratio[:, part], offset.mT[:, part], spread.mT[:, part])
+        of_parts = (*ratios[:, :, part], offset.mT[:, part], spread.mT[:, part])
         numbers = (spikes[:, 0], *variability.unbind(-1), *recent.unbind(-1))
         per_unit = (x[:, None].expand(-1, len(part), -1) for x in numbers)
         return torch.stack([start, *of_parts, *per_unit], dim=-1)
@@ -235,8 +236,8 @@ def _scaled(features: Tensor) -> Tensor:
 
 
 def _sums(x: Tensor, parts: int) -> Tensor:
-    """(B, bins, N) -> (B, parts, N), parts of equal length."""
-    member = torch.eye(parts, device=x.device)[torch.arange(x.shape[1], device=x.device) * parts // x.shape[1]]
+    """(…, bins, N) -> (…, parts, N), parts of equal length."""
+    member = torch.eye(parts, device=x.device)[torch.arange(x.shape[-2], device=x.device) * parts // x.shape[-2]]
     return member.T @ x.float()
 
 
