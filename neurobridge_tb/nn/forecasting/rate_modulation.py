@@ -134,9 +134,9 @@ class RateModulation(nn.Module):
                 expected.
 
         Returns:
-            (B, T, N, ``FEATURES``): ``start``, the log-rate over the mean that factors predict, from the past as it departs
-            from ``mean`` and from the reference's means, the time course's log, the deviation of the factors' prediction, in mean rates, the log of the reference's spikes, variability, and
-            ``recent``.
+            (B, T, N, ``FEATURES``): ``start``, the log-rate over the mean that factors predict, from the past as it
+            departs from ``mean`` and as it departs from the reference's means, the time course's log, the deviation of
+            the factors' prediction, in mean rates, the log of the reference's spikes, variability, and ``recent``.
         """
         loadings, coefficients, offset, spread, scale, variability = self.rows(index).split(self.widths, -1)
         spikes, mean_count, std = scale[:, None].unbind(-1)
