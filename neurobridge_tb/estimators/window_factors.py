@@ -7,7 +7,7 @@ other (:mod:`neurobridge_tb.estimators.factor_dynamics`), they are one linear dy
 To forecast, more of them are fitted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.linalg import block_diag
@@ -44,15 +44,18 @@ def fit_window_factors(
         InputError: There is no bin, or a value is infinite.
     """
     x = to_floats(activity)
-    means, weight = _window_means(x, lengths)
-    slow, slow_errors = None, {}
-    if len(x) > len(lengths) > 0:
-        slow, slow_errors = choose_factor_analysis(means * weight, numbers=numbers, seed=seed)
-    fast, errors = choose_factor_analysis(_deviations(x, means, slow, lengths), numbers=numbers, seed=seed)
-    tried = {str(n): error for n, error in errors.items()}
-    if slow is not None and slow.loadings.shape[1]:
-        tried |= {f"window means, {n}": error for n, error in slow_errors.items()}
-    return *_together(x, slow, fast, lengths, most=max(numbers)), tried
+    tried: list[dict[str, float]] = []
+
+    def fit(part: Floats) -> FactorAnalysis:
+        model, errors = choose_factor_analysis(part, numbers=numbers, seed=seed)
+        tried.append({str(n): error for n, error in errors.items()})
+        return model
+
+    slow, fast = _fit_scales(x, lengths, fit, fit)
+    errors = tried[-1]
+    if slow is not None:
+        errors |= {f"window means, {n}": error for n, error in tried[0].items()}
+    return *_together(x, slow, fast, lengths, most=max(numbers)), errors
 
 
 def window_factors_to_forecast(
@@ -76,24 +79,33 @@ def window_factors_to_forecast(
         InputError: There is no bin, or a value is infinite.
     """
     x = to_floats(activity)
-    means, weight = _window_means(x, lengths)
-    of_means = None
-    if len(x) > len(lengths) >= LEAST_BINS:
-        of_means = fit_factor_analysis(means * weight, factors=slow)
-    of_bins = fit_factor_analysis(_deviations(x, means, of_means, lengths), factors=fast if len(x) >= LEAST_BINS else 0)
-    return _together(x, of_means, of_bins, lengths, most=slow + fast)
+
+    def at_most(factors: int) -> Callable[[Floats], FactorAnalysis]:
+        return lambda part: fit_factor_analysis(part, factors=factors if len(part) >= LEAST_BINS else 0)
+
+    return _together(x, *_fit_scales(x, lengths, at_most(slow), at_most(fast)), lengths, most=slow + fast)
 
 
-def _deviations(x: Floats, means: Floats, slow: FactorAnalysis | None, lengths: Sequence[int]) -> Floats:
-    """Activity as it departs from the means of windows, where these share factors."""
-    return x if slow is None or not slow.loadings.shape[1] else x - np.repeat(means, lengths, axis=0)
+def _fit_scales(
+    x: Floats,
+    lengths: Sequence[int],
+    fit_slow: Callable[[Floats], FactorAnalysis],
+    fit_fast: Callable[[Floats], FactorAnalysis],
+) -> tuple[FactorAnalysis | None, FactorAnalysis]:
+    """Factors of windows' means, where these share some, and of the deviations from them; else of bins alone."""
+    if len(x) > len(lengths) > 0:  # windows of several bins
+        means, weight = _window_means(x, lengths)
+        slow = fit_slow(means * weight)
+        if slow.loadings.shape[1]:
+            return slow, fit_fast(x - np.repeat(means, lengths, axis=0))
+    return None, fit_fast(x)
 
 
 def _together(
     x: Floats, slow: FactorAnalysis | None, fast: FactorAnalysis, lengths: Sequence[int], *, most: int
 ) -> tuple[FactorAnalysis, Floats]:
     """Factors of a bin from those of windows' means and of the deviations from them, and their dynamics."""
-    if slow is None or not slow.loadings.shape[1]:
+    if slow is None:
         return fast, fit_dynamics(fast, x, lengths)
     n_bins = len(x) / len(lengths)
     loadings = np.hstack([slow.loadings / np.sqrt(n_bins), fast.loadings * np.sqrt(n_bins / (n_bins - 1))])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from neurobridge_tb.errors import InputError
 from neurobridge_tb.estimators.factor_analysis import FactorAnalysis, choose_factor_analysis
 from neurobridge_tb.estimators.factor_dynamics import LARGEST, fit_dynamics
 from neurobridge_tb.estimators.window_factors import fit_window_factors, window_factors_to_forecast
@@ -96,3 +97,11 @@ def test_to_forecast_from_few_bins_or_one_a_window_there_are_no_slow_factors(win
     k = model.loadings.shape[1]
     assert dynamics.shape == (k, k) and k <= (8 if windows * bins >= 10 else 0)
     assert np.isfinite(model.loadings).all() and (model.noise > 0).all()
+
+
+def test_no_bin_is_an_error():
+    nothing = np.zeros((0, 3))
+    with pytest.raises(InputError, match="at least one bin"):
+        fit_window_factors(nothing, [], numbers=(1,))
+    with pytest.raises(InputError, match="at least one bin"):
+        window_factors_to_forecast(nothing, [], slow=1, fast=1)
