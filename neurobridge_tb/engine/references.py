@@ -15,7 +15,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.nn.forecasting.rate_modulation import Cells
 
-SHARES = (0.3, 0.5, 0.7, 0.85)  # of intervals that may be an early reference
+_SHARES = (0.3, 0.5, 0.7, 0.85)  # of intervals that may be an early reference
 _LONG = 2  # early references, the longest ones, whose later windows tell what they are worth
 MOST_CELLS = 2**19
 
@@ -51,8 +51,9 @@ class Reference:
 
     def fit(self, model: NeuroHorizonModel, unit_ids: list[str], loaders: ForecastLoaders, recording_id: str) -> None:
         """Fit rows to its windows; the model knows units by it from now on."""
-        self.identify(model, unit_ids)
+        model.set_reference(unit_ids, self.features, self.seconds)
         self.rows = model.fit_modulation(unit_ids, loaders.of_reference({recording_id: self.window}))
+        self.identify(model, unit_ids)
 
 
 def early_references(
@@ -67,7 +68,7 @@ def early_references(
         sampler: Of such windows.
     """
     found = []
-    for share in SHARES:
+    for share in _SHARES:
         early, later = divide(intervals, share * float((intervals.end - intervals.start).sum()))
         if all(sampler.holds_windows({recording_id: part}) for part in (early, later)):
             try:
@@ -100,7 +101,8 @@ def cells_after(
     for reference in early[-_LONG:]:
         if reference.rows is None:
             reference.fit(model, unit_ids, loaders, recording_id)
-        reference.identify(model, unit_ids)
+        else:
+            reference.identify(model, unit_ids)
         found = joined(map(model.modulation_cells, loaders.of_reference({recording_id: reference.later})))
         parts.append(Cells(*(x[:: 1 + _LONG * len(x) // most] for x in found)))
     return joined(parts)
@@ -128,7 +130,6 @@ def introduce(
         cells = cells_after(model, unit_ids, loaders, recording_id, early)
         reference.departure = model.modulation.own_response(cells)
     reference.fit(model, unit_ids, loaders, recording_id)
-    reference.identify(model, unit_ids)
 
 
 def joined(cells: Iterable[Cells]) -> Cells:

@@ -280,7 +280,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
 
     @torch.no_grad()
     def fit_modulation(self, unit_ids: list[str], batches: Iterable[dict]) -> Tensor:
-        """Fit and set the rows of :class:`RateModulation` of one recording's units; their reference is set before.
+        """Fit the rows of :class:`RateModulation` of one recording's units; their reference is set before.
 
         Args:
             unit_ids: The recording's, in its order.
@@ -302,9 +302,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
                 apart.append(begin > end - self.bin_size / 2)
                 end = begin + self.history + self.horizon if apart[-1] else end
         windows = Windows(*[*map(torch.cat, zip(*parts, strict=True)), torch.tensor(apart)])
-        rows = self.modulation.fit(windows)
-        self.modulation.set(unit_ids, rows)
-        return rows
+        return self.modulation.fit(windows)
 
     @torch.no_grad()
     def modulation_cells(self, batch: dict) -> Cells:

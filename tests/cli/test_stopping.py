@@ -20,6 +20,11 @@ def signals_that_nobody_ignores():
         signal.signal(number, handler)
 
 
+def ran(code: str, **options) -> subprocess.CompletedProcess:
+    """A process of its own that runs ``code``."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, **options)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2])
 def test_signals_of_terminals_and_clusters_have_a_sentence_of_the_job_alone(number):
     code = (
@@ -31,7 +36,7 @@ def test_signals_of_terminals_and_clusters_have_a_sentence_of_the_job_alone(numb
         f"    os.kill(os.getpid(), {number.value})\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"}
-    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    job = ran(code, env=environment)
     assert job.returncode == 128 + number
     assert job.stderr.strip() == f"Stopped by {number.name}. Run the same command again to go on."
 
@@ -51,7 +56,7 @@ def test_a_job_that_waits_in_a_library_is_stopped_too():
         "mutex = ctypes.create_string_buffer(64)\n"
         "for _ in range(2): ctypes.CDLL(None).pthread_mutex_lock(mutex)\n"  # for ever, whatever signals come
     )
-    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    job = ran(code)
     assert (job.returncode, job.stderr.strip()) == (143, "Stopped by SIGTERM. Run the same command again to go on.")
 
 
@@ -64,7 +69,7 @@ def test_a_way_out_that_is_caught_or_waits_ends_too():
         "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
         "    except SystemExit: time.sleep(60)\n"
     )
-    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    job = ran(code)
     assert (job.returncode, job.stderr.strip()) == (143, "Stopped by SIGTERM. Run the same command again to go on.")
 
 
@@ -78,7 +83,7 @@ def test_what_libraries_left_does_not_keep_a_stopped_job():
         "with end_with_a_sentence():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
     )
-    job = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    job = ran(code)
     assert (job.returncode, job.stdout) == (143, "told\n")
 
 
@@ -91,7 +96,7 @@ def test_what_nohup_has_ignored_stays_ignored():
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "    print('goes on')\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "goes on\n"
+    assert ran(code).stdout == "goes on\n"
 
 
 def pretraining(root, run, *settings):
