@@ -19,7 +19,8 @@ from neurobridge_tb.engine.config import files_of, open_dataset, settle
 from neurobridge_tb.engine.epoch_seeds import EpochSeeds
 from neurobridge_tb.engine.forecast_fits import fit_rate_filter, fit_residual_gain
 from neurobridge_tb.engine.modules.forecasting import ForecastModule
-from neurobridge_tb.engine.references import Reference, introduce
+from neurobridge_tb.engine.moving_references import MovingReferences
+from neurobridge_tb.engine.references import Reference
 from neurobridge_tb.engine.run_folder import RunFolder
 from neurobridge_tb.engine.sizes import settle_size
 from neurobridge_tb.engine.strangers import SimulatedStrangers
@@ -98,16 +99,18 @@ def forecast(config: ForecastConfig | None = None, /, **settings: Any) -> Path:
     _write_figures(arrays, run.path, "trained")
     if unseen is not None and best.identity is not None:
         loaders = ForecastLoaders(config, unseen, best.cpu())
+        moving = MovingReferences(best, unseen, loaders)
         for recording_id, reference in strange.items():
-            recording = unseen.get_recording(recording_id)
             if config.strangers:
-                introduce(best, recording, recording_id, loaders, reference)
+                moving.introduce(recording_id, reference, seconds=config.reference_seconds)
             else:
-                ids = recording.units.id.astype(str).tolist()
+                ids = unseen.get_recording(recording_id).units.id.astype(str).tolist()
                 best.add_units(ids, reference.features, seconds=reference.seconds)
-        best.identity.precompute()
         place(best, config)
-        more, arrays = forecast_scores(best, unseen, config, loaders, group="unseen", baselines=baselines)
+        follow = moving.follow if config.strangers else iter
+        more, arrays = forecast_scores(
+            best, unseen, config, loaders, group="unseen", baselines=baselines, follow=follow
+        )
         rows += more
         _write_figures(arrays, run.path, "unseen")
     run.note(

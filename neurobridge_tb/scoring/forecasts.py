@@ -1,5 +1,6 @@
 """How good a forecaster is on the test split, beside its baselines: rows for the table, arrays for the figures."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def forecast_scores(
     *,
     group: str,
     baselines: dict[str, SmoothedRate],
+    follow: Callable[[Iterable[dict]], Iterable[dict]] = iter,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Rows of scores, and the arrays of which figures are drawn.
 
@@ -44,6 +46,7 @@ def forecast_scores(
         loaders: Of the windows of ``dataset``.
         group: What these recordings are to the model: ``"trained"`` or ``"unseen"``.
         baselines: From :func:`fit_baselines`.
+        follow: Passes batches on, after the model was told what came before them. Default: it is told nothing.
 
     Returns:
         A row for each forecast: ``recordings``, ``forecast``, and its scores; ``bits/spike by bin`` is how they decay
@@ -56,7 +59,7 @@ def forecast_scores(
     scores = {name: ForecastScores(null, model.n_future, trained.spikes) for name in names}
     gains = WindowGains(names, trained, (model.n_past + model.n_future) * model.bin_size)
     examples: list[dict[str, Any]] = []
-    for batch in loaders.of_split("test"):
+    for batch in follow(loaders.of_split("test")):
         forecasts = _forecasts(model, batch, baselines, null)
         units, mask = batch["model_inputs"]["unit_index"], _mask(batch, scored)
         for name, rates in forecasts.items():
@@ -66,7 +69,7 @@ def forecast_scores(
         if len(examples) < _EXAMPLES:
             examples += _examples(batch, forecasts[ROLLED])
     results = {name: accumulated.compute() for name, accumulated in scores.items()}
-    psth = _psth_r2(model, dataset, config, loaders, baselines, null, scored)
+    psth = _psth_r2(model, dataset, config, loaders, baselines, null, scored, follow)
     rows = [_row(group, name, results[name], psth.get(name)) for name in results]
     rows += glm_rows(model, config, loaders, trained, scored, group)
     rows.append({"recordings": group, "forecast": "training mean rate", "bits/spike": 0.0, "mean over units": 0.0})
@@ -244,6 +247,7 @@ def _psth_r2(
     baselines: dict[str, SmoothedRate],
     null: np.ndarray,
     scored: np.ndarray,
+    follow: Callable[[Iterable[dict]], Iterable[dict]],
 ) -> dict[str, np.ndarray]:
     """R^2 of each unit's PSTH over the future of trial-aligned windows; empty where the recordings have no trials."""
     recordings = {r: dataset.get_recording(r) for r in dataset.recording_ids}
@@ -268,7 +272,7 @@ def _psth_r2(
     except InputError:  # no trial is as long as a window
         return {}
     scores = {name: PsthScores(len(names), model.n_future, len(null)) for name in (ROLLED, *BASELINES)}
-    for batch in windows:
+    for batch in follow(windows):
         forecasts = _forecasts(model, batch, baselines, null)
         begins = batch["absolute_start"].numpy() + (past if aligned else 0.0)
         which = [

@@ -1,0 +1,112 @@
+"""As a recording that was not trained goes on, its reference moves along: what came later tells of its units, too."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from neurobridge_tb._upstream import Dataset, Interval
+from neurobridge_tb.data.forecast_windows import ForecastLoaders
+from neurobridge_tb.datasets.reference_features import window_features
+from neurobridge_tb.engine.references import Reference, introduce
+from neurobridge_tb.errors import InputError
+from neurobridge_tb.models import NeuroHorizonModel
+from neurobridge_tb.progress import say
+
+_NEW = 1 / 16  # a reference that is new by this share is fitted anew
+_SPLITS = ("train", "valid", "test")
+
+
+class MovingReferences:
+    """The references of recordings that were not trained, each from some time on.
+
+    The first is given. Later ones are the latest seconds, as many as a reference may have, of what lies in the
+    recording's splits before a window to forecast, once that is longer than the first by a sixteenth of it; a new one
+    each time that another sixteenth has passed. Rows and features are those of the new reference; the recording's own
+    response stays that of the first.
+
+    Args:
+        model: With ``unit_identity="features"``, and a response, where the references are to be fitted.
+        dataset: The recordings.
+        loaders: Of their windows.
+    """
+
+    def __init__(self, model: NeuroHorizonModel, dataset: Dataset, loaders: ForecastLoaders) -> None:
+        self.model, self.dataset, self.loaders = model, dataset, loaders
+        self._found: dict[str, list[tuple[float, Reference]]] = {}
+        self._unit_ids: dict[str, list[str]] = {}
+
+    def introduce(self, recording_id: str, first: Reference, *, seconds: float) -> None:
+        """Make the units of a recording known, and fit its references until the end of its test windows.
+
+        Args:
+            recording_id: The recording.
+            first: Its first reference.
+            seconds: Of a reference, at most.
+        """
+        recording = self.dataset.get_recording(recording_id)
+        introduce(self.model, recording, recording_id, self.loaders, first)
+        self._unit_ids[recording_id] = recording.units.id.astype(str).tolist()
+        self._found[recording_id] = [(-np.inf, first)]
+        known = first.seconds
+        splits = [self.dataset.get_sampling_intervals(split)[recording_id] for split in _SPLITS]
+        continuous = self.loaders.config.windows == "continuous"
+        sampler = self.loaders.sampler({recording_id: splits[-1]})
+        for index in sampler:
+            before = passed(splits, index.start, cut=continuous)
+            window, total = latest(before, seconds, cut=continuous), _length(before)
+            if total - known < _NEW * _length(window) or not sampler.holds_windows({recording_id: window}):
+                continue
+            try:
+                reference = Reference(window_features(recording, window), window, departure=first.departure)
+            except InputError:
+                continue  # without a spike
+            say(f"Fitting the factors of {recording_id} as of {index.start:.0f} s")
+            reference.fit(self.model, self._unit_ids[recording_id], self.loaders, recording_id)
+            self._found[recording_id].append((index.start, reference))
+            known = total
+
+    def follow(self, batches: Iterable[dict]) -> Iterator[dict]:
+        """Batches; when one is at hand, the model knows its units by what came before all of its windows.
+
+        Args:
+            batches: Collated, with ``session_id`` and ``absolute_start``.
+        """
+        current: dict[str, Reference] = {}
+        for batch in batches:
+            assert self.model.identity is not None
+            sessions, starts = np.array(batch["session_id"]), batch["absolute_start"].numpy()
+            for recording_id in np.unique(sessions).tolist():
+                begins = starts[sessions == recording_id].min()
+                reference = [found for since, found in self._found[recording_id] if since <= begins][-1]
+                if current.get(recording_id) is not reference:
+                    reference.identify(self.model, self._unit_ids[recording_id])
+                    self.model.identity.precompute()
+                    current[recording_id] = reference
+            yield batch
+
+
+def passed(splits: Iterable[Interval], time: float, *, cut: bool) -> Interval:
+    """Intervals of all splits that ended by a time, in order; with ``cut`` also the part before it of one that lasts.
+
+    Args:
+        splits: Intervals of each, none of which overlap.
+        time: In s.
+        cut: Whether an interval may be divided.
+    """
+    start, end = (np.concatenate([getattr(split, name) for split in splits]) for name in ("start", "end"))
+    order = np.argsort(start)
+    start, end = start[order], np.minimum(end, time)[order] if cut else end[order]
+    by_then = (end <= time + 1e-6) & (start < end)
+    return Interval(start=start[by_then], end=end[by_then])
+
+
+def latest(intervals: Interval, seconds: float, *, cut: bool) -> Interval:
+    """The last ``seconds`` of intervals: whole ones, or with ``cut`` the last part of one before them, too."""
+    lengths = intervals.end - intervals.start
+    room = seconds - (np.cumsum(lengths[::-1])[::-1] - lengths)  # left to each interval by those after it
+    kept = room > 1e-6 if cut else lengths <= room + 1e-6
+    return Interval(start=np.maximum(intervals.start, intervals.end - room)[kept], end=intervals.end[kept])
+
+
+def _length(intervals: Interval) -> float:
+    return float((intervals.end - intervals.start).sum())
