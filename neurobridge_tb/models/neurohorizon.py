@@ -42,9 +42,9 @@ class _Rows(NamedTuple):
 
     feedback: tuple[Tensor, Tensor]
     head: Tensor
+    of_head: Tensor
     mean: Tensor
     std: Tensor
-    drift: Tensor
     start: Tensor
     modulation: Tensor
 
@@ -438,7 +438,9 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
             drift = torch.cat([drift, self.modulation.variability(index)], dim=-1)
         start, modulation = self._before_residual(mean, n_bins, past)
         std = (self.unit_stats(index)[:, None, :, 1] * (mean / reference).sqrt()).clamp_min(1e-6)
-        rows = _Rows(self.feedback.unit_rows(index), self.unit_rows(index), mean, std, drift, start, modulation)
+        units = self.unit_rows(index)
+        of_head = self.head.of_units(units, drift)
+        rows = _Rows(self.feedback.unit_rows(index), units, of_head, mean, std, start, modulation)
         last = self._standardize(counts[:, -1:], rows)[:, 0], present[:, -1]
         own = self.own_history.start(self._bounded(counts, rows), present, rows.mean)
         return _Past(context, rows, last, own)
@@ -510,7 +512,7 @@ class NeuroHorizonModel(ForecastTokens, PretrainedModel):
         bins = slice(first, first + states.shape[1])
         own = torch.cat([own, rows.modulation[:, bins]], dim=-1)
         gain = self.residual_gain[self.gain_parts(first, states.shape[1]), None]
-        return rows.start[:, bins] + gain * self.head(states, rows.head, own, rows.drift)
+        return rows.start[:, bins] + gain * self.head(states, rows.head, own, rows.of_head)
 
     def _standardize(self, counts: Tensor, rows: _Rows) -> Tensor:
         return ((counts - rows.mean) / rows.std).clamp_max(_LARGEST)

@@ -371,20 +371,20 @@ def test_the_head_gives_the_same_for_a_few_bins_at_a_time(monkeypatch):
     torch.manual_seed(0)
     head = PerNeuronHead(dim=8, dim_own=3, dim_drift=2, dim_hidden=5, dropout=0.0)
     states, units, own, drift = (torch.randn(*n) for n in ((2, 7, 8), (1, 4, 8), (2, 7, 4, 3), (2, 4, 2)))
-    assert not head(states, units, own, drift).any()  # a residual that starts at zero
+    assert not head(states, units, own, head.of_units(units, drift)).any()  # a residual that starts at zero
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter)
     outputs, gradients = [], []
     for at_once in (2**20, 1, 90):  # all bins, one, two
         monkeypatch.setattr("neurobridge_tb.nn.forecasting.per_neuron_head._AT_ONCE", at_once)
         head.zero_grad()
-        outputs.append(head(states, units, own, drift))
+        outputs.append(head(states, units, own, head.of_units(units, drift)))
         (outputs[-1] ** 2).sum().backward()
         gradients.append([p.grad.clone() for p in head.parameters()])
         torch.testing.assert_close(outputs[-1], outputs[0])
         torch.testing.assert_close(gradients[-1], gradients[0])
     with torch.no_grad():
-        torch.testing.assert_close(head(states, units, own, drift), outputs[0])
+        torch.testing.assert_close(head(states, units, own, head.of_units(units, drift)), outputs[0])
     joint = head.norm(states)[:, :, None] @ head.from_state.weight.T + head.from_state.bias
     hidden = joint + units[:, None] @ head.from_unit.weight.T + own @ head.from_own.weight.T
     hidden = hidden + drift[:, None] @ head.from_drift.weight.T

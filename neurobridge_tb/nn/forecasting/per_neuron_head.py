@@ -13,7 +13,7 @@ class PerNeuronHead(nn.Module):
 
     A linear read-out of the bin state by the unit embedding is added, a short way for what units share, and one of the
     recent activity. All of them start at zero. The first layer of the MLP is the sum of a part that depends on the bin
-    and one that depends on the unit, so that no concatenation exists. Its hidden activations (bins x units x
+    and one that depends on the unit (:meth:`of_units`), so that no concatenation exists. Its hidden activations (bins x units x
     ``dim_hidden``) are made for a few bins at a time, in the backward pass once more: that takes a fraction of the
     memory and, on a processor, less time.
 
@@ -42,21 +42,29 @@ class PerNeuronHead(nn.Module):
             nn.init.zeros_(parameter)
         self.shared = nn.Parameter(torch.tensor(read_out))  # of the linear read-out
 
-    def forward(self, states: Tensor, units: Tensor, own: Tensor, drift: Tensor) -> Tensor:
+    def of_units(self, units: Tensor, drift: Tensor) -> Tensor:
+        """(B, N, H) the part of units, of all bins: made once for a batch.
+
+        Args:
+            units: (B or 1, N, D) unit embeddings.
+            drift: (B, N, F) how their rates drift.
+        """
+        return self.from_unit(units) + self.from_drift(drift)
+
+    def forward(self, states: Tensor, units: Tensor, own: Tensor, of_units: Tensor) -> Tensor:
         """What is added to each unit's log-rate.
 
         Args:
             states: (B, T, D).
             units: (B or 1, N, D) unit embeddings.
             own: (B, T, N, C) recent activity of each unit before each bin.
-            drift: (B, N, F) how its rate drifts.
+            of_units: (B, N, H) from :meth:`of_units`.
 
         Returns:
             (B, T, N).
         """
         states = self.dropout(self.norm(states))
-        per_bin = self.from_state(states)[:, :, None]
-        per_unit = (self.from_unit(units) + self.from_drift(drift))[:, None]
+        per_bin, per_unit = self.from_state(states)[:, :, None], of_units[:, None]
         n_bins = max(1, _AT_ONCE // (per_bin[:, 0].numel() * own.shape[2]))
         rates = []
         for parts in zip(per_bin.split(n_bins, 1), own.split(n_bins, 1), strict=True):
