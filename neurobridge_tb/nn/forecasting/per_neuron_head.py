@@ -13,9 +13,9 @@ class PerNeuronHead(nn.Module):
 
     A linear read-out of the bin state by the unit embedding is added, a short way for what units share, and one of the
     recent activity. All of them start at zero. The first layer of the MLP is the sum of a part that depends on the bin
-    and one that depends on the unit (:meth:`of_units`), so that no concatenation exists. Its hidden activations (bins x units x
-    ``dim_hidden``) are made for a few bins at a time, in the backward pass once more: that takes a fraction of the
-    memory and, on a processor, less time.
+    and one that depends on the unit (:meth:`of_units`), so that no concatenation exists. Its hidden activations (bins
+    x units x ``dim_hidden``) are made for a few bins at a time, in the backward pass once more: that takes a fraction
+    of the memory and, on a processor, less time.
 
     Args:
         dim: Width of the bin states and of the unit embeddings.
