@@ -12,7 +12,7 @@ from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.progress import say
 
-_NEW = 1 / 16  # a reference that is new by this share is fitted anew
+_NEW = 1 / 16  # of a reference: one that is new by this share is fitted anew; and of the test, as that takes time
 _SPLITS = ("train", "valid", "test")
 
 
@@ -20,9 +20,9 @@ class MovingReferences:
     """The references of recordings that were not trained, each from some time on.
 
     The first is given. Later ones are the latest seconds, as many as a reference may have, of what lies in the
-    recording's splits before a window to forecast, once that is longer than the first by a sixteenth of it; a new one
-    each time that another sixteenth has passed. Rows and features are those of the new reference; the recording's own
-    response stays that of the first.
+    recording's splits before a window to forecast, once that is longer than the first by a sixteenth of a reference; a
+    new one each time that another sixteenth has passed, of it and of the test. Rows and features are those of the new
+    reference; the recording's own response stays that of the first.
 
     Args:
         model: With ``unit_identity="features"``, and a response, where the references are to be fitted.
@@ -50,18 +50,17 @@ class MovingReferences:
         known = first.seconds
         splits = [self.dataset.get_sampling_intervals(split)[recording_id] for split in _SPLITS]
         continuous = self.loaders.config.windows == "continuous"
-        sampler = self.loaders.sampler({recording_id: splits[-1]})
-        for index in sampler:
+        for index in self.loaders.sampler({recording_id: splits[-1]}):
             before = passed(splits, index.start, cut=continuous)
             window, total = latest(before, seconds, cut=continuous), _length(before)
-            if total - known < _NEW * _length(window) or not sampler.holds_windows({recording_id: window}):
+            if total - known < _NEW * max(_length(window), _length(splits[-1])):
                 continue
             try:
                 reference = Reference(window_features(recording, window), window, departure=first.departure)
+                reference.fit(self.model, self._unit_ids[recording_id], self.loaders, recording_id)
             except InputError:
-                continue  # without a spike
-            say(f"Fitting the factors of {recording_id} as of {index.start:.0f} s")
-            reference.fit(self.model, self._unit_ids[recording_id], self.loaders, recording_id)
+                continue  # without a spike, or in parts that are shorter than a past and a future
+            say(f"Fitted the factors of {recording_id} as of {index.start:.0f} s")
             self._found[recording_id].append((index.start, reference))
             known = total
 

@@ -61,6 +61,12 @@ def test_a_reference_is_never_longer_than_it_may_be(tmp_path):
         assert float(reference.window.end[-1]) == pytest.approx(since)
 
 
+def test_a_short_reference_is_fitted_anew_sixteen_times_at_most(tmp_path):
+    references, _ = moving(tmp_path, seconds=1.0)
+    since = [since for since, _ in references._found["new"][1:]]
+    assert 1 < len(since) <= 16 and np.diff(since).min() >= 3.0 / 16  # of a test of 3 s
+
+
 def test_of_what_passed_trials_stay_whole():
     train, test = (Interval(start=np.arange(*ends), end=np.arange(*ends) + 0.9) for ends in ((0.0, 3.0), (3.0, 6.0)))
     before = passed([test, train], 4.0, cut=False)
