@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from neurobridge_tb.arrays import Array, Floats, Standardizer, to_floats, to_numpy
 from neurobridge_tb.errors import InputError
 
-NUMBERS = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
+NUMBERS = (0, 1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256)
 _START_NOISE = 0.05  # variance added to every unit in the start: correlations are estimated, and may be singular
 LEAST_NOISE = 0.01  # of a unit's variance is its own: a likelihood without bound (Heywood case) is kept finite
 _STEPS, _TOLERANCE = 100, 1e-3
@@ -130,8 +130,8 @@ def choose_factor_analysis(
         seed: Seed of the masks.
 
     Returns:
-        The model, fitted to all bins, and for each number tried the masked error, in units' variances. No factors is
-        one of the numbers; where there are fewer than ten bins or two units it is the only one.
+        The model, fitted to all bins, and for each number tried the masked error, in units' variances. Where there are
+        fewer than ten bins or two units, no number is tried, and there are no factors.
 
     Raises:
         InputError: There is no bin, or a value is infinite.
@@ -146,7 +146,7 @@ def choose_factor_analysis(
     keep = rng.random((_MASKS, z.shape[1])) >= rng.uniform(0.1, 0.5, (_MASKS, 1))
     groups, start = _groups(train), image_factors(train, max(numbers))
     errors: dict[int, float] = {}
-    for number in sorted({0, *(min(n, start.loadings.shape[1]) for n in numbers)}):
+    for number in sorted({min(n, start.loadings.shape[1]) for n in numbers}):
         first = replace(start, loadings=start.loadings[:, :number])
         errors[number] = _masked_error(_maximise(groups, first), test, keep)
         last = list(errors.values())[-3:]

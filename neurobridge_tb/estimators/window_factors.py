@@ -1,10 +1,11 @@
 """Factors of windows of bins, at two time scales: of a window's mean, and of the bins around it.
 
 Rates drift from trial to trial. In one bin a drift is small beside the noise, and factor analysis of bins passes over
-it; in the mean of a window it is large. So factors are fitted to both, each with the number that predicts hidden units
-best: slow ones to the means of windows, fast ones to the deviations from them. Together, with how they follow each
-other (:mod:`neurobridge_tb.estimators.factor_dynamics`), they are one linear dynamical system with an exact posterior.
-To forecast, more of them are fitted.
+it; in the mean of a window it is large. So factors are fitted to both: slow ones to the means of windows, fast ones to
+the deviations from them, of each the number that predicts hidden units best, 16 at least. Masks within a bin do not
+show what fast factors tell of the bins around it, and the loadings' prior shrinks those that are too many. Together,
+with how they follow each other (:mod:`neurobridge_tb.estimators.factor_dynamics`), they are one linear dynamical system
+with an exact posterior. To forecast, more of them are fitted.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from neurobridge_tb.estimators.factor_analysis import (
 )
 from neurobridge_tb.estimators.factor_dynamics import LARGEST, fit_dynamics
 
+_LEAST = 16  # factors of each time scale that are tried
+
 
 def fit_window_factors(
     activity: Array, lengths: Sequence[int], *, numbers: Sequence[int], seed: int = 0
@@ -32,8 +35,8 @@ def fit_window_factors(
         activity: ``(bins, units)`` in each unit's standard deviations around its mean, windows one after the other; NaN
             where absent.
         lengths: Bins of each window.
-        numbers: Numbers of factors that are tried, for each time scale. Together there are at most as many as the
-            largest, those that explain most.
+        numbers: Numbers of factors that are tried; where there are two time scales those of at least 16 for each, or
+            the largest. Together there are at most as many as the largest, those that explain most.
         seed: Seed of the masks that choose the numbers.
 
     Returns:
@@ -46,12 +49,16 @@ def fit_window_factors(
     x = to_floats(activity)
     tried: list[dict[str, float]] = []
 
-    def fit(part: Floats) -> FactorAnalysis:
-        model, errors = choose_factor_analysis(part, numbers=numbers, seed=seed)
-        tried.append({str(n): error for n, error in errors.items()})
-        return model
+    def choosing(numbers: Sequence[int]) -> Callable[[Floats], FactorAnalysis]:
+        def fit(part: Floats) -> FactorAnalysis:
+            model, errors = choose_factor_analysis(part, numbers=numbers, seed=seed)
+            tried.append({str(n): error for n, error in errors.items()})
+            return model
 
-    slow, fast = _fit_scales(x, lengths, fit, fit)
+        return fit
+
+    many = [n for n in numbers if n >= min(_LEAST, max(numbers))]
+    slow, fast = _fit_scales(x, lengths, choosing([0, *many]), choosing(many), choosing(numbers))
     errors = tried[-1]
     if slow is not None:
         errors |= {f"window means, {n}": error for n, error in tried[0].items()}
@@ -83,7 +90,8 @@ def window_factors_to_forecast(
     def at_most(factors: int) -> Callable[[Floats], FactorAnalysis]:
         return lambda part: fit_factor_analysis(part, factors=factors if len(part) >= LEAST_BINS else 0)
 
-    return _together(x, *_fit_scales(x, lengths, at_most(slow), at_most(fast)), lengths, most=slow + fast)
+    scales = _fit_scales(x, lengths, at_most(slow), at_most(fast), at_most(fast))
+    return _together(x, *scales, lengths, most=slow + fast)
 
 
 def _fit_scales(
@@ -91,6 +99,7 @@ def _fit_scales(
     lengths: Sequence[int],
     fit_slow: Callable[[Floats], FactorAnalysis],
     fit_fast: Callable[[Floats], FactorAnalysis],
+    fit_bins: Callable[[Floats], FactorAnalysis],
 ) -> tuple[FactorAnalysis | None, FactorAnalysis]:
     """Factors of windows' means, where these share some, and of the deviations from them; else of bins alone."""
     if len(x) > len(lengths) > 0:  # windows of several bins
@@ -98,7 +107,7 @@ def _fit_scales(
         slow = fit_slow(means * weight)
         if slow.loadings.shape[1]:
             return slow, fit_fast(x - np.repeat(means, lengths, axis=0))
-    return None, fit_fast(x)
+    return None, fit_bins(x)
 
 
 def _together(
