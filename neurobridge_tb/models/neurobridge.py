@@ -32,6 +32,8 @@ from neurobridge_tb.nn.unit_rows import LeadEmbedding, UnitStatistics, batch_row
 from neurobridge_tb.nn.value_attention import grid_value_attention, value_token_rows
 from neurobridge_tb.registry_ext import MODALITY_REGISTRY
 
+_LARGEST = 3.0  # standard deviations of counts that factors are inferred from
+
 
 class NeuroBridgeModel(WindowTokens, PretrainedModel):
     """Encoder of spikes, counts and multi-unit activity with a unit x time decoder.
@@ -345,6 +347,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
     ) -> Factors:
         """Posterior of the factors in each bin, given what is seen of the window.
 
+        Counts count as at most three standard deviations from their mean: the noise of a burst is not Gaussian.
+
         Args:
             input_mask: See :meth:`encode`.
             input_unit_index: See :meth:`encode`.
@@ -373,6 +377,8 @@ class NeuroBridgeModel(WindowTokens, PretrainedModel):
                 fix="Pass what the model's own tokenize makes of a window.",
             )
         values = self.standardize(input_values, input_unit_index)
+        if "mua" not in self.modalities:
+            values = values.clamp(-_LARGEST, _LARGEST)
         return self.factors(values, input_mask, input_unit_index, session_index, mask_patterns, mask_pattern_index)
 
     def _attend_to_grid(

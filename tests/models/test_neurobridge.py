@@ -199,6 +199,18 @@ def test_factors_follow_the_recordings_dynamics(model, dataset, tmp_path):
     torch.testing.assert_close(before(**inputs), model(**inputs))
 
 
+def test_a_burst_of_counts_moves_factors_no_further_than_three_standard_deviations(model, dataset):
+    inputs = collate([model.tokenize_with_targets(window(dataset))])["model_inputs"]
+    mean, std = model.unit_stats(inputs["input_unit_index"])[:, None].unbind(-1)
+    below, at, ten, hundred = (
+        model.infer_factors(**inputs | {"input_values": (mean + n * std).expand_as(inputs["input_values"])}).mean
+        for n in (2.9, 3.0, 10.0, 100.0)
+    )
+    assert not torch.allclose(below, at)
+    assert torch.equal(ten, hundred)
+    torch.testing.assert_close(at, ten)
+
+
 def test_latents_update_factors_and_units_read_them_by_their_loadings(model, dataset):
     assert not NeuroBridgeModel(**TINY).factor_update.weight.any()  # starts at zero
     changed = copy.deepcopy(model)
