@@ -48,7 +48,7 @@ class MovingReferences:
         self._unit_ids[recording_id] = recording.units.id.astype(str).tolist()
         self._found[recording_id] = [(-np.inf, first)]
         known = first.seconds
-        splits = [self.dataset.get_sampling_intervals(split)[recording_id] for split in _SPLITS]
+        splits = self._splits(recording_id)
         continuous = self.loaders.config.windows == "continuous"
         for index in self.loaders.sampler({recording_id: splits[-1]}):
             before = passed(splits, index.start, cut=continuous)
@@ -63,6 +63,17 @@ class MovingReferences:
             say(f"Fitted the factors of {recording_id} as of {index.start:.0f} s")
             self._found[recording_id].append((index.start, reference))
             known = total
+
+    def _splits(self, recording_id: str) -> list[Interval]:
+        """Intervals of each split, those of the test last; recordings that are not trained need none to validate on."""
+        found = []
+        for split in _SPLITS:
+            try:
+                found.append(self.dataset.get_sampling_intervals(split)[recording_id])
+            except InputError:
+                if split != "valid":
+                    raise
+        return found
 
     def follow(self, batches: Iterable[dict]) -> Iterator[dict]:
         """Batches; when one is at hand, the model knows its units by what came before all of its windows.

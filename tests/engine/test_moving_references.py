@@ -8,11 +8,13 @@ from neurobridge_tb._upstream import Interval
 from neurobridge_tb.configs.forecast import ForecastConfig
 from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.engine.moving_references import MovingReferences, latest, passed
-from tests.engine.test_references import SECONDS, introduced, known, recordings
+from tests.engine.test_references import SECONDS, SPLITS, introduced, known, recordings
 
 
-def moving(root, other_after: float = np.inf, seconds: float = 60.0) -> tuple[MovingReferences, ForecastLoaders]:
-    dataset = recordings(root, other_after)
+def moving(
+    root, other_after: float = np.inf, seconds: float = 60.0, splits: dict = SPLITS
+) -> tuple[MovingReferences, ForecastLoaders]:
+    dataset = recordings(root, other_after, splits)
     model, reference = introduced(dataset)
     loaders = ForecastLoaders(ForecastConfig(windows="continuous", stride=2), dataset, model)
     references = MovingReferences(model.eval(), dataset, loaders)
@@ -65,6 +67,13 @@ def test_a_short_reference_is_fitted_anew_sixteen_times_at_most(tmp_path):
     references, _ = moving(tmp_path, seconds=1.0)
     since = [since for since, _ in references._found["new"][1:]]
     assert 1 < len(since) <= 16 and np.diff(since).min() >= 3.0 / 16  # of a test of 3 s
+
+
+def test_a_recording_that_is_only_scored_needs_no_validation_split(tmp_path):
+    references, loaders = moving(tmp_path, splits={name: SPLITS[name] for name in ("train", "test")})
+    assert len(list(references.follow(loaders.of_split("test"))))
+    later = references._found["new"][1:]
+    assert later and later[-1][1].seconds == pytest.approx(24.0 + later[-1][0] - 27.0)
 
 
 def test_of_what_passed_trials_stay_whole():

@@ -15,7 +15,10 @@ from neurobridge_tb.nn.forecasting.rate_modulation import FEATURES
 BIN, SECONDS = 0.05, 20.0
 
 
-def recordings(root, other_after: float = np.inf) -> BinnedRecordings:
+SPLITS = {"train": ([0.0], [24.0]), "valid": ([24.0], [27.0]), "test": ([27.0], [30.0])}
+
+
+def recordings(root, other_after: float = np.inf, splits: dict = SPLITS) -> BinnedRecordings:
     """One of 30 s whose units share a slow gain, and are other ones from some time on."""
     rng = np.random.default_rng(0)
     gain = np.sin(np.arange(600) * BIN * 3)[:, None] * np.linspace(-1, 1, 12)
@@ -24,7 +27,7 @@ def recordings(root, other_after: float = np.inf) -> BinnedRecordings:
     counts[later] = np.random.default_rng(1).poisson(2.0, counts[later].shape)
     data = build_recording(
         brainset_id="test", session_id="new", subject_id="s", units={"id": [f"new/{i}" for i in range(12)]},
-        counts=(counts, BIN), splits={"train": ([0.0], [24.0]), "valid": ([24.0], [27.0]), "test": ([27.0], [30.0])},
+        counts=(counts, BIN), splits=splits,
     )  # fmt: skip
     save_recording(data, root / "new.h5")
     return BinnedRecordings(root=root)
