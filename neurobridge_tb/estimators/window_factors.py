@@ -2,10 +2,10 @@
 
 Rates drift from trial to trial. In one bin a drift is small beside the noise, and factor analysis of bins passes over
 it; in the mean of a window it is large. So factors are fitted to both: slow ones to the means of windows, fast ones to
-the deviations from them, of each the number that predicts hidden units best, 16 at least. Masks within a bin do not
-show what fast factors tell of the bins around it, and the loadings' prior shrinks those that are too many. Together,
-with how they follow each other (:mod:`neurobridge_tb.estimators.factor_dynamics`), they are one linear dynamical system
-with an exact posterior. To forecast, more of them are fitted.
+the deviations from them, of each the number that predicts hidden units best, but 16 at least, or one for four units.
+Masks within a bin do not show what fast factors tell of the bins around it, and the loadings' prior shrinks those that
+are too many. Together, with how they follow each other (:mod:`neurobridge_tb.estimators.factor_dynamics`), they are one
+linear dynamical system with an exact posterior. To forecast, more of them are fitted.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from neurobridge_tb.estimators.factor_analysis import (
 )
 from neurobridge_tb.estimators.factor_dynamics import LARGEST, fit_dynamics
 
-_LEAST = 16  # factors of each time scale that are tried
+_LEAST, _UNITS = 16, 4  # factors of each time scale that are tried at least, or one for so many units
 
 
 def fit_window_factors(
@@ -36,7 +36,8 @@ def fit_window_factors(
             where absent.
         lengths: Bins of each window.
         numbers: Numbers of factors that are tried; where there are two time scales those of at least 16 for each, or
-            the largest. Together there are at most as many as the largest, those that explain most.
+            a quarter of the units, or the largest. Together there are at most as many as the largest, those that
+            explain most.
         seed: Seed of the masks that choose the numbers.
 
     Returns:
@@ -57,7 +58,7 @@ def fit_window_factors(
 
         return fit
 
-    many = [n for n in numbers if n >= min(_LEAST, max(numbers))]
+    many = [n for n in numbers if n >= min(_LEAST, x.shape[1] // _UNITS, max(numbers))]
     slow, fast = _fit_scales(x, lengths, choosing([0, *many]), choosing(many), choosing(numbers))
     errors = tried[-1]
     if slow is not None:

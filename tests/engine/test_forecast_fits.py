@@ -11,7 +11,10 @@ from neurobridge_tb.engine.forecast_fits import fit_residual_gain
 
 
 class _Constant(nn.Module):
-    def forward(self, states, units, own, drift):
+    def of_units(self, units, drift):
+        return units
+
+    def forward(self, states, units, own, of_units):
         return torch.full((*own.shape[:3],), 2.0)
 
 
