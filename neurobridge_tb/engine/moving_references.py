@@ -7,7 +7,7 @@ import numpy as np
 from neurobridge_tb._upstream import Dataset, Interval
 from neurobridge_tb.data.forecast_windows import ForecastLoaders
 from neurobridge_tb.datasets.reference_features import window_features
-from neurobridge_tb.engine.references import Reference, introduce
+from neurobridge_tb.engine.references import Reference, introduce, length
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.progress import say
@@ -52,8 +52,8 @@ class MovingReferences:
         continuous = self.loaders.config.windows == "continuous"
         for index in self.loaders.sampler({recording_id: splits[-1]}):
             before = passed(splits, index.start, cut=continuous)
-            window, total = latest(before, seconds, cut=continuous), _length(before)
-            if total - known < _NEW * max(_length(window), _length(splits[-1])):
+            window, total = latest(before, seconds, cut=continuous), length(before)
+            if total - known < _NEW * max(length(window), length(splits[-1])):
                 continue
             try:
                 reference = Reference(window_features(recording, window), window, departure=first.departure)
@@ -81,9 +81,9 @@ class MovingReferences:
         Args:
             batches: Collated, with ``session_id`` and ``absolute_start``.
         """
+        assert self.model.identity is not None
         current: dict[str, Reference] = {}
         for batch in batches:
-            assert self.model.identity is not None
             sessions, starts = np.array(batch["session_id"]), batch["absolute_start"].numpy()
             for recording_id in np.unique(sessions).tolist():
                 begins = starts[sessions == recording_id].min()
@@ -116,7 +116,3 @@ def latest(intervals: Interval, seconds: float, *, cut: bool) -> Interval:
     room = seconds - (np.cumsum(lengths[::-1])[::-1] - lengths)  # left to each interval by those after it
     kept = room > 1e-6 if cut else lengths <= room + 1e-6
     return Interval(start=np.maximum(intervals.start, intervals.end - room)[kept], end=intervals.end[kept])
-
-
-def _length(intervals: Interval) -> float:
-    return float((intervals.end - intervals.start).sum())

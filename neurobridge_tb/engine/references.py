@@ -41,7 +41,7 @@ class Reference:
     @property
     def seconds(self) -> float:
         """Length of the window."""
-        return float((self.window.end - self.window.start).sum())
+        return length(self.window)
 
     def identify(self, model: NeuroHorizonModel, unit_ids: list[str]) -> None:
         """Let a model know units by this reference."""
@@ -69,7 +69,7 @@ def early_references(
     """
     found = []
     for share in _SHARES:
-        early, later = divide(intervals, share * float((intervals.end - intervals.start).sum()))
+        early, later = divide(intervals, share * length(intervals))
         if all(sampler.holds_windows({recording_id: part}) for part in (early, later)):
             try:
                 features = window_features(recording, early)
@@ -130,6 +130,11 @@ def introduce(
         cells = cells_after(model, unit_ids, loaders, recording_id, early)
         reference.departure = model.modulation.own_response(cells)
     reference.fit(model, unit_ids, loaders, recording_id)
+
+
+def length(intervals: Interval) -> float:
+    """Seconds of all intervals together."""
+    return float((intervals.end - intervals.start).sum())
 
 
 def joined(cells: Iterable[Cells]) -> Cells:

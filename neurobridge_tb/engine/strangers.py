@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from neurobridge_tb._upstream import Dataset
 from neurobridge_tb.data.forecast_windows import ForecastLoaders, ForecastSampler
-from neurobridge_tb.engine.references import MOST_CELLS, Reference, cells_after, early_references, joined
+from neurobridge_tb.engine.references import MOST_CELLS, Reference, cells_after, early_references, joined, length
 from neurobridge_tb.errors import InputError
 from neurobridge_tb.models import NeuroHorizonModel
 from neurobridge_tb.progress import say
@@ -57,7 +57,7 @@ class SimulatedStrangers(L.Callback):
             raise InputError(
                 expected=f"training intervals of {recording_id} whose first part, a reference of a second or more with "
                 "spikes and a window, is followed by another window",
-                found=f"{len(intervals)} intervals, {float((intervals.end - intervals.start).sum()):.6g} s in all",
+                found=f"{len(intervals)} intervals, {length(intervals):.6g} s in all",
                 fix="Leave the recording out, or set strangers=false.",
             )
         return found

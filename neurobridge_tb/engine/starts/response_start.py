@@ -10,7 +10,7 @@ from neurobridge_tb.arrays import Floats
 from neurobridge_tb.configs.parts import MaskedTrainingConfig
 from neurobridge_tb.data.activity import Activity
 from neurobridge_tb.data.windows import window_loader
-from neurobridge_tb.engine.references import divide
+from neurobridge_tb.engine.references import divide, length
 from neurobridge_tb.engine.starts.factor_start import fit_factors, set_factors
 from neurobridge_tb.masking import MaskedTokenizer
 from neurobridge_tb.models import NeuroBridgeModel
@@ -50,10 +50,10 @@ def fit_rate_response(
         return
     set_recent_rates(model, dataset, intervals)
     activity = Activity(model, dataset)
-    parts = {r: divide(i, _EARLY * float((i.end - i.start).sum())) for r, i in intervals.items() if len(i)}
+    parts = {r: divide(i, _EARLY * length(i)) for r, i in intervals.items() if len(i)}
     parts = {r: part for r, part in parts.items() if activity[r].totals(part[0])[0].any()}
     later = {r: activity[r].with_values(part[1], whole=config.windows == "trial") for r, part in parts.items()}
-    if sum(float((i.end - i.start).sum()) for i in later.values()) < _LEAST_WINDOWS * model.sequence_length:
+    if sum(map(length, later.values())) < _LEAST_WINDOWS * model.sequence_length:
         return
     say("Fitting how rates answer to the factors")
     early = NeuroBridgeModel(**model.config)
