@@ -52,6 +52,8 @@ def _new_model(config: PretrainConfig, dataset: Dataset, run: RunFolder) -> Neur
         say("Fitting factors in closed form")
         fits = fit_factors(model, dataset, train, most=config.model.num_factors, seed=config.seed)
         used = max((fit.model.loadings.shape[1] for fit in fits), default=0)
+        if used == config.model.num_factors:
+            say(f"All {used} factors are used; more (model.num_factors) may fill in hidden units better")
         statistics = model.unit_stats.state_dict()
         model = NeuroBridgeModel(**model.config | {"num_factors": max(used, 1)})
         model.init_vocabs(dataset)

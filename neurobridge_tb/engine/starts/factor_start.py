@@ -13,7 +13,6 @@ from neurobridge_tb.estimators.factor_analysis import NUMBERS, FactorAnalysis
 from neurobridge_tb.estimators.window_factors import fit_window_factors
 from neurobridge_tb.models import NeuroBridgeModel
 from neurobridge_tb.nn.unit_rows import rows_of
-from neurobridge_tb.progress import say
 
 _MOST_BINS = 50_000  # of each recording
 
@@ -85,8 +84,6 @@ def fit_factors(
         units, activity, lengths = _activity(recordings, intervals, group)
         numbers = [*(n for n in NUMBERS if n < most), most]
         fits.append(FittedFactors(group, units, *fit_window_factors(activity, lengths, numbers=numbers, seed=seed)))
-        if fits[-1].model.loadings.shape[1] == most:
-            say(f"All {most} factors are used; more (model.num_factors) may fill in hidden units better")
     return fits
 
 
